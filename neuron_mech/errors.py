@@ -1,0 +1,20 @@
+"""The two ways in which a run ends early, told apart because a script must react to them differently."""
+
+
+class InputError(ValueError):
+    """What was asked for cannot be done. Nothing was started; the command line exits with code 2.
+
+    The message is one line that names the field, the value, and what to do.
+    """
+
+
+class RunError(RuntimeError):
+    """A run that had started cannot go on. What it had saved is intact; the command line exits with code 1."""
+
+
+class Interrupted(RunError):
+    """A run was asked to stop by a signal and saved itself; the command line exits with 128 + the signal's number."""
+
+    def __init__(self, signum: int, message: str):
+        super().__init__(message)
+        self.signum = signum

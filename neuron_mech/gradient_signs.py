@@ -1,0 +1,124 @@
+"""The tally of gradient signs: how often each sample's derivative at each neuron was positive, negative, and turned.
+
+A tally holds three small integers for every (sample, position ..., neuron), whatever the number of recordings. Zero
+derivatives count as nothing and leave it as it is.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Num
+
+
+@struct.dataclass
+class Tally:
+    """Counts of one site. All arrays have shape (samples, positions ..., neurons).
+
+    `trail` is the sign of the last nonzero derivative times (1 + the number of sign flips between consecutive nonzero
+    ones); 0 before the first. One number so holds what two would, at a third less memory.
+    """
+
+    positive: Int[Array, "samples *values"]
+    negative: Int[Array, "samples *values"]
+    trail: Int[Array, "samples *values"]
+
+    @property
+    def flips(self) -> Int[Array, "samples *values"]:
+        """Sign changes between consecutive nonzero recordings."""
+        return jnp.maximum(jnp.abs(self.trail) - 1, 0)
+
+    @property
+    def recorded(self) -> Int[Array, "samples *values"]:
+        """Nonzero recordings."""
+        return self.positive + self.negative
+
+
+def count_type(recordings: int) -> np.dtype:
+    """The smallest signed integer that counts this many recordings; memory is what limits a study."""
+    return next(np.dtype(t) for t in (np.int8, np.int16, np.int32) if recordings < np.iinfo(t).max)
+
+
+def empty(shape: tuple[int, ...], recordings: int) -> Tally:
+    """A tally of this shape, (samples, positions ..., neurons), with room for so many recordings."""
+    # Three arrays, not one thrice: their buffers are donated.
+    return Tally(*(jnp.zeros(shape, count_type(recordings)) for _ in range(3)))
+
+
+def update(
+    tally: Tally, gradient: Num[Array, "samples *values"], counted: Bool[Array, " samples"] | None = None
+) -> Tally:
+    """The tally after one more recording of all its samples, or of those that are `counted`."""
+    if counted is not None:
+        gradient = jnp.where(jnp.expand_dims(counted, range(1, gradient.ndim)), gradient, 0)
+    kind = tally.trail.dtype
+    sign = (gradient > 0).astype(kind) - (gradient < 0).astype(kind)
+    turned = tally.trail * sign < 0
+    # From +3 a negative sign leads to -4: the trail's own sign turns and its length grows by one.
+    trail = jnp.where(turned, sign - tally.trail, jnp.where(tally.trail == 0, sign, tally.trail))
+    return Tally(
+        positive=tally.positive + (sign > 0).astype(kind),
+        negative=tally.negative + (sign < 0).astype(kind),
+        trail=trail,
+    )
+
+
+def average_sign(
+    positive: Num[Array, "*values"], negative: Num[Array, "*values"]
+) -> Float[Array, "*values"]:
+    """(positive - negative) / (positive + negative), in [-1, 1]; NaN where there is no nonzero recording."""
+    up, down = positive.astype(jnp.float32), negative.astype(jnp.float32)
+    # 0 / 0 is the definition of "no sign was ever seen", and stays NaN on purpose.
+    return (up - down) / (up + down)
+
+
+CONSTANT = 0.9
+"""A (sample, neuron) pair is constant when its |average sign| exceeds this."""
+
+BIN_EDGES = np.linspace(-1, 1, 21)
+"""Edges of an average-sign histogram. A value on an edge falls in the bin above it, 1 in the last."""
+
+
+def constant_counts(
+    positive: Int[Array, "samples *positions neurons"], negative: Int[Array, "samples *positions neurons"]
+) -> tuple[Int[Array, " neurons"], Int[Array, " neurons"]]:
+    """Per neuron, the (sample, position) pairs with |average sign| > CONSTANT, and those with any nonzero recording.
+
+    Constancy is the first over the second. In integers, so that an average of exactly 0.9 is not above 0.9.
+    """
+    lead, recorded = _by_neuron(positive, negative)
+    return (10 * jnp.abs(lead) > 9 * recorded).sum(0, dtype=jnp.int32), (recorded > 0).sum(0, dtype=jnp.int32)
+
+
+def low_counts(
+    positive: Int[Array, "samples *positions neurons"], negative: Int[Array, "samples *positions neurons"]
+) -> Int[Array, " neurons"]:
+    """Per neuron, the pairs in the low category: positive average sign, the activation should go down."""
+    return (_by_neuron(positive, negative)[0] > 0).sum(0, dtype=jnp.int32)
+
+
+def histograms(
+    positive: Int[Array, "samples *positions neurons"], negative: Int[Array, "samples *positions neurons"]
+) -> Int[Array, "neurons bins"]:
+    """Per neuron, the number of pairs whose average sign lies in each bin of BIN_EDGES; pairs never nonzero left out."""
+    lead, recorded = _by_neuron(positive, negative)
+    ever = recorded > 0
+
+    def at_least(tenths: jax.Array) -> jax.Array:
+        return (ever & (10 * lead >= tenths * recorded)).sum(0, dtype=jnp.int32)
+
+    above = jax.lax.map(at_least, jnp.arange(-10, 11))
+    return (above[:-1] - above[1:]).at[-1].add(above[-1]).T
+
+
+def disagreement(one: Tally, other: Tally) -> Float[Array, ""]:
+    """Share of pairs whose category (the sign of the average sign, zero for none) differs between two tallies."""
+    sign = lambda t: jnp.sign(_by_neuron(t.positive, t.negative)[0])  # noqa: E731
+    return (sign(one) != sign(other)).mean(dtype=jnp.float32)
+
+
+def _by_neuron(positive: jax.Array, negative: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(positive - negative, positive + negative) as int32 of shape (pairs, neurons)."""
+    neurons = positive.shape[-1]
+    up, down = (a.astype(jnp.int32).reshape(-1, neurons) for a in (positive, negative))
+    return up - down, up + down

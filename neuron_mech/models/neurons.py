@@ -1,0 +1,21 @@
+"""`Neurons`: an activation function with a name, the place where neurons live."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+
+class Neurons(nn.Module):
+    """Apply `fn` elementwise; sow its input as `pre_activation` into Flax's `intermediates`.
+
+    The module's path is the *site*. Neurons lie along the last axis; the axes between it and the batch, if any,
+    are positions of a feature map. Sowing costs nothing unless `intermediates` is mutable in `apply`.
+    """
+
+    fn: Callable[[jax.Array], jax.Array] = nn.relu
+
+    @nn.compact
+    def __call__(self, pre_activation: jax.Array) -> jax.Array:
+        self.sow("intermediates", "pre_activation", pre_activation)
+        return self.fn(pre_activation)

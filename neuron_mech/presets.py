@@ -1,0 +1,172 @@
+"""What a run is: a frozen `Config`, the named `PRESETS`, and the random streams that follow from its seed.
+
+Every field that changes a number a run produces is here, and only those: where a run is stored and how often it
+is saved belongs to the command line. Two runs with equal configs give equal results, bit for bit on one machine.
+"""
+
+import dataclasses
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import jax
+
+from neuron_mech.errors import InputError
+
+Objective = Literal["margin", "cross_entropy", "keras2017"]
+Derivative = Literal["activation", "pre_activation"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The samples."""
+
+    name: Literal["digits", "mnist"] = "digits"
+    """digits: scikit-learn's embedded 8x8 digits; mnist: TensorFlow Datasets' MNIST."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network: [Dense - activation - dropout] x depth - Dense."""
+
+    activation: Literal["relu", "sigmoid"] = "relu"
+    """Activation function of the hidden layers."""
+    depth: int = 2
+    """Number of hidden layers."""
+    width: float = 1.0
+    """Factor on the 512 neurons of a hidden layer."""
+    dropout: float = 0.5
+    """Share of activations set to zero in training, 0 <= dropout < 1."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Plain stochastic gradient descent (momentum 0)."""
+
+    learning_rate: float = 0.1
+    """Step size."""
+    batch_size: int = 128
+    """Samples a step; an epoch's last, smaller batch is trained on too."""
+    epochs: int = 50
+    """Passes over the training set."""
+    seed: int = 0
+    """Seed of initialisation, shuffling, dropout and the choice of recorded samples and neurons."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Which signs of activation gradients are counted, and when."""
+
+    mode: Literal["probe", "probe-train", "online", "none"] = "probe"
+    """probe: fixed samples, dropout off, running statistics. probe-train: fixed samples, dropout and batch
+    statistics on. online: the training step's own gradients, for the samples of its batch. none: train only."""
+    every: int = 10
+    """Batches from one recording to the next: at batches 0, every, 2 every ... of each epoch, before the update.
+    online ignores it and records at every batch."""
+    samples: int | Literal["all"] = "all"
+    """Training samples recorded, chosen at random."""
+    sites: tuple[str, ...] = ("all",)
+    """Sites recorded, by name; all: every site of the network."""
+    neurons: int | Literal["all"] = "all"
+    """Neurons recorded at each site, chosen at random."""
+    derivative: Derivative = "activation"
+    """With respect to the activation (the paper) or the pre-activation (where a ReLU adds true zeros)."""
+    objective: Objective = "margin"
+    """Function whose derivative is recorded. margin: exact signs of the cross-entropy's derivative;
+    cross_entropy: through float32 log-softmax; keras2017: through probabilities clipped to [1e-7, 1 - 1e-7]."""
+    compare_objectives: tuple[Objective, ...] = ()
+    """Further objectives counted from the same forward passes, to compare numerics."""
+    chunk: int = 3000
+    """Samples of one forward pass of a probe recording: bounds its memory."""
+    saturation: float = 0.99
+    """Training accuracy from which training counts as saturated: constancy is reported before and after."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run. Raises InputError for a value that no run can have."""
+
+    preset: str = "digits"
+    """Name of the preset this config started from."""
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    record: Record = field(default_factory=Record)
+
+    def __post_init__(self) -> None:
+        for name, value, lowest in (
+            ("model.depth", self.model.depth, 1),
+            ("train.batch_size", self.train.batch_size, 1),
+            ("train.epochs", self.train.epochs, 1),
+            ("record.every", self.record.every, 1),
+            ("record.chunk", self.record.chunk, 1),
+            ("record.samples", self.record.samples, 1),
+            ("record.neurons", self.record.neurons, 1),
+            ("train.seed", self.train.seed, 0),
+        ):
+            if value != "all" and (not isinstance(value, int) or value < lowest):
+                raise InputError(f"{name} is {value!r}: give a whole number of at least {lowest}")
+        if self.train.seed >= 2**32:
+            raise InputError(f"train.seed is {self.train.seed}: give a seed below 2**32")
+        if not 0 <= self.model.dropout < 1:
+            raise InputError(f"model.dropout is {self.model.dropout}: give a share of at least 0 and below 1")
+        if not 0 < self.model.width <= 64 or round(512 * self.model.width) < 1:
+            raise InputError(f"model.width is {self.model.width}: give a factor from 1/512 to 64")
+        if not 0 < self.train.learning_rate < float("inf"):
+            raise InputError(f"train.learning_rate is {self.train.learning_rate}: give a positive, finite step size")
+        if not 0 < self.record.saturation <= 1:
+            raise InputError(f"record.saturation is {self.record.saturation}: give an accuracy above 0, at most 1")
+        if not self.record.sites:
+            raise InputError("record.sites is empty: name at least one site, or say all")
+        if self.record.mode == "online" and (self.record.objective != "margin" or self.record.compare_objectives):
+            raise InputError(
+                "record.mode online counts the training loss's own gradients, whose signs are the margin's: "
+                "leave record.objective at margin and record.compare_objectives empty, or record in mode probe"
+            )
+        if len(set(self.objectives)) < len(self.objectives):
+            raise InputError(f"record.compare_objectives repeats an objective: {', '.join(self.objectives)}")
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The recorded objectives, the main one first."""
+        return (self.record.objective, *self.record.compare_objectives)
+
+
+def differences(one: Config, other: Config) -> list[str]:
+    """The fields in which two configs differ, each as `section.field: value / other value`."""
+
+    def flat(config: Config) -> dict[str, Any]:
+        tree = dataclasses.asdict(config)
+        sections = {k: v for k, v in tree.items() if isinstance(v, dict)}
+        return {"preset": tree["preset"]} | {f"{s}.{k}": v for s, fields in sections.items() for k, v in fields.items()}
+
+    a, b = flat(one), flat(other)
+    return [f"{name}: {a[name]!r} / {b[name]!r}" for name in a if a[name] != b[name]]
+
+
+def random_stream(seed: int, purpose: str) -> jax.Array:
+    """A typed key for one purpose ("shuffling", "dropout" ...), independent of every other purpose's.
+
+    Folding in a step or an epoch number gives that step's randomness: a resumed run repeats it exactly.
+    """
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+
+
+_mnist = Config(
+    preset="mnist-relu",
+    data=Data(name="mnist"),
+    record=Record(every=10, samples=30_000),
+)
+
+PRESETS: dict[str, Config] = {
+    # The embedded 8x8 digits: no download. 45 batches an epoch, 9 recordings each: 450 in all.
+    "digits": Config(preset="digits", train=Train(batch_size=32), record=Record(every=5)),
+    # The paper's MNIST networks (appendix A): 469 batches an epoch, 47 recordings each: 2,350 in all.
+    "mnist-relu": _mnist,
+    "mnist-sigmoid": replace(
+        _mnist,
+        preset="mnist-sigmoid",
+        model=Model(activation="sigmoid"),
+        train=replace(_mnist.train, learning_rate=1.0),
+    ),
+}

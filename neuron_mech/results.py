@@ -1,0 +1,106 @@
+"""A run's directory: who may write it, which config it belongs to, and files that are whole or absent.
+
+    runs/PRESET/config.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import xarray as xr
+
+from neuron_mech.errors import InputError, RunError
+from neuron_mech.presets import Config, Data, Model, Record, Train, differences
+
+
+@contextmanager
+def opened(directory: Path, config: Config) -> Iterator[Path]:
+    """Hold the directory for this process and this config; create it where it is new.
+
+    Raises InputError where it cannot be written, another process holds it, or it belongs to another config.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+        # The kernel drops the lock with the process, however it dies.
+        lock = filelock.FileLock(directory / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(
+            f"--run-dir {directory} is in use by another process: wait for it, or name another directory"
+        ) from None
+    except OSError as error:
+        raise InputError(f"--run-dir {directory} cannot be written ({error.strerror}): name another directory") from None
+    try:
+        described = directory / "config.json"
+        if described.exists():
+            before = read_config(directory)
+            if changed := differences(before, config):
+                raise InputError(
+                    f"--run-dir {directory} holds a run of another configuration (there / here): "
+                    f"{'; '.join(changed)}: name another directory, or set these fields as they are there"
+                )
+        else:
+            text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+            write(described, lambda path: path.write_text(text))
+        yield directory
+    finally:
+        lock.release()
+
+
+def read_config(directory: Path) -> Config:
+    """The config of the run in `directory`. Raises InputError where there is none that can be read."""
+    path = directory / "config.json"
+    try:
+        tree = json.loads(path.read_text())
+        record = tree["record"]
+        record |= {name: tuple(record[name]) for name in ("sites", "compare_objectives")}
+        return Config(tree["preset"], Data(**tree["data"]), Model(**tree["model"]), Train(**tree["train"]), Record(**record))
+    except FileNotFoundError:
+        raise InputError(f"{directory} holds no run (no config.json): run `python -m experiments.train` first") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a config ({error}): restore it, or name another directory") from None
+
+
+def write(path: Path, save: Callable[[Path], Any]) -> None:
+    """Let `save` write a file beside `path`, then put it in its place in one motion: readers see it whole or not at all.
+
+    Raises RunError where it cannot be written; what stood at `path` stays.
+    """
+    # The suffix stays last, since matplotlib and others choose the format by it.
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.exists() else 0
+        raise RunError(
+            f"cannot write {path} ({error.strerror or error}; {free:.0f} MB free): what was there before is intact; "
+            "make room and run the same command again"
+        ) from error
+
+
+def write_dataset(path: Path, dataset: xr.Dataset) -> None:
+    """Write a labelled dataset as NetCDF-4. The same values give the same bytes: no time or host is stored."""
+    write(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf"))
+
+
+def read_dataset(path: Path) -> xr.Dataset:
+    """A result file, loaded and closed. Raises InputError where it is missing or damaged."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            return dataset.load()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run its experiment again") from None
