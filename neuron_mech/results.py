@@ -14,8 +14,10 @@ from typing import Any
 
 import filelock
 import xarray as xr
+from matplotlib.figure import Figure
 
 from neuron_mech.errors import InputError, RunError
+from neuron_mech.figures import style
 from neuron_mech.presets import Config, Data, Model, Record, Train, differences
 
 
@@ -104,3 +106,13 @@ def read_dataset(path: Path) -> xr.Dataset:
             return dataset.load()
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): run its experiment again") from None
+
+
+def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
+    """Write a figure as `figures/NAME.png` and `.svg` in a run's directory; the same figure gives the same bytes."""
+    paths = [directory / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg")]
+    for path in paths:
+        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+        with style():
+            write(path, lambda part, metadata=metadata: figure.savefig(part, metadata=metadata))
+    return paths

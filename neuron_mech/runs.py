@@ -50,13 +50,25 @@ class RunState:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: what it studied and what it found. In `state`, all tallies are in canonical row order."""
+    """A finished run: what it studied and what it found."""
 
     study: Study
     dataset: Dataset
     state: RunState
     mixing: Mapping[str, float]
     """Per site, `taps.mixing` of the derivatives as recorded; empty in mode probe, where samples cannot mix."""
+
+    @property
+    def tallies(self) -> Tallies:
+        """{objective: {site: Tally}} in the config's order, one row a recorded sample, as in `study.recorded`."""
+        return _ordered(self.study, self.state.tallies)
+
+
+def _ordered(what: Study, tallies: Tallies) -> Tallies:
+    """The tallies in the config's order of objectives and sites (JAX returns dicts sorted), without spare rows."""
+    rows = len(what.recorded)
+    objectives = what.config.objectives if tallies else ()
+    return {o: {s: jax.tree.map(lambda a: a[:rows], tallies[o][s]) for s in what.sites} for o in objectives}
 
 
 def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
@@ -285,7 +297,8 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
         }
         if tallies:
             measured["constancy"] = [
-                [constancy(*counts(t.positive, t.negative)) for t in at.values()] for at in tallies.values()
+                [constancy(*counts(t.positive, t.negative)) for t in at.values()]
+                for at in _ordered(what, tallies).values()
             ]
         return measured
 

@@ -1,0 +1,177 @@
+"""How constant is the sign of a sample's derivative at a neuron, through training? (Section 4.1; figures 1 and 5.)
+
+Writes gradient_signs.nc and figures/: figure1 (one random neuron a site), figure5 (all neurons), constancy (over
+training time, before and after saturation), and objectives where several were recorded.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from experiments import train
+from experiments.command_line import main
+from neuron_mech import figures, gradient_signs, results
+from neuron_mech.errors import InputError
+from neuron_mech.presets import random_stream
+from neuron_mech.runs import Run, constancy
+
+
+def dataset(run: Run) -> xr.Dataset:
+    """gradient_signs.nc: what the tallies say, by site, by neuron, by objective and by epoch.
+
+    Raises InputError for a run that recorded nothing.
+    """
+    study, state = run.study, run.state
+    record = study.config.record
+    if record.mode == "none":
+        raise InputError("record.mode is none: this run recorded no signs; name another --run-dir and a record.mode")
+    tallies = run.tallies
+    main_tallies = tallies[record.objective]
+    saturated = int(state.history["saturation_epoch"][0])
+
+    variables: dict[str, tuple] = {}
+    coords: dict[str, object] = {
+        "site": list(study.sites),
+        "label": ("site", [f"{site}-{study.config.model.activation}" for site in study.sites]),
+        "objective": list(study.config.objectives),
+        "epoch": np.arange(1, study.config.train.epochs + 1),
+        "phase": ["before", "after"],
+        "average_sign": (gradient_signs.BIN_EDGES[:-1] + gradient_signs.BIN_EDGES[1:]) / 2,
+    }
+    per_site: dict[str, list] = {name: [] for name in ("constancy", "low_share", "flips", "random_neuron")}
+    phases, histograms = [], []
+    for site, tally in main_tallies.items():
+        constant, ever = map(np.asarray, jax.jit(gradient_signs.constant_counts)(tally.positive, tally.negative))
+        low = np.asarray(jax.jit(gradient_signs.low_counts)(tally.positive, tally.negative))
+        counts = np.asarray(jax.jit(gradient_signs.histograms)(tally.positive, tally.negative))
+        chosen = study.neurons[site]
+        neurons = np.arange(study.sites[site].shape[-1]) if chosen is None else chosen
+        coords[f"neuron_{site}"] = neurons
+        variables[f"neuron_histogram_{site}"] = ((f"neuron_{site}", "average_sign"), counts, {
+            "units": "pairs", "description": f"histogram of average signs of each neuron of {site}"})
+        with np.errstate(invalid="ignore"):
+            variables[f"neuron_constancy_{site}"] = (f"neuron_{site}", constant / ever, {
+                "units": "1", "description": f"share of |average sign| > 0.9, each neuron of {site}"})
+            variables[f"neuron_low_share_{site}"] = (f"neuron_{site}", low / ever, {
+                "units": "1", "description": f"share of pairs in the low category, each neuron of {site}"})
+        recorded = np.asarray(tally.recorded, np.int64).sum()
+        histograms.append(counts.sum(0))
+        per_site["constancy"].append(constancy(constant, ever))
+        per_site["low_share"].append(low.sum() / max(ever.sum(), 1))
+        per_site["flips"].append(np.asarray(tally.flips, np.int64).sum() / max(recorded - ever.sum(), 1))
+        key = random_stream(study.config.train.seed, f"neuron shown of {site}")
+        per_site["random_neuron"].append(int(jax.random.choice(key, neurons)))
+        phases.append(_phases(run, site, saturated))
+
+    zero = [
+        [1 - np.asarray(t.recorded, np.int64).sum() / (study.recordings * t.positive.size) for t in at.values()]
+        for at in tallies.values()
+    ]
+    disagreement = [
+        [float(gradient_signs.disagreement(main_tallies[site], t)) for site, t in at.items()] for at in tallies.values()
+    ]
+    history = state.history
+    variables |= {
+        "constancy": ("site", per_site["constancy"], {
+            "units": "1", "description": "share of (sample, position, neuron) with |average sign| > 0.9"}),
+        "low_share": ("site", per_site["low_share"], {
+            "units": "1", "description": "share of pairs in the low category (positive average sign)"}),
+        "flips_per_recording": ("site", per_site["flips"], {
+            "units": "1", "description": "sign changes over consecutive pairs of nonzero recordings"}),
+        "random_neuron": ("site", per_site["random_neuron"], {"units": "index", "description": "neuron of figure 1"}),
+        "histogram": (("site", "average_sign"), histograms, {
+            "units": "pairs", "description": "histogram of average signs over all neurons"}),
+        "recordings": ((), study.recordings, {"units": "recordings", "description": "of each sample, over the run"}),
+        "constancy_so_far": (("site", "epoch"), history["constancy"][0], {
+            "units": "1", "description": "constancy of the recordings up to an epoch's end"}),
+        "constancy_by_phase": (("site", "phase"), phases, {
+            "units": "1", "description": "constancy of the recordings before and after training accuracy saturated"}),
+        "saturation_epoch": ((), saturated, {
+            "units": "epoch", "description": "first epoch to end with training accuracy at record.saturation; -1 never"}),
+        "objective_constancy": (("objective", "site"), history["constancy"][:, :, -1], {
+            "units": "1", "description": "constancy by recorded objective"}),
+        "zero_share": (("objective", "site"), zero, {
+            "units": "1", "description": "share of recorded derivatives that were exactly zero, and not counted"}),
+        "category_disagreement": (("objective", "site"), disagreement, {
+            "units": "1", "description": "share of pairs whose category differs from the main objective's"}),
+        "train_accuracy": ("epoch", history["train_accuracy"], {"units": "1", "description": "training accuracy"}),
+        "test_accuracy": ("epoch", history["test_accuracy"], {"units": "1", "description": "test accuracy"}),
+    }
+    if run.mixing:
+        variables["mixing"] = ("site", [run.mixing[s] for s in study.sites], {
+            "units": "1", "description": "largest relative change of a derivative when the rest of the batch changes"})
+    attributes = {
+        "preset": study.config.preset,
+        "mode": record.mode,
+        "objective": record.objective,
+        "derivative": record.derivative,
+        "samples": len(study.recorded),
+        "saturation": record.saturation,
+    }
+    return xr.Dataset(variables, coords, attributes)
+
+
+def _phases(run: Run, site: str, saturated: int) -> list[float]:
+    """Constancy of the recordings before and after saturation; NaN for a phase that did not happen."""
+    tally = run.tallies[run.study.config.record.objective][site]
+    total = (tally.positive, tally.negative)
+    if saturated < 0:
+        return [constancy(*gradient_signs.constant_counts(*total)), float("nan")]
+    before = [jnp.asarray(counts)[: len(run.study.recorded)] for counts in run.state.at_saturation[site]]
+    after = [whole - part for whole, part in zip(total, before, strict=True)]
+    return [constancy(*gradient_signs.constant_counts(*counts)) for counts in (before, after)]
+
+
+def summary(signs: xr.Dataset) -> str:
+    """The numbers a reader wants first, as a table."""
+    test = float(signs.test_accuracy[-1])
+    lines = [
+        f"{signs.attrs['preset']}: test accuracy {test:.2%}, {int(signs.recordings):,} recordings of "
+        f"{signs.attrs['samples']:,} samples ({signs.attrs['mode']}, {signs.attrs['objective']})",
+        f"{'site':18} {'constant':>9} {'before':>8} {'after':>8} {'low':>7} {'flips':>8} {'zeros':>8}",
+    ]
+    for site in signs.site.values:
+        at = signs.sel(site=site)
+        before, after = at.constancy_by_phase.values
+        lines.append(
+            f"{at.label.item():18} {at.constancy.item():9.1%} {before:8.1%} {after:8.1%} {at.low_share.item():7.1%} "
+            f"{at.flips_per_recording.item():8.2%} {at.zero_share.sel(objective=signs.attrs['objective']).item():8.2%}"
+        )
+    saturated = int(signs.saturation_epoch)
+    lines.append(
+        "constant: |average sign| > 0.9; before, after: of the recordings before and after training accuracy reached "
+        f"{signs.attrs['saturation']:.0%} " + (f"(epoch {saturated})" if saturated > 0 else "(never)")
+    )
+    if signs.sizes["objective"] > 1:
+        for name in signs.objective.values:
+            at = signs.sel(objective=name)
+            cells = (
+                f"{label} {c:.2%} constant, {z:.2%} zero, {d:.2%} other category"
+                for label, c, z, d in zip(
+                    signs.label.values, at.objective_constancy.values, at.zero_share.values,
+                    at.category_disagreement.values, strict=True,
+                )
+            )
+            lines.append(f"{name}: {'; '.join(cells)}")
+    return "\n".join(lines)
+
+
+def experiment(run: Run, directory: Path) -> None:
+    """Write the results of a finished run and print their summary."""
+    signs = dataset(run)
+    train.train(run, directory)
+    results.write_dataset(directory / "gradient_signs.nc", signs)
+    results.write_figure(directory, "figure1", figures.average_sign_histograms(signs, one_neuron=True))
+    results.write_figure(directory, "figure5", figures.average_sign_histograms(signs))
+    results.write_figure(directory, "constancy", figures.constancy_over_training(signs))
+    if signs.sizes["objective"] > 1:
+        results.write_figure(directory, "objectives", figures.objectives(signs))
+    print(summary(signs))
+    print(f"results: {directory / 'gradient_signs.nc'}; figures: {directory / 'figures'}")
+
+
+if __name__ == "__main__":
+    main("gradient_signs", __doc__ or "", experiment)

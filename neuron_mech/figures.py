@@ -1,0 +1,170 @@
+"""The paper's figures, and those it lacks: a labelled dataset in, a matplotlib Figure out. No files are touched.
+
+One visual language throughout. Okabe and Ito's colours, which readers with any colour vision tell apart: blue where
+the derivative is negative (*high*: the activation should rise), vermilion where it is positive (*low*).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+HIGH, LOW, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
+SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+LINES = ("-", "--", ":", "-.")
+
+_STYLE = {
+    "figure.dpi": 150,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.use_mathtext": True,
+    "axes.formatter.limits": (-3, 4),
+    "svg.hashsalt": "neuron_mech",  # the same figure gives the same file
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The project's matplotlib settings, for notebooks that add figures of their own."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figure:
+    """Figure 5: histograms of average signs over all neurons of each site; or figure 1, of one random neuron each.
+
+    `signs` is gradient_signs.nc. Bars left of 0 are high, right of 0 low; a dotted line marks |average sign| = 0.9.
+    """
+    names = [str(name) for name in signs.site.values]
+    with style():
+        columns = min(len(names), 3)
+        rows = -(-len(names) // columns)
+        figure = Figure(figsize=(3.3 * columns, 2.5 * rows + 0.35))
+        for panel, name in enumerate(names):
+            axes = figure.add_subplot(rows, columns, panel + 1)
+            by_neuron = signs[f"neuron_histogram_{name}"]
+            label = str(signs.label.sel(site=name).values)
+            if one_neuron:
+                neuron = int(signs.random_neuron.sel(site=name))
+                counts = by_neuron.sel({f"neuron_{name}": neuron})
+                axes.set_title(f"neuron {neuron} of {label}")
+            else:
+                counts = by_neuron.sum(f"neuron_{name}")
+                axes.set_title(f"all {by_neuron.sizes[f'neuron_{name}']} neurons of {label}")
+            center = signs.average_sign.values
+            width = center[1] - center[0]
+            axes.bar(center, counts, width=0.9 * width, color=np.where(center < 0, HIGH, LOW))
+            for edge in (-0.9, 0.9):
+                axes.axvline(edge, color=NEUTRAL, linestyle=":", linewidth=0.8)
+            axes.set_xlim(-1.03, 1.03)
+            axes.set_xlabel("average derivative sign")
+            axes.set_ylabel("samples" if one_neuron else "(sample, neuron) pairs")
+            share = _constant_share(signs, name, one_neuron)
+            axes.text(0.5, 0.97, f"{share:.0%} constant", transform=axes.transAxes, ha="center", va="top")
+        handles = [mpl.patches.Patch(color=HIGH, label="high: should rise"), mpl.patches.Patch(color=LOW, label="low: should fall")]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _constant_share(signs: xr.Dataset, name: str, one_neuron: bool) -> float:
+    if not one_neuron:
+        return float(signs.constancy.sel(site=name))
+    neuron = int(signs.random_neuron.sel(site=name))
+    return float(signs[f"neuron_constancy_{name}"].sel({f"neuron_{name}": neuron}))
+
+
+def constancy_over_training(signs: xr.Dataset) -> Figure:
+    """Constancy so far at every epoch's end, by site, with training and test accuracy below.
+
+    The dashed line marks the epoch in which training accuracy reached saturation; markers right of the axes give the
+    constancy of the recordings before and after it alone, so that growth by mere waiting can be told from learning.
+    """
+    with style():
+        figure = Figure(figsize=(6.4, 4.4))
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        epochs = signs.epoch.values
+        last = float(epochs[-1])
+        for index, name in enumerate(signs.site.values):
+            color = SERIES[index % len(SERIES)]
+            label = str(signs.label.sel(site=name).values)
+            top.plot(epochs, signs.constancy_so_far.sel(site=name), color=color, label=label)
+            for x, phase, marker in ((1.04, "before", "o"), (1.09, "after", "D")):
+                value = float(signs.constancy_by_phase.sel(site=name, phase=phase))
+                top.plot(last * x, value, marker, color=color, markersize=5, clip_on=False)
+        top.set_ylabel("share of constant signs\n(|average sign| > 0.9)")
+        top.set_ylim(0, 1)
+        top.plot([], [], "o", color=NEUTRAL, label="recordings before saturation")
+        top.plot([], [], "D", color=NEUTRAL, label="recordings after saturation")
+        below.plot(epochs, signs.train_accuracy, color="black", label="training samples")
+        below.plot(epochs, signs.test_accuracy, color=NEUTRAL, linestyle="--", label="test samples")
+        lowest = float(min(signs.train_accuracy.min(), signs.test_accuracy.min()))
+        below.set_ylim(max(0.0, lowest - 0.02), 1.005)
+        below.set_ylabel("accuracy")
+        below.set_xlabel("epoch")
+        below.legend(frameon=False, loc="lower right")
+        saturated = int(signs.saturation_epoch)
+        if saturated > 0:
+            for axes in (top, below):
+                axes.axvline(saturated, color=NEUTRAL, linestyle="--", linewidth=0.9)
+            top.annotate(
+                f"training accuracy ≥ {signs.attrs['saturation']:.0%}", (saturated, 0.02), xytext=(4, 0),
+                textcoords="offset points", color=NEUTRAL,
+            )
+        top.set_xlim(0, last * 1.12)
+        top.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def objectives(signs: xr.Dataset) -> Figure:
+    """Constancy by recorded objective and site, with the share of derivatives that were exactly zero."""
+    with style():
+        figure = Figure(figsize=(6.4, 2.8))
+        left, right = figure.subplots(1, 2)
+        names = [str(o) for o in signs.objective.values]
+        sites = [str(label) for label in signs.label.values]
+        for axes, variable, label in (
+            (left, "objective_constancy", "share of constant signs"),
+            (right, "zero_share", "share of zero derivatives"),
+        ):
+            for index, name in enumerate(names):
+                at = np.arange(len(sites)) + (index - (len(names) - 1) / 2) * 0.8 / len(names)
+                bars = axes.bar(
+                    at, signs[variable].sel(objective=name), width=0.74 / len(names), color=SERIES[index], label=name
+                )
+                axes.bar_label(bars, fmt="{:.3f}", fontsize=6.5, padding=1)
+            axes.set_xticks(range(len(sites)), sites)
+            axes.set_ylabel(label)
+        left.set_ylim(0, 1.08)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def training_curves(train: xr.Dataset) -> Figure:
+    """Loss by step and accuracy by epoch. `train` is train.nc."""
+    with style():
+        figure = Figure(figsize=(6.4, 2.6))
+        left, right = figure.subplots(1, 2)
+        epoch = (train.step.values + 1) / train.attrs["batches_per_epoch"]
+        left.plot(epoch, train.loss, color=NEUTRAL, linewidth=0.3, alpha=0.6)
+        smooth = train.loss.groupby(train.step // train.attrs["batches_per_epoch"]).mean()
+        left.plot(train.epoch, smooth, color="black", label="mean of the epoch")
+        left.set_yscale("log")
+        left.set_ylabel("training loss (nats)")
+        left.legend(frameon=False)
+        right.plot(train.epoch, train.train_accuracy, color="black", label="training samples")
+        right.plot(train.epoch, train.test_accuracy, color=NEUTRAL, linestyle="--", label="test samples")
+        right.set_ylabel("accuracy")
+        right.legend(frameon=False)
+        for axes in (left, right):
+            axes.set_xlabel("epoch")
+    return figure
