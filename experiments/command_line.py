@@ -5,9 +5,10 @@ import difflib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import tyro
 
@@ -15,6 +16,8 @@ from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train
 from neuron_mech.results import opened
 from neuron_mech.runs import Run, run
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,36 +45,50 @@ def parse(arguments: Sequence[str], name: str, description: str) -> tuple[Config
 
     Raises InputError, one line, for an unknown preset or field and for a value of the wrong type.
     """
-    program = f"python -m experiments.{name}"
-    presets = ", ".join(PRESETS)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        preset, rest = "digits", ["--help"]
-        if not arguments:
-            raise InputError(f"no preset given: {program} PRESET, where PRESET is one of {presets} (--help says more)")
-    else:
-        preset, rest = arguments[0], list(arguments[1:])
-    if preset not in PRESETS:
-        near = difflib.get_close_matches(preset, PRESETS, n=1)
-        raise InputError(
-            f"{preset!r} is no preset; {f'did you mean {near[0]!r}? ' if near else ''}presets are: {presets}"
-        )
+    preset, rest = split_preset(arguments, name, PRESETS)
     config = PRESETS[preset]
     default = Options(data=config.data, model=config.model, train=config.train, record=config.record)
+    options = ask(
+        Options,
+        default,
+        rest,
+        f"{name} {preset}",
+        f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}.",
+    )
+    if options.save_seconds < 0:
+        raise InputError(f"--save-seconds is {options.save_seconds}: give a number of at least 0")
+    return options.config(preset), options
+
+
+def split_preset(arguments: Sequence[str], name: str, known: Collection[str]) -> tuple[str, list[str]]:
+    """(first argument, the rest); a call for help without a preset is one about the first known."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        return next(iter(known)), ["--help"]
+    if not arguments:
+        raise InputError(
+            f"no preset given: python -m experiments.{name} PRESET, where PRESET is one of {', '.join(known)}"
+        )
+    if arguments[0] not in known:
+        near = difflib.get_close_matches(arguments[0], known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"{arguments[0]!r} is no preset; {hint}presets are: {', '.join(known)}")
+    return arguments[0], list(arguments[1:])
+
+
+def ask(kind: type[T], default: T, arguments: Sequence[str], name: str, description: str) -> T:
+    """`arguments` as a dataclass, by tyro. Raises InputError, one line, where they do not fit."""
     errors = io.StringIO()
+    helping = bool({"-h", "--help"} & set(arguments))
     try:
         # tyro draws its errors as boxes as wide as the terminal; a wide one keeps each message on one line.
-        with contextlib.redirect_stderr(errors), _columns(None if "--help" in rest or "-h" in rest else 2000):
-            options = tyro.cli(
-                Options, default=default, args=rest, prog=f"{program} {preset}",
-                description=f"{description}\n\nPresets: {presets}. Defaults below are those of {preset}.",
+        with contextlib.redirect_stderr(errors), contextlib.nullcontext() if helping else _wide_terminal():
+            return tyro.cli(
+                kind, default=default, args=arguments, prog=f"python -m experiments.{name}", description=description
             )
     except SystemExit as stop:
         if stop.code == 0:
             raise
         raise InputError(_one_line(errors.getvalue())) from None
-    if options.save_seconds < 0:
-        raise InputError(f"--save-seconds is {options.save_seconds}: give a number of at least 0")
-    return options.config(preset), options
 
 
 def main(name: str, description: str, experiment: Callable[[Run, Path], None]) -> None:
@@ -105,21 +122,21 @@ def exiting(work: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def _columns(width: int | None):
-    before = os.environ.get("COLUMNS")
+def _wide_terminal() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ["COLUMNS"] = "2000"
     try:
-        if width is not None:
-            os.environ["COLUMNS"] = str(width)
         yield
     finally:
-        if width is not None:
-            os.environ.pop("COLUMNS")
-            if before is not None:
-                os.environ["COLUMNS"] = before
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _one_line(box: str) -> str:
-    """The message inside one of tyro's boxes, its rules and borders left out."""
-    lines = [line.strip(" │|╭╮╰╯─-") if set(line) <= set(" ─-│╭╮╰╯") else line.strip(" │|") for line in box.splitlines()]
-    said = [line for line in lines if line][1:]  # the first is the box's title
-    return "; ".join(said[:3]).replace("Perhaps you meant:;", "did you mean")
+    """The message inside one of tyro's boxes, without its title, rules and borders."""
+    lines = [
+        line.strip(" │|╭╮╰╯─-") if set(line) <= set(" │|╭╮╰╯─-") else line.strip(" │|") for line in box.splitlines()
+    ]
+    said = [line for line in lines if line][1:]
+    meant = f"; perhaps you meant {said[2]}" if len(said) > 2 and said[1].startswith("Perhaps") else ""
+    return f"{said[0].rstrip('.')}{meant} (--help lists every option)"

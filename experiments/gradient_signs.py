@@ -50,13 +50,22 @@ def dataset(run: Run) -> xr.Dataset:
         chosen = study.neurons[site]
         neurons = np.arange(study.sites[site].shape[-1]) if chosen is None else chosen
         coords[f"neuron_{site}"] = neurons
-        variables[f"neuron_histogram_{site}"] = ((f"neuron_{site}", "average_sign"), counts, {
-            "units": "pairs", "description": f"histogram of average signs of each neuron of {site}"})
+        variables[f"neuron_histogram_{site}"] = (
+            (f"neuron_{site}", "average_sign"),
+            counts,
+            {"units": "pairs", "description": f"histogram of average signs of each neuron of {site}"},
+        )
         with np.errstate(invalid="ignore"):
-            variables[f"neuron_constancy_{site}"] = (f"neuron_{site}", constant / ever, {
-                "units": "1", "description": f"share of |average sign| > 0.9, each neuron of {site}"})
-            variables[f"neuron_low_share_{site}"] = (f"neuron_{site}", low / ever, {
-                "units": "1", "description": f"share of pairs in the low category, each neuron of {site}"})
+            variables[f"neuron_constancy_{site}"] = (
+                f"neuron_{site}",
+                constant / ever,
+                {"units": "1", "description": f"share of |average sign| > 0.9, each neuron of {site}"},
+            )
+            variables[f"neuron_low_share_{site}"] = (
+                f"neuron_{site}",
+                low / ever,
+                {"units": "1", "description": f"share of pairs in the low category, each neuron of {site}"},
+            )
         recorded = np.asarray(tally.recorded, np.int64).sum()
         histograms.append(counts.sum(0))
         per_site["constancy"].append(constancy(constant, ever))
@@ -75,34 +84,70 @@ def dataset(run: Run) -> xr.Dataset:
     ]
     history = state.history
     variables |= {
-        "constancy": ("site", per_site["constancy"], {
-            "units": "1", "description": "share of (sample, position, neuron) with |average sign| > 0.9"}),
-        "low_share": ("site", per_site["low_share"], {
-            "units": "1", "description": "share of pairs in the low category (positive average sign)"}),
-        "flips_per_recording": ("site", per_site["flips"], {
-            "units": "1", "description": "sign changes over consecutive pairs of nonzero recordings"}),
+        "constancy": (
+            "site",
+            per_site["constancy"],
+            {"units": "1", "description": "share of (sample, position, neuron) with |average sign| > 0.9"},
+        ),
+        "low_share": (
+            "site",
+            per_site["low_share"],
+            {"units": "1", "description": "share of pairs in the low category (positive average sign)"},
+        ),
+        "flips_per_recording": (
+            "site",
+            per_site["flips"],
+            {"units": "1", "description": "sign changes over consecutive pairs of nonzero recordings"},
+        ),
         "random_neuron": ("site", per_site["random_neuron"], {"units": "index", "description": "neuron of figure 1"}),
-        "histogram": (("site", "average_sign"), histograms, {
-            "units": "pairs", "description": "histogram of average signs over all neurons"}),
+        "histogram": (
+            ("site", "average_sign"),
+            histograms,
+            {"units": "pairs", "description": "histogram of average signs over all neurons"},
+        ),
         "recordings": ((), study.recordings, {"units": "recordings", "description": "of each sample, over the run"}),
-        "constancy_so_far": (("site", "epoch"), history["constancy"][0], {
-            "units": "1", "description": "constancy of the recordings up to an epoch's end"}),
-        "constancy_by_phase": (("site", "phase"), phases, {
-            "units": "1", "description": "constancy of the recordings before and after training accuracy saturated"}),
-        "saturation_epoch": ((), saturated, {
-            "units": "epoch", "description": "first epoch to end with training accuracy at record.saturation; -1 never"}),
-        "objective_constancy": (("objective", "site"), history["constancy"][:, :, -1], {
-            "units": "1", "description": "constancy by recorded objective"}),
-        "zero_share": (("objective", "site"), zero, {
-            "units": "1", "description": "share of recorded derivatives that were exactly zero, and not counted"}),
-        "category_disagreement": (("objective", "site"), disagreement, {
-            "units": "1", "description": "share of pairs whose category differs from the main objective's"}),
+        "constancy_so_far": (
+            ("site", "epoch"),
+            history["constancy"][0],
+            {"units": "1", "description": "constancy of the recordings up to an epoch's end"},
+        ),
+        "constancy_by_phase": (
+            ("site", "phase"),
+            phases,
+            {"units": "1", "description": "constancy of the recordings before and after training accuracy saturated"},
+        ),
+        "saturation_epoch": (
+            (),
+            saturated,
+            {
+                "units": "epoch",
+                "description": "first epoch to end with training accuracy at record.saturation; -1 never",
+            },
+        ),
+        "objective_constancy": (
+            ("objective", "site"),
+            history["constancy"][:, :, -1],
+            {"units": "1", "description": "constancy by recorded objective"},
+        ),
+        "zero_share": (
+            ("objective", "site"),
+            zero,
+            {"units": "1", "description": "share of recorded derivatives that were exactly zero, and not counted"},
+        ),
+        "category_disagreement": (
+            ("objective", "site"),
+            disagreement,
+            {"units": "1", "description": "share of pairs whose category differs from the main objective's"},
+        ),
         "train_accuracy": ("epoch", history["train_accuracy"], {"units": "1", "description": "training accuracy"}),
         "test_accuracy": ("epoch", history["test_accuracy"], {"units": "1", "description": "test accuracy"}),
     }
     if run.mixing:
-        variables["mixing"] = ("site", [run.mixing[s] for s in study.sites], {
-            "units": "1", "description": "largest relative change of a derivative when the rest of the batch changes"})
+        variables["mixing"] = (
+            "site",
+            [run.mixing[s] for s in study.sites],
+            {"units": "1", "description": "largest relative change of a derivative when the rest of the batch changes"},
+        )
     attributes = {
         "preset": study.config.preset,
         "mode": record.mode,
@@ -151,8 +196,11 @@ def summary(signs: xr.Dataset) -> str:
             cells = (
                 f"{label} {c:.2%} constant, {z:.2%} zero, {d:.2%} other category"
                 for label, c, z, d in zip(
-                    signs.label.values, at.objective_constancy.values, at.zero_share.values,
-                    at.category_disagreement.values, strict=True,
+                    signs.label.values,
+                    at.objective_constancy.values,
+                    at.zero_share.values,
+                    at.category_disagreement.values,
+                    strict=True,
                 )
             )
             lines.append(f"{name}: {'; '.join(cells)}")

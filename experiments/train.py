@@ -20,11 +20,21 @@ def dataset(run: Run) -> xr.Dataset:
     epochs = run.study.config.train.epochs
     return xr.Dataset(
         {
-            "loss": ("step", history["loss"], {"units": "nat", "description": "mean cross-entropy of the step's batch"}),
-            "train_accuracy": ("epoch", history["train_accuracy"], {
-                "units": "1", "description": "accuracy on up to 10,000 random training samples, evaluation mode"}),
-            "test_accuracy": ("epoch", history["test_accuracy"], {
-                "units": "1", "description": "accuracy on all test samples, evaluation mode"}),
+            "loss": (
+                "step",
+                history["loss"],
+                {"units": "nat", "description": "mean cross-entropy of the step's batch"},
+            ),
+            "train_accuracy": (
+                "epoch",
+                history["train_accuracy"],
+                {"units": "1", "description": "accuracy on up to 10,000 random training samples, evaluation mode"},
+            ),
+            "test_accuracy": (
+                "epoch",
+                history["test_accuracy"],
+                {"units": "1", "description": "accuracy on all test samples, evaluation mode"},
+            ),
         },
         {"step": np.arange(history["loss"].size), "epoch": np.arange(1, epochs + 1)},
         {"preset": run.study.config.preset, "batches_per_epoch": run.study.batches},
@@ -36,7 +46,8 @@ def train(run: Run, directory: Path) -> None:
     found = dataset(run)
     results.write_dataset(directory / "train.nc", found)
     results.write_figure(directory, "training", figures.training_curves(found))
-    print(f"test accuracy {float(found.test_accuracy[-1]):.2%} after {found.sizes['epoch']} epochs; {directory / 'train.nc'}")
+    test = float(found.test_accuracy[-1])
+    print(f"test accuracy {test:.2%} after {found.sizes['epoch']} epochs; {directory / 'train.nc'}")
 
 
 if __name__ == "__main__":

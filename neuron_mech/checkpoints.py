@@ -7,18 +7,20 @@ verified when they come back, and a checkpoint that does not verify is set aside
 import hashlib
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import serialization
 from jaxtyping import PyTree
 
 from neuron_mech.errors import RunError
 
-# Orbax announces every save at INFO and its own fallbacks as warnings; what a user must know, we say.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one to fall back to."""
@@ -62,7 +64,11 @@ class Checkpoints:
         Raises RunError where it cannot be written, the full disk above all; earlier checkpoints stay.
         """
         arrays = _to_arrays(state)
+        free = shutil.disk_usage(self.directory).free
         try:
+            # Asked beforehand, since Orbax leaves threads behind when it runs out of room halfway.
+            if free < nbytes(state):
+                raise OSError("No space left on device")
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -71,13 +77,12 @@ class Checkpoints:
             )
             self._manager.wait_until_finished()
         except Exception as error:  # Orbax and TensorStore raise several kinds for one full disk
-            for unfinished in self.directory.glob("*orbax-checkpoint-tmp*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
-            free = shutil.disk_usage(self.directory).free / 1e6
-            kept = f"the checkpoint of step {self.latest} is intact" if self.latest is not None else "none was saved yet"
+            kept = (
+                f"the checkpoint of step {self.latest} is intact" if self.latest is not None else "none was saved yet"
+            )
             raise RunError(
-                f"cannot write a checkpoint of {nbytes(state) / 1e6:.0f} MB to {self.directory} ({free:.0f} MB free): "
-                f"{_reason(error)}; {kept}; make room and run the same command again"
+                f"cannot write a checkpoint of {nbytes(state) / 1e6:.1f} MB to {self.directory} ({free / 1e6:.1f} MB "
+                f"free): {_reason(error)}; {kept}; make room and run the same command again"
             ) from error
 
     def restore(self, like: PyTree) -> Restored | None:
@@ -90,6 +95,7 @@ class Checkpoints:
             try:
                 return Restored(self._restore(step, like), step, damaged)
             except Exception as error:  # a truncated file surfaces as any of a dozen types
+                _mute_abandoned_reads()
                 aside = self.directory.with_name(self.directory.name + "-damaged")
                 damaged.append(f"checkpoint of step {step} does not verify ({_reason(error)}); moved to {aside}")
                 aside.mkdir(exist_ok=True)
@@ -109,7 +115,7 @@ class Checkpoints:
         expected, actual = found.checksums, _checksums(found.state)
         if wrong := sorted(name for name in actual if actual[name] != expected.get(name)):
             raise ValueError(f"checksum of {', '.join(wrong[:3])} differs")
-        return jax.tree.map(_like, found.state, like, is_leaf=lambda leaf: leaf is None)
+        return _from_arrays(found.state, like)
 
 
 def nbytes(state: PyTree) -> int:
@@ -121,13 +127,16 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _to_arrays(state: PyTree) -> PyTree:
-    """Typed random keys as the integers they hold, which is what Orbax stores."""
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+def _to_arrays(state: PyTree) -> dict[str, Any]:
+    """Nested dicts of arrays by field name, typed random keys as the integers they hold: what Orbax stores."""
+    plain = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+    return serialization.to_state_dict(plain)
 
 
-def _like(found: Any, like: Any) -> Any:
-    return jax.random.wrap_key_data(found) if _is_key(like) else found
+def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
+    """The inverse of `_to_arrays`, in the structure of `like`."""
+    state = serialization.from_state_dict(like, arrays)
+    return jax.tree.map(lambda leaf, old: jax.random.wrap_key_data(leaf) if _is_key(old) else leaf, state, like)
 
 
 def _checksums(arrays: PyTree) -> dict[str, str]:
@@ -140,8 +149,25 @@ def _checksums(arrays: PyTree) -> dict[str, str]:
     return sums
 
 
+def _mute_abandoned_reads() -> None:
+    """From here on, drop what Orbax's coroutines raise as they are thrown away.
+
+    When one array cannot be read, those still under way are abandoned, and Python prints a page for each at any later
+    time, though the failure has been dealt with.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        trace = unraisable.exc_traceback
+        if trace is None or "orbax" not in trace.tb_frame.f_code.co_filename:
+            report(unraisable)
+
+    sys.unraisablehook = hook
+
+
 def _reason(error: BaseException) -> str:
-    """The part of a long library error that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "No space left" in line or "checksum" in line]
-    return (telling or lines or [type(error).__name__])[0][:200]
+    """What a long library error says happened, in a line."""
+    text = str(error)
+    if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+        return "No space left on device"
+    return (text.strip().splitlines() or [type(error).__name__])[0].split(". See full")[0][:200]

@@ -20,19 +20,18 @@ from neuron_mech.errors import InputError
 from neuron_mech.presets import Data
 
 
-@struct.dataclass
-class Samples:
+class Samples(struct.PyTreeNode):
     """Images as stored (unsigned bytes) and integer labels; `inputs` scales what it gathers to [0, 1]."""
 
-    images: UInt8[Array, "samples height width channels"]
-    labels: Int[Array, " samples"]
+    images: UInt8[Array, "*samples height width channels"]
+    labels: Int[Array, "*samples"]
     largest: int = struct.field(pytree_node=False)
     """The byte that stands for 1."""
 
     def __len__(self) -> int:
         return self.labels.shape[0]
 
-    def rows(self, ids: Array) -> "Samples":
+    def rows(self, ids: Int[Array | np.ndarray, " ids"]) -> "Samples":
         """The samples with these ids, in this order."""
         return self.replace(images=self.images[ids], labels=self.labels[ids])
 

@@ -6,6 +6,7 @@ the derivative is negative (*high*: the activation should rise), vermilion where
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +17,7 @@ HIGH, LOW, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 LINES = ("-", "--", ":", "-.")
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
@@ -36,7 +37,7 @@ _STYLE = {
 @contextmanager
 def style() -> Iterator[None]:
     """The project's matplotlib settings, for notebooks that add figures of their own."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(cast(Any, _STYLE)):
         yield
 
 
@@ -71,7 +72,10 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
             axes.set_ylabel("samples" if one_neuron else "(sample, neuron) pairs")
             share = _constant_share(signs, name, one_neuron)
             axes.text(0.5, 0.97, f"{share:.0%} constant", transform=axes.transAxes, ha="center", va="top")
-        handles = [mpl.patches.Patch(color=HIGH, label="high: should rise"), mpl.patches.Patch(color=LOW, label="low: should fall")]
+        handles = [
+            mpl.patches.Patch(color=HIGH, label="high: should rise"),
+            mpl.patches.Patch(color=LOW, label="low: should fall"),
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -117,8 +121,11 @@ def constancy_over_training(signs: xr.Dataset) -> Figure:
             for axes in (top, below):
                 axes.axvline(saturated, color=NEUTRAL, linestyle="--", linewidth=0.9)
             top.annotate(
-                f"training accuracy ≥ {signs.attrs['saturation']:.0%}", (saturated, 0.02), xytext=(4, 0),
-                textcoords="offset points", color=NEUTRAL,
+                f"training accuracy ≥ {signs.attrs['saturation']:.0%}",
+                (saturated, 0.02),
+                xytext=(4, 0),
+                textcoords="offset points",
+                color=NEUTRAL,
             )
         top.set_xlim(0, last * 1.12)
         top.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))

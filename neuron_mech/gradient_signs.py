@@ -11,8 +11,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Num
 
 
-@struct.dataclass
-class Tally:
+class Tally(struct.PyTreeNode):
     """Counts of one site. All arrays have shape (samples, positions ..., neurons).
 
     `trail` is the sign of the last nonzero derivative times (1 + the number of sign flips between consecutive nonzero
@@ -63,9 +62,7 @@ def update(
     )
 
 
-def average_sign(
-    positive: Num[Array, "*values"], negative: Num[Array, "*values"]
-) -> Float[Array, "*values"]:
+def average_sign(positive: Num[Array, "*values"], negative: Num[Array, "*values"]) -> Float[Array, "*values"]:
     """(positive - negative) / (positive + negative), in [-1, 1]; NaN where there is no nonzero recording."""
     up, down = positive.astype(jnp.float32), negative.astype(jnp.float32)
     # 0 / 0 is the definition of "no sign was ever seen", and stays NaN on purpose.
@@ -100,7 +97,7 @@ def low_counts(
 def histograms(
     positive: Int[Array, "samples *positions neurons"], negative: Int[Array, "samples *positions neurons"]
 ) -> Int[Array, "neurons bins"]:
-    """Per neuron, the number of pairs whose average sign lies in each bin of BIN_EDGES; pairs never nonzero left out."""
+    """Per neuron, the pairs whose average sign lies in each bin of BIN_EDGES; those never nonzero are left out."""
     lead, recorded = _by_neuron(positive, negative)
     ever = recorded > 0
 

@@ -5,6 +5,7 @@ A run is a fixed list of segments. A segment is one recording (in the modes that
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -104,16 +105,15 @@ def recorded_neurons(config: Config, site: str, neurons: int) -> np.ndarray | No
 # --- The order of an epoch --------------------------------------------------------------------------------------------
 
 
-@struct.dataclass
-class Steps:
+class Steps(struct.PyTreeNode):
     """Training steps of equal batch size: sample ids, and where a batch's recorded samples stand in the epoch's tally.
 
     Within a batch the recorded samples come first: `counts` of them, at the tally's rows from `offsets` on.
     """
 
-    ids: Int[Array, "steps batch"]
-    offsets: Int[Array, " steps"]
-    counts: Int[Array, " steps"]
+    ids: Int[Array | np.ndarray, "*steps batch"]
+    offsets: Int[Array | np.ndarray, "*steps"]
+    counts: Int[Array | np.ndarray, "*steps"]
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ def plan_epoch(study: Study, epoch: int) -> Epoch:
     return Epoch(segments, rows)
 
 
-def to_epoch_order(tallies: Tallies, rows: Int[Array, " rows"]) -> Tallies:
+def to_epoch_order(tallies: Tallies, rows: Int[Array | np.ndarray, " rows"]) -> Tallies:
     """Tallies with their rows in an epoch's order, so that a batch's samples are neighbours (mode online)."""
     return jax.tree.map(lambda counts: counts[rows], tallies)
 
 
-def from_epoch_order(tallies: Tallies, rows: Int[Array, " rows"]) -> Tallies:
+def from_epoch_order(tallies: Tallies, rows: Int[Array | np.ndarray, " rows"]) -> Tallies:
     """The inverse of `to_epoch_order`."""
     return to_epoch_order(tallies, jnp.argsort(rows))
 
@@ -208,7 +208,7 @@ def _step(
 
 def record(study: Study, tallies: Tallies, state: TrainState, recorded: Samples) -> Tallies:
     """One recording of all recorded samples, chunk by chunk, so that memory is bounded whatever their number."""
-    objectives = {name: OBJECTIVES[name] for name in study.config.objectives}
+    objectives: dict[str, taps.PerSampleLoss] = {name: OBJECTIVES[name] for name in study.config.objectives}
     derivative = study.config.record.derivative
     noise = jax.random.fold_in(random_stream(study.config.train.seed, "probe-train"), state.step)
 
@@ -220,9 +220,16 @@ def record(study: Study, tallies: Tallies, state: TrainState, recorded: Samples)
         # Batches as training sees them, since with batch statistics a sample's derivative depends on its batch. The
         # statistics it would update are dropped: a recording leaves no trace in the training.
         return taps.activation_gradients(
-            study.model, state.variables, samples.inputs, samples.labels, taps.zeros(study.sites, len(samples)),
-            objectives, derivative,
-            train=True, rngs={"dropout": jax.random.fold_in(noise, start)}, mutable=list(state.statistics),
+            study.model,
+            state.variables,
+            samples.inputs,
+            samples.labels,
+            taps.zeros(study.sites, len(samples)),
+            objectives,
+            derivative,
+            train=True,
+            rngs={"dropout": jax.random.fold_in(noise, start)},
+            mutable=list(state.statistics),
         )
 
     def count(start: Int[Array, ""] | int, size: int, tallies: Tallies) -> Tallies:
@@ -241,7 +248,7 @@ def _update_rows(
     study: Study,
     tallies: dict[str, Tally],
     gradients: dict[str, jax.Array],
-    start: Int[Array, ""] | int,
+    start: Int[Array | np.ndarray, ""] | int,
     counted: Bool[Array, " rows"] | None,
 ) -> dict[str, Tally]:
     """Update, in place under jit, the window of rows that begins at `start` and is as long as the gradients."""
@@ -249,9 +256,7 @@ def _update_rows(
     for site, tally in tallies.items():
         chosen, gradient = study.neurons[site], gradients[site]
         gradient = gradient if chosen is None else gradient[..., chosen]
-        window = jax.tree.map(lambda a, n=len(gradient): jax.lax.dynamic_slice_in_dim(a, start, n), tally)
+        window = jax.tree.map(partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=len(gradient)), tally)
         window = gradient_signs.update(window, gradient, counted)
-        new[site] = jax.tree.map(
-            lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, start, 0), tally, window
-        )
+        new[site] = jax.tree.map(lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, start, 0), tally, window)
     return new

@@ -1,6 +1,6 @@
 """A run's directory: who may write it, which config it belongs to, and files that are whole or absent.
 
-    runs/PRESET/config.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
+runs/PRESET/config.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
             f"--run-dir {directory} is in use by another process: wait for it, or name another directory"
         ) from None
     except OSError as error:
-        raise InputError(f"--run-dir {directory} cannot be written ({error.strerror}): name another directory") from None
+        raise InputError(
+            f"--run-dir {directory} cannot be written ({error.strerror}): name another directory"
+        ) from None
     try:
         described = directory / "config.json"
         if described.exists():
@@ -52,7 +55,7 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
                 )
         else:
             text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-            write(described, lambda path: path.write_text(text))
+            write(described, lambda part: part.write_text(text))
         yield directory
     finally:
         lock.release()
@@ -65,15 +68,21 @@ def read_config(directory: Path) -> Config:
         tree = json.loads(path.read_text())
         record = tree["record"]
         record |= {name: tuple(record[name]) for name in ("sites", "compare_objectives")}
-        return Config(tree["preset"], Data(**tree["data"]), Model(**tree["model"]), Train(**tree["train"]), Record(**record))
+        return Config(
+            tree["preset"], Data(**tree["data"]), Model(**tree["model"]), Train(**tree["train"]), Record(**record)
+        )
     except FileNotFoundError:
-        raise InputError(f"{directory} holds no run (no config.json): run `python -m experiments.train` first") from None
+        raise InputError(
+            f"{directory} holds no run (no config.json): run `python -m experiments.train` first"
+        ) from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a config ({error}): restore it, or name another directory") from None
+        raise InputError(
+            f"{path} cannot be read as a config ({error}): restore it, or name another directory"
+        ) from None
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Let `save` write a file beside `path`, then put it in its place in one motion: readers see it whole or not at all.
+    """Let `save` write a file beside `path`, then put it in place in one motion: readers see it whole or not at all.
 
     Raises RunError where it cannot be written; what stood at `path` stays.
     """
@@ -114,5 +123,5 @@ def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
     for path in paths:
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         with style():
-            write(path, lambda part, metadata=metadata: figure.savefig(part, metadata=metadata))
+            write(path, partial(figure.savefig, metadata=metadata))
     return paths

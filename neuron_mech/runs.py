@@ -18,11 +18,12 @@ import jax
 import numpy as np
 import psutil
 from flax import struct
+from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from neuron_mech import checkpoints, datasets, gradient_signs, models, recording, taps, training
 from neuron_mech.checkpoints import Checkpoints
-from neuron_mech.datasets import Dataset, Samples
+from neuron_mech.datasets import Dataset
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.presets import Config
@@ -33,8 +34,7 @@ SATURATION_SAMPLES = 10_000
 """Training accuracy is measured on this many random training samples, or on all where there are fewer."""
 
 
-@struct.dataclass
-class RunState:
+class RunState(struct.PyTreeNode):
     """All that a resumed run needs; the number of finished segments is the checkpoint's step.
 
     `at_saturation` holds the main objective's (positive, negative) counts at the end of the epoch in which training
@@ -78,13 +78,21 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
     if config.record.samples != "all" and config.record.samples > size:
         raise InputError(f"record.samples is {config.record.samples}, but {dataset.name} has {size} training samples")
     if config.train.batch_size > size:
-        raise InputError(f"train.batch_size is {config.train.batch_size}, but {dataset.name} has {size} training samples")
+        raise InputError(
+            f"train.batch_size is {config.train.batch_size}, but {dataset.name} has {size} training samples"
+        )
     one = dataset.train.rows(np.arange(1))
     state = training.init(config, model, one)
     chosen = taps.select(taps.sites(model, state.variables, one.inputs), config.record.sites)
     neurons = {name: recording.recorded_neurons(config, name, site.shape[-1]) for name, site in chosen.items()}
     found = Study(
-        config, model, training.optimizer(config), chosen, neurons, recording.random_ids(config, size, config.record.samples), size
+        config,
+        model,
+        training.optimizer(config),
+        chosen,
+        neurons,
+        recording.random_ids(config, size, config.record.samples),
+        size,
     )
     return found, state
 
@@ -101,7 +109,10 @@ def start(study: Study, train: TrainState) -> RunState:
     if tallies:
         history["constancy"] = np.full((len(study.config.objectives), len(study.sites), epochs), np.nan)
     at_saturation = {
-        site: (np.zeros(tally.positive.shape, tally.positive.dtype), np.zeros(tally.positive.shape, tally.positive.dtype))
+        site: (
+            np.zeros(tally.positive.shape, tally.positive.dtype),
+            np.zeros(tally.positive.shape, tally.positive.dtype),
+        )
         for site, tally in tallies.get(study.config.record.objective, {}).items()
     }
     return RunState(train, tallies, at_saturation, history)
@@ -151,8 +162,8 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
     already = sum(f.stat().st_size for f in (directory / "checkpoints").rglob("*") if f.is_file())
     if cost.disk - already > free:
         raise InputError(
-            f"checkpoints need up to {_size(cost.disk)} in --run-dir {directory} and {_size(free)} are free: make room, "
-            f"name another directory, or lower record.samples (now {len(study.recorded)}) or record.neurons"
+            f"checkpoints need up to {_size(cost.disk)} in --run-dir {directory} and {_size(free)} are free: make "
+            f"room, name another directory, or lower record.samples (now {len(study.recorded)}) or record.neurons"
         )
     if record.mode == "none":
         return f"no recording; {_size(cost.device)} on the device, up to {_size(cost.disk)} on disk in {directory}"
@@ -182,8 +193,10 @@ def run(
     say(announce(what, cost(what, dataset, state), directory))
     mixing = _mixing(what, train, dataset)
     if mixed := {site: value for site, value in mixing.items() if value > taps.MIXING_LIMIT}:
-        say(f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
-            f"(record.mode {config.record.mode}); record.mode probe keeps samples apart")
+        say(
+            f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
+            f"(record.mode {config.record.mode}); record.mode probe keeps samples apart"
+        )
 
     with Checkpoints(directory / "checkpoints") as saves, _signals() as received:
         restored = saves.restore(state)
@@ -219,7 +232,7 @@ def _drive(
     history = {name: np.array(values) for name, values in state.history.items()}
     train, tallies, at_saturation = state.train, state.tallies, state.at_saturation
     pending: list[tuple[int, jax.Array]] = []
-    saved = done
+    saved, last_save = done, time.monotonic()
 
     def settle() -> None:
         """Take over the losses that are due, or stop where one is not finite."""
@@ -230,7 +243,11 @@ def _drive(
                 raise RunError(
                     f"the loss is {history['loss'][step]} at step {step} (epoch {step // what.batches + 1}) with "
                     f"train.learning_rate {what.config.train.learning_rate}: lower it; the last good checkpoint is "
-                    + (f"{saves.directory / str(saves.latest)}" if saves.latest is not None else "none, it came too early")
+                    + (
+                        f"{saves.directory / str(saves.latest)}"
+                        if saves.latest is not None
+                        else "none, it came too early"
+                    )
                 )
         pending.clear()
 
@@ -240,7 +257,6 @@ def _drive(
         saves.save(done, RunState(train, tallies, at_saturation, history))
         saved, last_save = done, time.monotonic()
 
-    last_save = time.monotonic()
     per_epoch = what.segments_per_epoch
     steps_done = (done // per_epoch) * what.batches + (done % per_epoch) * what.config.record.every
     with tqdm(total=history["loss"].size, initial=steps_done, unit="batch", desc=what.config.preset) as bar:
@@ -305,7 +321,7 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
     return measure
 
 
-def constancy(constant: jax.Array, ever: jax.Array) -> float:
+def constancy(constant: ArrayLike, ever: ArrayLike) -> float:
     """Share of constant pairs from `gradient_signs.constant_counts`; NaN where no derivative was ever nonzero."""
     total = int(np.asarray(ever, np.int64).sum())
     return int(np.asarray(constant, np.int64).sum()) / total if total else float("nan")
@@ -317,8 +333,16 @@ def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float
         return {}
     batch = dataset.train.rows(what.recorded[: max(4, min(32, len(what.recorded)))])
     return taps.mixing(
-        what.model, train.variables, batch.inputs, batch.labels, what.sites, OBJECTIVES["margin"],
-        what.config.record.derivative, train=True, rngs={"dropout": train.key}, mutable=list(train.statistics),
+        what.model,
+        train.variables,
+        batch.inputs,
+        batch.labels,
+        what.sites,
+        OBJECTIVES["margin"],
+        what.config.record.derivative,
+        train=True,
+        rngs={"dropout": train.key},
+        mutable=list(train.statistics),
     )
 
 
@@ -337,5 +361,5 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _size(count: float) -> str:
+def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -62,7 +62,9 @@ def sites(model: nn.Module, variables: Mapping[str, Any], inputs: jax.Array, **k
         if context.method_name == "__call__" and isinstance(context.module, _SITE_KINDS) and context.module.path:
             # What a submodule sees is what an edit would see; compared below with what reaches the outside.
             seen = args[0] if isinstance(context.module, Neurons) else out
-            uses.setdefault(_path(context), (type(context.module).__name__, jax.ShapeDtypeStruct(seen.shape, seen.dtype)))
+            uses.setdefault(
+                _path(context), (type(context.module).__name__, jax.ShapeDtypeStruct(seen.shape, seen.dtype))
+            )
         return out
 
     def run(variables: Mapping[str, Any], inputs: jax.Array) -> Any:
@@ -88,7 +90,9 @@ def select(available: Mapping[str, Site], names: tuple[str, ...]) -> dict[str, S
             if name not in available:
                 near = difflib.get_close_matches(name, available, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                raise SiteError(f"record.sites names {name!r}, which is no site; {hint}sites are: {', '.join(available)}")
+                raise SiteError(
+                    f"record.sites names {name!r}, which is no site; {hint}sites are: {', '.join(available)}"
+                )
         chosen = {name: available[name] for name in names}
     for site in chosen.values():
         if site.trouble:
@@ -103,8 +107,10 @@ def edited(model: nn.Module, pre: Mapping[str, Edit] = {}, post: Mapping[str, Ed
     when an edit was not reached or changes a shape, and for `post` at a module that is not `Neurons`.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"edited needs the flax.linen Module itself, not {type(model).__name__}: edits cannot reach "
-                        "into a function that may have been jitted before")
+        raise TypeError(
+            f"edited needs the flax.linen Module itself, not {type(model).__name__}: edits cannot reach "
+            "into a function that may have been jitted before"
+        )
 
     def run(*args: Any, **kwargs: Any) -> Any:
         reached: set[str] = set()
@@ -142,7 +148,8 @@ def read(
     Raises SiteError for a site that is not there or is called more than once.
     """
     out, captured = model.apply(
-        variables, inputs,
+        variables,
+        inputs,
         **{**kwargs, "mutable": ["intermediates"], "capture_intermediates": lambda m, _: "/".join(m.path) in names},
     )
     values = {}
@@ -150,8 +157,10 @@ def read(
         sown = _sown(captured.get("intermediates", {}), name)
         if len(sown) != 1:
             raise SiteError(
-                f"site {name!r} is used {len(sown)} times: give each use a module of its own name" if sown else
-                f"site {name!r} gives no value: it is no site, or inside an nn.scan without variable_axes for intermediates"
+                f"site {name!r} is used {len(sown)} times: give each use a module of its own name"
+                if sown
+                else f"site {name!r} gives no value: it is no site, or inside an nn.scan that keeps intermediates to "
+                "itself (add variable_axes={'intermediates': 0} to it)"
             )
         values[name] = sown[0]
     return out, values
@@ -162,7 +171,9 @@ def zeros(sites: Mapping[str, Site], batch: int) -> dict[str, jax.Array]:
     return {name: jnp.zeros((batch, *site.shape), site.dtype) for name, site in sites.items()}
 
 
-def nudged(model: nn.Module, nudges: Mapping[str, jax.Array], derivative: Derivative = "activation") -> Callable[..., Any]:
+def nudged(
+    model: nn.Module, nudges: Mapping[str, jax.Array], derivative: Derivative = "activation"
+) -> Callable[..., Any]:
     """`model.apply` with `nudges` added at their sites, to the activation or the pre-activation.
 
     The derivative of a summed per-sample loss with respect to a nudge of zeros is every sample's own derivative, in
@@ -309,15 +320,23 @@ def _sown(intermediates: Mapping[str, Any], name: str) -> tuple:
 def _describe(name: str, kind: str, seen: jax.ShapeDtypeStruct, sown: tuple, inputs: jax.Array) -> Site:
     trouble = ""
     if not sown:
-        trouble = (f"site {name!r} is inside an nn.scan or nn.vmap that keeps intermediates to itself: add "
-                   "variable_axes={'intermediates': 0} to it, or record a site outside")
+        trouble = (
+            f"site {name!r} is inside an nn.scan or nn.vmap that keeps intermediates to itself: add "
+            "variable_axes={'intermediates': 0} to it, or record a site outside"
+        )
     elif len(sown) > 1:
-        trouble = (f"site {name!r} is used {len(sown)} times in one pass, so it has no single value: "
-                   "give each use a module of its own name")
+        trouble = (
+            f"site {name!r} is used {len(sown)} times in one pass, so it has no single value: "
+            "give each use a module of its own name"
+        )
     elif sown[0].shape != seen.shape:
-        trouble = (f"site {name!r} is inside an nn.scan or nn.vmap (one module, {sown[0].shape[0]} layers of values): "
-                   "read works there; to differentiate or replace it, unroll the layers into modules of their own")
+        trouble = (
+            f"site {name!r} is inside an nn.scan or nn.vmap (one module, {sown[0].shape[0]} layers of values): "
+            "read works there; to differentiate or replace it, unroll the layers into modules of their own"
+        )
     elif not seen.shape or seen.shape[0] != inputs.shape[0]:
-        trouble = (f"site {name!r} has shape {list(seen.shape)}, whose first axis is not the batch of {inputs.shape[0]}: "
-                   "record a site whose values keep one row a sample")
+        trouble = (
+            f"site {name!r} has shape {list(seen.shape)}, whose first axis is not the batch of {inputs.shape[0]}: "
+            "record a site whose values keep one row a sample"
+        )
     return Site(name, kind, tuple(seen.shape[1:]), seen.dtype, trouble)

@@ -20,8 +20,7 @@ from neuron_mech.objectives import margin
 from neuron_mech.presets import Config, Derivative, random_stream
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """All that the next step depends on, besides its batch.
 
     `statistics` holds the model's other collections (batch statistics), `key` never changes: step i draws its

@@ -1,0 +1,37 @@
+"""Strict on purpose: shapes and types are checked at every call, silent promotion of ranks and dtypes is an error,
+and so is every warning.
+"""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("neuron_mech", "beartype.beartype")
+
+import jax  # noqa: E402
+import matplotlib as mpl  # noqa: E402
+import pytest  # noqa: E402
+
+from neuron_mech import datasets  # noqa: E402
+from neuron_mech.errors import InputError  # noqa: E402
+from neuron_mech.presets import Data  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_platforms", "cpu")
+mpl.use("Agg")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=4, help="SIGKILLs in the kill-and-resume test")
+
+
+@pytest.fixture(scope="session")
+def digits() -> datasets.Dataset:
+    return datasets.load(Data("digits"))
+
+
+@pytest.fixture(scope="session")
+def mnist() -> datasets.Dataset:
+    try:
+        return datasets.load(Data("mnist"))
+    except InputError as error:
+        pytest.skip(f"MNIST is not prepared in TFDS_DATA_DIR: {error}")

@@ -1,0 +1,208 @@
+"""Bad input: one line that names the field, the value and what to do, exit code 2, and nothing started."""
+
+import importlib
+import re
+import sys
+from dataclasses import fields
+
+import pytest
+
+from experiments import benchmark, command_line, prepare_data
+from neuron_mech import datasets
+from neuron_mech.errors import InputError
+from neuron_mech.presets import PRESETS, Config
+
+EXPERIMENTS = ("train", "gradient_signs", "prepare_data", "benchmark")
+
+
+def call(monkeypatch, capsys, name, *arguments):
+    """(exit code, stdout, stderr) of `python -m experiments.NAME ARGUMENTS`, in this process."""
+    module = importlib.import_module(f"experiments.{name}")
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    work = getattr(module, "main", None)
+    try:
+        if name in ("prepare_data", "benchmark"):
+            command_line.exiting(work)
+        else:
+            command_line.main(name, module.__doc__, getattr(module, "experiment", None) or module.train)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["digit"], r"'digit' is no preset; did you mean 'digits'\? presets are: digits, mnist-relu"),
+        ([], r"no preset given: python -m experiments.train PRESET, where PRESET is one of digits"),
+        (
+            ["digits", "--train.epohs", "3"],
+            r"Unrecognized options: --train.epohs, 3; perhaps you meant --train.epochs INT",
+        ),
+        (["digits", "--train.epochs", "x"], r"--train.epochs: invalid literal for int\(\).*'x'"),
+        (["digits", "--train.epochs"], r"Missing value for argument '--train.epochs'"),
+        (
+            ["digits", "--record.objective", "hinge"],
+            r"invalid choice 'hinge' for argument '--record.objective'. Expected one of",
+        ),
+        (
+            ["digits", "--record.sites", "dense3"],
+            r"record.sites names 'dense3', which is no site; did you mean 'dense\d'\?",
+        ),
+        (["digits", "--record.sites"], r"record.sites is empty"),
+        (["digits", "--record.samples", "2000"], r"record.samples is 2000, but digits has 1437 training samples"),
+        (["digits", "--record.samples", "0"], r"record.samples is 0: give a whole number of at least 1"),
+        (["digits", "--record.neurons", "-3"], r"record.neurons is -3"),
+        (["digits", "--train.batch-size", "0"], r"train.batch_size is 0"),
+        (["digits", "--train.batch-size", "5000"], r"train.batch_size is 5000, but digits has 1437"),
+        (["digits", "--train.epochs", "-1"], r"train.epochs is -1"),
+        (["digits", "--train.learning-rate", "nan"], r"train.learning_rate is nan"),
+        (["digits", "--train.seed", "-1"], r"train.seed is -1"),
+        (["digits", "--model.dropout", "1"], r"model.dropout is 1.0"),
+        (["digits", "--model.width", "0"], r"model.width is 0.0"),
+        (["digits", "--model.depth", "0"], r"model.depth is 0"),
+        (["digits", "--record.every", "0"], r"record.every is 0"),
+        (["digits", "--record.chunk", "0"], r"record.chunk is 0"),
+        (["digits", "--record.saturation", "2"], r"record.saturation is 2.0"),
+        (
+            ["digits", "--record.mode", "online", "--record.objective", "keras2017"],
+            r"record.mode online counts the training loss's own",
+        ),
+        (["digits", "--record.compare-objectives", "margin"], r"repeats an objective"),
+        (["digits", "--save-seconds", "-1"], r"--save-seconds is -1.0"),
+        (
+            ["mnist-relu", "--data-dir", "nowhere"],
+            r"--data-dir nowhere has no mnist prepared.*experiments.prepare_data mnist.*neuron_mech\[prepare\]",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(monkeypatch, capsys, "train", *arguments)
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert re.search(message, err), err
+    assert not list(tmp_path.rglob("checkpoints")), "work had started"
+
+
+def test_a_run_too_large_for_memory_or_disk_names_the_fields_to_change(monkeypatch, capsys, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 10**7})())
+        code, _, err = call(patch, capsys, "train", "digits", "--run-dir", tmp_path)
+    assert code == 2
+    assert re.search(r"needs \d+.\d MB of cpu memory and 10.0 MB are free: lower record.samples \(now 1437\)", err)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 10**6})())
+        code, _, err = call(patch, capsys, "train", "digits", "--run-dir", tmp_path)
+    assert code == 2
+    assert re.search(r"checkpoints need up to \d+.\d MB in --run-dir .* and 1.0 MB are free", err)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_help_explains_and_starts_nothing(monkeypatch, capsys, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["--help"], ["mnist-relu", "--help"]):
+        code, out, _ = call(monkeypatch, capsys, name, *arguments)
+        assert code == 0
+        assert "usage: python -m experiments." + name in out
+    if name in ("train", "gradient_signs"):
+        for section in fields(Config):
+            for option in fields(getattr(PRESETS["digits"], section.name)) if section.name != "preset" else ():
+                assert f"--{section.name}.{option.name.replace('_', '-')}" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_are_fields_of_the_preset(tmp_path):
+    config, options = command_line.parse(
+        [
+            "mnist-sigmoid",
+            "--train.epochs",
+            "5",
+            "--record.sites",
+            "dense2",
+            "dense1",
+            "--record.samples",
+            "all",
+            "--run-dir",
+            str(tmp_path),
+        ],
+        "train",
+        "",
+    )
+    assert (config.train.epochs, config.record.sites, config.record.samples) == (5, ("dense2", "dense1"), "all")
+    assert (config.train.learning_rate, config.model.activation) == (1.0, "sigmoid")
+    assert options.run_dir == tmp_path
+
+
+def test_preparing_data_says_what_is_there_and_what_is_missing(monkeypatch, capsys, tmp_path):
+    assert prepare_data.prepare("digits", None).endswith("nothing to prepare")
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not installed
+    code, _, err = call(monkeypatch, capsys, "prepare_data", "mnist-relu", "--data-dir", tmp_path)
+    assert code == 2
+    assert "pip install 'neuron_mech[prepare]'" in err
+
+
+def test_prepared_data_is_recognised(mnist):
+    assert prepare_data.prepare("mnist", None).startswith("mnist is prepared in ")
+    assert (len(mnist.train), len(mnist.test), mnist.classes) == (60_000, 10_000, 10)
+    assert mnist.train.images.shape == (60_000, 28, 28, 1)
+
+
+def test_a_damaged_data_set_is_said(tmp_path, mnist):
+    import shutil
+
+    found = datasets.builder("mnist", None).data_path
+    shutil.copytree(found, tmp_path / "mnist" / found.name)
+    next((tmp_path / "mnist").rglob("*train*")).write_bytes(b"nothing of the kind" * 100)
+    with pytest.raises(InputError, match="mnist is there but cannot be read"):
+        datasets.load(PRESETS["mnist-relu"].data, tmp_path)
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_the_benchmark_compares_equal_work(tuned):
+    """PyTorch's hooks, its autograd.grad and our recording count the same signs on the same weights."""
+    torch = pytest.importorskip("torch", reason="the extra bench is not installed")
+    import numpy as np
+
+    from neuron_mech.presets import Record, Train
+
+    config = Config("mnist-relu", train=Train(), record=Record(samples=50, chunk=20))
+    data = benchmark.random_images(300)
+    ours, theirs = benchmark.Ours(config, data), benchmark.Torch(config, data, tuned)
+    order = torch.from_numpy(np.asarray(ours.study.recorded)).long()
+    theirs.images, theirs.labels = theirs.images[order], theirs.labels[order]
+    for layer, name in ((0, "affine1"), (3, "affine2"), (6, "logits")):
+        theirs.model[layer].weight.data = torch.from_numpy(np.array(ours.state.params[name]["kernel"]).T.copy())
+        theirs.model[layer].bias.data = torch.from_numpy(np.array(ours.state.params[name]["bias"]))
+    for _ in range(2):
+        ours.record()
+        theirs.record()
+    for site, (positive, negative, flips, _) in zip(("dense1", "dense2"), theirs.counts, strict=True):
+        tally = ours.tallies["margin"][site]
+        for mine, other in ((tally.positive, positive), (tally.negative, negative), (tally.flips, flips)):
+            assert (np.asarray(mine) != other.numpy()).mean() < 1e-3
+
+
+def test_the_benchmark_runs_whole_and_small(monkeypatch, capsys):
+    pytest.importorskip("torch", reason="the extra bench is not installed")
+    code, out, _ = call(
+        monkeypatch,
+        capsys,
+        "benchmark",
+        "mnist-relu",
+        "--repeats",
+        "1",
+        "--epoch-repeats",
+        "1",
+        "--samples",
+        "200",
+        "--training-samples",
+        "2700",
+        "--pause",
+        "0",
+    )
+    assert code == 0
+    for line in ("ours / PyTorch", "hooks / ours", "tuned / ours", "matrix multiply", "online / training only"):
+        assert line in out

@@ -1,0 +1,112 @@
+"""The tally against lists of signs kept by hand."""
+
+import itertools
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import oracles
+from neuron_mech import gradient_signs
+from neuron_mech.gradient_signs import Tally
+
+histories = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 40), st.just(2), st.just(3)),
+    elements=st.sampled_from([-2.5, 0.0, -0.0, 1e-30, 3.0]),
+)
+
+
+def tallied(history: np.ndarray) -> Tally:
+    tally = gradient_signs.empty(history.shape[1:], len(history))
+    for gradient in history:
+        tally = gradient_signs.update(tally, jnp.asarray(gradient))
+    return tally
+
+
+@given(histories)
+@settings(max_examples=60, deadline=None)
+def test_counts_are_those_of_a_list_of_signs(history):
+    tally = tallied(history)
+    for pair in np.ndindex(history.shape[1:]):
+        by_hand = oracles.tally(np.sign(history[(slice(None), *pair)]))
+        assert int(tally.positive[pair]) == by_hand["positive"]
+        assert int(tally.negative[pair]) == by_hand["negative"]
+        assert int(tally.flips[pair]) == by_hand["flips"]
+        assert int(jnp.sign(tally.trail[pair])) == by_hand["last"]
+        assert int(tally.recorded[pair]) == by_hand["positive"] + by_hand["negative"]
+
+
+@given(histories, arrays(np.bool_, 2))
+@settings(max_examples=20, deadline=None)
+def test_samples_that_are_not_counted_stay_as_they_were(history, counted):
+    before = tallied(history[:-1])
+    after = gradient_signs.update(before, jnp.asarray(history[-1]), jnp.asarray(counted))
+    whole = tallied(history)
+    for old, new, all_counted in zip(*map(jax.tree.leaves, (before, after, whole)), strict=True):
+        np.testing.assert_array_equal(new, np.where(counted[:, None], all_counted, old))
+
+
+def test_nan_derivatives_count_as_nothing():
+    tally = gradient_signs.update(gradient_signs.empty((1, 1), 5), jnp.full((1, 1), jnp.nan))
+    assert all(int(leaf[0, 0]) == 0 for leaf in jax.tree.leaves(tally))
+
+
+def test_counts_never_overflow_their_type():
+    assert gradient_signs.count_type(126) == np.int8
+    assert gradient_signs.count_type(127) == np.int16
+    assert gradient_signs.count_type(2350) == np.int16
+    assert gradient_signs.count_type(40_000) == np.int32
+    # The worst case of each count: always one sign, and a flip at every recording.
+    turning = tallied(np.where(np.arange(126) % 2, 1, -1).astype(np.float32)[:, None, None])
+    steady = tallied(np.ones((126, 1, 1), np.float32))
+    assert turning.trail.dtype == np.int8
+    assert int(turning.flips[0, 0]) == 125
+    assert int(steady.positive[0, 0]) == 126
+
+
+def test_average_sign_ignores_zeros_and_is_nan_where_there_was_no_sign():
+    up, down = jnp.asarray([3, 0, 5]), jnp.asarray([1, 0, 0])
+    np.testing.assert_array_equal(gradient_signs.average_sign(up, down), [0.5, np.nan, 1.0])
+
+
+counts = arrays(np.int16, (4, 2, 3), elements=st.integers(0, 200))
+
+
+@given(counts, counts)
+@settings(max_examples=60, deadline=None)
+def test_statistics_by_neuron_agree_with_exact_fractions(positive, negative):
+    average = [
+        [Fraction(int(p - n), int(p + n)) for p, n in zip(ps, ns, strict=True) if p + n]
+        for ps, ns in zip(positive.reshape(-1, 3).T, negative.reshape(-1, 3).T, strict=True)
+    ]
+    up, down = jnp.asarray(positive), jnp.asarray(negative)
+    constant, ever = gradient_signs.constant_counts(up, down)
+    np.testing.assert_array_equal(constant, [sum(abs(a) > Fraction(9, 10) for a in neuron) for neuron in average])
+    np.testing.assert_array_equal(ever, [len(neuron) for neuron in average])
+    np.testing.assert_array_equal(
+        gradient_signs.low_counts(up, down), [sum(a > 0 for a in neuron) for neuron in average]
+    )
+    # numpy's bins are closed below too, and its last is closed on both sides.
+    edges = [Fraction(k, 10) for k in range(-10, 11)]
+    by_hand = [
+        [sum(lo <= a < hi or (a == hi == 1) for a in neuron) for lo, hi in itertools.pairwise(edges)]
+        for neuron in average
+    ]
+    np.testing.assert_array_equal(gradient_signs.histograms(up, down), by_hand)
+
+
+def test_an_average_of_exactly_nine_tenths_is_not_constant():
+    constant, _ = gradient_signs.constant_counts(jnp.asarray([[95], [96]]), jnp.asarray([[5], [4]]))
+    assert int(constant[0]) == 1
+
+
+def test_disagreement_is_the_share_of_pairs_in_another_category():
+    one = Tally(jnp.asarray([[3, 0], [1, 2]]), jnp.asarray([[0, 3], [0, 2]]), jnp.zeros((2, 2), jnp.int32))
+    other = Tally(jnp.asarray([[3, 3], [1, 0]]), jnp.asarray([[0, 0], [0, 1]]), jnp.zeros((2, 2), jnp.int32))
+    assert float(gradient_signs.disagreement(one, one)) == 0.0
+    assert float(gradient_signs.disagreement(one, other)) == 0.5

@@ -1,0 +1,108 @@
+"""Run directories: one owner, one config, files that are whole or absent."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from neuron_mech import results
+from neuron_mech.errors import InputError, RunError
+from neuron_mech.presets import PRESETS, Config, Model, Record, Train
+
+CONFIG = PRESETS["digits"]
+
+
+def test_a_config_survives_its_file(tmp_path):
+    config = Config(
+        "digits", train=Train(epochs=3), record=Record(sites=("dense2",), compare_objectives=("keras2017",))
+    )
+    with results.opened(tmp_path / "run", config):
+        assert results.read_config(tmp_path / "run") == config
+    with results.opened(tmp_path / "run", config):
+        pass  # the same config may come again
+
+
+def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
+    with results.opened(tmp_path, CONFIG):
+        pass
+    other = replace(CONFIG, train=replace(CONFIG.train, epochs=5), model=Model(activation="sigmoid"))
+    with (
+        pytest.raises(InputError, match=r"model.activation: 'relu' / 'sigmoid'; train.epochs: 50 / 5: name another"),
+        results.opened(tmp_path, other),
+    ):
+        pass
+
+
+def test_a_directory_in_use_by_another_process_is_refused_until_that_dies(tmp_path):
+    hold = (
+        "import sys, time; from pathlib import Path; from neuron_mech import results, presets\n"
+        "with results.opened(Path(sys.argv[1]), presets.PRESETS['digits']): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="in use by another process"), results.opened(tmp_path, CONFIG):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with results.opened(tmp_path, CONFIG):
+        pass
+
+
+def test_an_unwritable_directory_is_refused(tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    with (
+        pytest.raises(InputError, match=r"run-dir .*file/run cannot be written"),
+        results.opened(tmp_path / "file" / "run", CONFIG),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{}",
+        '{"preset": 1, "data": {}, "model": {}, "train": {}, "record": {"sites": [], "compare_objectives": []}}',
+    ],
+)
+def test_a_damaged_config_is_said(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config.json cannot be read"), results.opened(tmp_path, CONFIG):
+        pass
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.txt"
+    results.write(path, lambda part: part.write_text("whole"))
+
+    def fail(part):
+        part.write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunError, match=r"cannot write .*a.txt \(No space left on device; \d+ MB free\).*intact"):
+        results.write(path, fail)
+    assert path.read_text() == "whole"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_dataset_comes_back_labelled_and_the_same_values_give_the_same_bytes(tmp_path):
+    data = xr.Dataset(
+        {"constancy": ("site", [0.5, np.nan], {"units": "1", "description": "a share"})}, {"site": ["dense1", "dense2"]}
+    )
+    results.write_dataset(tmp_path / "a.nc", data)
+    results.write_dataset(tmp_path / "b.nc", data)
+    xr.testing.assert_identical(results.read_dataset(tmp_path / "a.nc"), data)
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+def test_a_missing_or_damaged_dataset_is_said(tmp_path):
+    (tmp_path / "a.nc").write_bytes(b"\x89HDF\r\n\x1a\nnot really")
+    for name in ("a.nc", "b.nc"):
+        with pytest.raises(InputError, match=rf"{name} cannot be read"):
+            results.read_dataset(tmp_path / name)
