@@ -64,38 +64,34 @@ class Ours:
 
     def __init__(self, config: Config, dataset: Dataset):
         self.study, self.state = runs.study(config, dataset)
-        self.dataset, self.tallies = dataset, self.study.empty_tallies()
+        self.dataset, self.counts = dataset, self.study.empty_counts()
         self.recorded = dataset.train.rows(self.study.recorded)
         self.plan = recording.plan_epoch(self.study, 0)
         self._segment = jax.jit(partial(recording.segment, self.study), donate_argnums=(0, 1))
         self._record = jax.jit(partial(recording.record, self.study), donate_argnums=(0,))
-        self._reorder = jax.jit(recording.to_epoch_order)
-        self._back = jax.jit(recording.from_epoch_order)
+        self._end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
 
     def steps(self, count: int) -> None:
         """So many full batches, a segment at a time."""
         for segment in self.plan.segments[: count // self.study.config.record.every]:
-            self.state, self.tallies, _ = self._segment(
-                self.state, self.tallies, self.dataset.train, self.recorded, *segment
+            self.state, self.counts, _ = self._segment(
+                self.state, self.counts, self.dataset.train, self.recorded, *segment
             )
-        jax.block_until_ready((self.state, self.tallies))
+        jax.block_until_ready((self.state, self.counts))
 
     def record(self) -> None:
         """One recording."""
-        self.tallies = jax.block_until_ready(self._record(self.tallies, self.state, self.recorded))
+        tallies = self._record(self.counts.tallies, self.state, self.recorded)
+        self.counts = jax.block_until_ready(self.counts.replace(tallies=tallies))
 
     def epoch(self) -> None:
-        """One epoch, its recordings and (mode online) its reordering included."""
-        online = self.study.config.record.mode == "online"
-        if online:
-            self.tallies = self._reorder(self.tallies, self.plan.rows)
+        """One epoch, its recordings and (mode online) the counting at its end included."""
         for segment in self.plan.segments:
-            self.state, self.tallies, _ = self._segment(
-                self.state, self.tallies, self.dataset.train, self.recorded, *segment
+            self.state, self.counts, _ = self._segment(
+                self.state, self.counts, self.dataset.train, self.recorded, *segment
             )
-        if online:
-            self.tallies = self._back(self.tallies, self.plan.rows)
-        jax.block_until_ready((self.state, self.tallies))
+        self.counts = self._end_epoch(self.counts, self.plan.positions)
+        jax.block_until_ready((self.state, self.counts))
 
 
 class Torch:

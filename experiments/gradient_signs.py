@@ -165,7 +165,7 @@ def _phases(run: Run, site: str, saturated: int) -> list[float]:
     total = (tally.positive, tally.negative)
     if saturated < 0:
         return [constancy(*gradient_signs.constant_counts(*total)), float("nan")]
-    before = [jnp.asarray(counts)[: len(run.study.recorded)] for counts in run.state.at_saturation[site]]
+    before = [jnp.asarray(counts) for counts in run.state.at_saturation[site]]
     after = [whole - part for whole, part in zip(total, before, strict=True)]
     return [constancy(*gradient_signs.constant_counts(*counts)) for counts in (before, after)]
 

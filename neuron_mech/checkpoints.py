@@ -72,7 +72,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(arrays), checksums=ocp.args.JsonSave(_checksums(arrays))
+                    state=ocp.args.StandardSave(arrays), checksums=ocp.args.JsonSave(checksums(arrays))
                 ),
             )
             self._manager.wait_until_finished()
@@ -112,7 +112,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(target), checksums=ocp.args.JsonRestore()),
         )
-        expected, actual = found.checksums, _checksums(found.state)
+        expected, actual = found.checksums, checksums(found.state)
         if wrong := sorted(name for name in actual if actual[name] != expected.get(name)):
             raise ValueError(f"checksum of {', '.join(wrong[:3])} differs")
         return _from_arrays(found.state, like)
@@ -121,6 +121,16 @@ class Checkpoints:
 def nbytes(state: PyTree) -> int:
     """Bytes of all arrays."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(_to_arrays(state)))
+
+
+def checksums(state: PyTree) -> dict[str, str]:
+    """SHA-256 over dtype, shape and bytes of every array, by its path in the tree."""
+    sums = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(_to_arrays(state)):
+        array = np.ascontiguousarray(leaf)
+        head = f"{array.dtype}{array.shape}".encode()
+        sums[jax.tree_util.keystr(path)] = hashlib.sha256(head + b"\0" + array.tobytes()).hexdigest()
+    return sums
 
 
 def _is_key(leaf: Any) -> bool:
@@ -137,16 +147,6 @@ def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
     """The inverse of `_to_arrays`, in the structure of `like`."""
     state = serialization.from_state_dict(like, arrays)
     return jax.tree.map(lambda leaf, old: jax.random.wrap_key_data(leaf) if _is_key(old) else leaf, state, like)
-
-
-def _checksums(arrays: PyTree) -> dict[str, str]:
-    """SHA-256 over dtype, shape and bytes of every array, by its path in the tree."""
-    sums = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-        array = np.ascontiguousarray(leaf)
-        head = f"{array.dtype}{array.shape}".encode()
-        sums[jax.tree_util.keystr(path)] = hashlib.sha256(head + b"\0" + array.tobytes()).hexdigest()
-    return sums
 
 
 def _mute_abandoned_reads() -> None:

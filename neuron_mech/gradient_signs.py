@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num
 
 
 class Tally(struct.PyTreeNode):
@@ -44,12 +44,8 @@ def empty(shape: tuple[int, ...], recordings: int) -> Tally:
     return Tally(*(jnp.zeros(shape, count_type(recordings)) for _ in range(3)))
 
 
-def update(
-    tally: Tally, gradient: Num[Array, "samples *values"], counted: Bool[Array, " samples"] | None = None
-) -> Tally:
-    """The tally after one more recording of all its samples, or of those that are `counted`."""
-    if counted is not None:
-        gradient = jnp.where(jnp.expand_dims(counted, range(1, gradient.ndim)), gradient, 0)
+def update(tally: Tally, gradient: Num[Array, "samples *values"]) -> Tally:
+    """The tally after one more recording of all its samples, from their derivatives or the signs of those."""
     kind = tally.trail.dtype
     sign = (gradient > 0).astype(kind) - (gradient < 0).astype(kind)
     turned = tally.trail * sign < 0

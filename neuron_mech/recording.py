@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from neuron_mech import gradient_signs, taps, training
 from neuron_mech.datasets import Samples
@@ -26,6 +26,18 @@ from neuron_mech.training import TrainState
 
 Tallies = dict[str, dict[str, Tally]]
 """{objective: {site: Tally}}"""
+
+
+class Counts(struct.PyTreeNode):
+    """What recording carries from segment to segment.
+
+    `epoch_signs` is empty but in mode online. There it holds, by site, the signs of this epoch's batches in the order
+    in which they came, and the tallies take them over at the epoch's end: writing one byte a step and counting once an
+    epoch costs a third of reading and writing three scattered integers a step.
+    """
+
+    tallies: Tallies
+    epoch_signs: dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -71,21 +83,19 @@ class Study:
         shape = self.sites[site].shape
         return shape if chosen is None else (*shape[:-1], len(chosen))
 
-    def tally_rows(self) -> int:
-        """Rows of a tally: the recorded samples, and in mode online room for one batch's window past the last."""
-        return len(self.recorded) + (self.config.train.batch_size if self.config.record.mode == "online" else 0)
-
-    def empty_tallies(self) -> Tallies:
-        """Tallies before the first recording."""
-        if self.config.record.mode == "none":
-            return {}
-        return {
-            objective: {
-                site: gradient_signs.empty((self.tally_rows(), *self.value_shape(site)), self.recordings)
-                for site in self.sites
-            }
-            for objective in self.config.objectives
+    def empty_counts(self) -> Counts:
+        """Counts before the first recording."""
+        mode, rows = self.config.record.mode, len(self.recorded)
+        shapes = {} if mode == "none" else {site: self.value_shape(site) for site in self.sites}
+        objectives = () if mode == "none" else self.config.objectives
+        tallies: Tallies = {
+            o: {site: gradient_signs.empty((rows, *shape), self.recordings) for site, shape in shapes.items()}
+            for o in objectives
         }
+        # A batch writes as many rows as it has samples, though not all are recorded: room for those of the last one.
+        written = rows + self.config.train.batch_size
+        signs = {site: jnp.zeros((written, *shape), jnp.int8) for site, shape in shapes.items()}
+        return Counts(tallies, signs if mode == "online" else {})
 
 
 def random_ids(config: Config, samples: int, count: int | Literal["all"]) -> Int[np.ndarray, " count"]:
@@ -106,22 +116,24 @@ def recorded_neurons(config: Config, site: str, neurons: int) -> np.ndarray | No
 
 
 class Steps(struct.PyTreeNode):
-    """Training steps of equal batch size: sample ids, and where a batch's recorded samples stand in the epoch's tally.
+    """Training steps of equal batch size: sample ids, and how many recorded samples the epoch had seen before each.
 
-    Within a batch the recorded samples come first: `counts` of them, at the tally's rows from `offsets` on.
+    Within a batch the recorded samples come first: the epoch's signs from row `offsets` on are theirs.
     """
 
     ids: Int[Array | np.ndarray, "*steps batch"]
     offsets: Int[Array | np.ndarray, "*steps"]
-    counts: Int[Array | np.ndarray, "*steps"]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's segments, each full batches and perhaps the last, smaller one; and its order of the tally's rows."""
+    """One epoch's segments, each full batches and perhaps the last, smaller one.
+
+    `positions[r]` is the place, among the recorded samples in the order of this epoch, of the tally's row r.
+    """
 
     segments: list[tuple[Steps, Steps | None]]
-    rows: Int[np.ndarray, " rows"]
+    positions: Int[np.ndarray, " recorded"]
 
 
 def plan_epoch(study: Study, epoch: int) -> Epoch:
@@ -130,17 +142,16 @@ def plan_epoch(study: Study, epoch: int) -> Epoch:
     row_of = np.full(study.samples, -1, np.int32)
     row_of[study.recorded] = np.arange(len(study.recorded), dtype=np.int32)
     order = training.epoch_order(study.config, study.samples, epoch)
-    # Within each batch, recorded samples first: their rows are then one window of the epoch's tally.
+    # Within each batch, recorded samples first: their signs are then neighbours in the epoch's.
     batch_of = np.arange(study.samples) // size
     order = order[np.lexsort((row_of[order] < 0, batch_of))]
+    rows = row_of[order][row_of[order] >= 0]
     counts = np.bincount(batch_of, weights=row_of[order] >= 0, minlength=study.batches).astype(np.int32)
     offsets = (np.cumsum(counts) - counts).astype(np.int32)
-    rows = row_of[order][row_of[order] >= 0]
-    rows = np.concatenate([rows, np.arange(len(rows), study.tally_rows(), dtype=np.int32)])
 
     def steps(start: int, stop: int) -> Steps:
         ids = order[start * size : stop * size].reshape(stop - start, -1 if stop > start else size)
-        return Steps(ids, offsets[start:stop], counts[start:stop])
+        return Steps(ids, offsets[start:stop])
 
     full = study.samples // size
     segments = []
@@ -148,17 +159,22 @@ def plan_epoch(study: Study, epoch: int) -> Epoch:
         stop = min(start + every, study.batches)
         rest = steps(full, stop) if stop > full else None
         segments.append((steps(start, min(stop, full)), rest))
-    return Epoch(segments, rows)
+    return Epoch(segments, np.argsort(rows).astype(np.int32))
 
 
-def to_epoch_order(tallies: Tallies, rows: Int[Array | np.ndarray, " rows"]) -> Tallies:
-    """Tallies with their rows in an epoch's order, so that a batch's samples are neighbours (mode online)."""
-    return jax.tree.map(lambda counts: counts[rows], tallies)
-
-
-def from_epoch_order(tallies: Tallies, rows: Int[Array | np.ndarray, " rows"]) -> Tallies:
-    """The inverse of `to_epoch_order`."""
-    return to_epoch_order(tallies, jnp.argsort(rows))
+def end_epoch(counts: Counts, positions: Int[Array | np.ndarray, " recorded"]) -> Counts:
+    """The counts after an epoch: in mode online, its signs are taken over into the tallies. Pure; jit it."""
+    return counts.replace(
+        tallies={
+            o: {
+                site: gradient_signs.update(tally, counts.epoch_signs[site][positions])
+                if site in counts.epoch_signs
+                else tally
+                for site, tally in tallies.items()
+            }
+            for o, tallies in counts.tallies.items()
+        }
+    )
 
 
 # --- The segment ------------------------------------------------------------------------------------------------------
@@ -167,43 +183,52 @@ def from_epoch_order(tallies: Tallies, rows: Int[Array | np.ndarray, " rows"]) -
 def segment(
     study: Study,
     state: TrainState,
-    tallies: Tallies,
+    counts: Counts,
     train: Samples,
     recorded: Samples,
     steps: Steps,
     rest: Steps | None,
-) -> tuple[TrainState, Tallies, Float[Array, " steps"]]:
-    """One recording, then the steps: (state, tallies, each step's loss in nats). Pure; jit it with `study` bound.
+) -> tuple[TrainState, Counts, Float[Array, " steps"]]:
+    """One recording, then the steps: (state, counts, each step's loss in nats). Pure; jit it with `study` bound.
 
     `recorded` are the recorded samples in the tally's row order, gathered once. `rest` is the epoch's last, smaller
     batch, if this is its last segment.
     """
     if study.config.record.mode in ("probe", "probe-train"):
-        tallies = record(study, tallies, state, recorded)
+        counts = counts.replace(tallies=record(study, counts.tallies, state, recorded))
+    signs = counts.epoch_signs
 
-    def step(carry: tuple[TrainState, Tallies], steps: Steps) -> tuple[tuple[TrainState, Tallies], jax.Array]:
+    def step(carry: tuple[TrainState, dict], steps: Steps) -> tuple[tuple[TrainState, dict], jax.Array]:
         return _step(study, *carry, train.rows(steps.ids), steps)
 
-    (state, tallies), losses = jax.lax.scan(step, (state, tallies), steps)
+    (state, signs), losses = jax.lax.scan(step, (state, signs), steps)
     if rest is not None:
-        (state, tallies), last = step((state, tallies), jax.tree.map(lambda leaf: leaf[0], rest))
+        (state, signs), last = step((state, signs), jax.tree.map(lambda leaf: leaf[0], rest))
         losses = jnp.append(losses, last)
-    return state, tallies, losses
+    return state, counts.replace(epoch_signs=signs), losses
 
 
 def _step(
-    study: Study, state: TrainState, tallies: Tallies, batch: Samples, where: Steps
-) -> tuple[tuple[TrainState, Tallies], jax.Array]:
-    """A training step; in mode online its activation gradients are counted in the epoch's order of rows."""
-    online = study.config.record.mode == "online"
-    nudges = taps.zeros(study.sites, len(batch)) if online else {}
+    study: Study, state: TrainState, signs: dict[str, jax.Array], batch: Samples, where: Steps
+) -> tuple[tuple[TrainState, dict[str, jax.Array]], jax.Array]:
+    """A training step; in mode online the signs of its activation gradients go to their place in the epoch's."""
+    nudges = taps.zeros(study.sites, len(batch)) if signs else {}
     state, loss, gradients = training.train_step(
         study.model, study.optimizer, state, batch, nudges, study.config.record.derivative
     )
-    if online:
-        counted = jnp.arange(len(batch)) < where.counts
-        tallies = {o: _update_rows(study, tallies[o], gradients, where.offsets, counted) for o in tallies}
-    return (state, tallies), loss
+    # Rows past the batch's recorded samples are the next batch's, which overwrites them.
+    signs = {
+        site: jax.lax.dynamic_update_slice_in_dim(before, _sign(study, site, gradients[site]), where.offsets, 0)
+        for site, before in signs.items()
+    }
+    return (state, signs), loss
+
+
+def _sign(study: Study, site: str, gradient: jax.Array) -> jax.Array:
+    """Signs as bytes, of the recorded neurons."""
+    chosen = study.neurons[site]
+    gradient = gradient if chosen is None else gradient[..., chosen]
+    return (gradient > 0).astype(jnp.int8) - (gradient < 0).astype(jnp.int8)
 
 
 def record(study: Study, tallies: Tallies, state: TrainState, recorded: Samples) -> Tallies:
@@ -235,7 +260,7 @@ def record(study: Study, tallies: Tallies, state: TrainState, recorded: Samples)
     def count(start: Int[Array, ""] | int, size: int, tallies: Tallies) -> Tallies:
         samples = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), recorded)
         found = gradients(samples, jnp.asarray(start))
-        return {o: _update_rows(study, tallies[o], found[o], start, None) for o in tallies}
+        return {o: _update_rows(study, tallies[o], found[o], start) for o in tallies}
 
     limit = study.config.train.batch_size if study.config.record.mode == "probe-train" else study.config.record.chunk
     chunk = min(limit, len(recorded))
@@ -249,7 +274,6 @@ def _update_rows(
     tallies: dict[str, Tally],
     gradients: dict[str, jax.Array],
     start: Int[Array | np.ndarray, ""] | int,
-    counted: Bool[Array, " rows"] | None,
 ) -> dict[str, Tally]:
     """Update, in place under jit, the window of rows that begins at `start` and is as long as the gradients."""
     new = {}
@@ -257,6 +281,6 @@ def _update_rows(
         chosen, gradient = study.neurons[site], gradients[site]
         gradient = gradient if chosen is None else gradient[..., chosen]
         window = jax.tree.map(partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=len(gradient)), tally)
-        window = gradient_signs.update(window, gradient, counted)
+        window = gradient_signs.update(window, gradient)
         new[site] = jax.tree.map(lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, start, 0), tally, window)
     return new

@@ -27,7 +27,7 @@ from neuron_mech.datasets import Dataset
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.presets import Config
-from neuron_mech.recording import Study, Tallies
+from neuron_mech.recording import Counts, Study, Tallies
 from neuron_mech.training import TrainState
 
 SATURATION_SAMPLES = 10_000
@@ -43,7 +43,7 @@ class RunState(struct.PyTreeNode):
     """
 
     train: TrainState
-    tallies: Tallies
+    counts: Counts
     at_saturation: dict[str, tuple[np.ndarray, np.ndarray]]
     history: dict[str, np.ndarray]
 
@@ -61,14 +61,12 @@ class Run:
     @property
     def tallies(self) -> Tallies:
         """{objective: {site: Tally}} in the config's order, one row a recorded sample, as in `study.recorded`."""
-        return _ordered(self.study, self.state.tallies)
+        return _ordered(self.study, self.state.counts.tallies)
 
 
 def _ordered(what: Study, tallies: Tallies) -> Tallies:
-    """The tallies in the config's order of objectives and sites (JAX returns dicts sorted), without spare rows."""
-    rows = len(what.recorded)
-    objectives = what.config.objectives if tallies else ()
-    return {o: {s: jax.tree.map(lambda a: a[:rows], tallies[o][s]) for s in what.sites} for o in objectives}
+    """The tallies in the config's order of objectives and sites: JAX returns dicts sorted."""
+    return {o: {site: tallies[o][site] for site in what.sites} for o in what.config.objectives if o in tallies}
 
 
 def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
@@ -99,23 +97,23 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
 
 def start(study: Study, train: TrainState) -> RunState:
     """The state before the first segment."""
-    epochs, tallies = study.config.train.epochs, study.empty_tallies()
+    epochs, counts = study.config.train.epochs, study.empty_counts()
     history = {
         "loss": np.full(study.batches * epochs, np.nan, np.float32),
         "train_accuracy": np.full(epochs, np.nan, np.float32),
         "test_accuracy": np.full(epochs, np.nan, np.float32),
         "saturation_epoch": np.full(1, -1, np.int32),
     }
-    if tallies:
+    if counts.tallies:
         history["constancy"] = np.full((len(study.config.objectives), len(study.sites), epochs), np.nan)
     at_saturation = {
         site: (
             np.zeros(tally.positive.shape, tally.positive.dtype),
             np.zeros(tally.positive.shape, tally.positive.dtype),
         )
-        for site, tally in tallies.get(study.config.record.objective, {}).items()
+        for site, tally in counts.tallies.get(study.config.record.objective, {}).items()
     }
-    return RunState(train, tallies, at_saturation, history)
+    return RunState(train, counts, at_saturation, history)
 
 
 @dataclass(frozen=True)
@@ -129,19 +127,17 @@ class Cost:
 
 def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
     """Bytes on the device and on disk, from shapes alone, before anything runs."""
-    counts = sum(leaf.nbytes for leaf in jax.tree.leaves(state.tallies))
+    counts = sum(leaf.nbytes for leaf in jax.tree.leaves(state.counts))
     parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.train.params))
     image = dataset.train.images.nbytes // len(dataset.train)
     values = sum(int(np.prod(site.shape)) for site in study.sites.values())
     chunk = min(study.config.record.chunk, len(study.recorded))
     # A chunk's inputs, and at each site its value, its gradient, and one temporary, in float32.
     working = chunk * 4 * (image + 3 * values * len(study.config.objectives))
-    # Mode online holds a second copy of the counts while it reorders them.
-    copies = 2 if study.config.record.mode == "online" else 1
     saved = checkpoints.nbytes(state)
     return Cost(
         counts=counts,
-        device=dataset.nbytes + image * len(study.recorded) + 4 * parameters + copies * counts + working,
+        device=dataset.nbytes + image * len(study.recorded) + 4 * parameters + counts + working,
         disk=(checkpoints.KEEP + 1) * saved,
     )
 
@@ -222,15 +218,13 @@ def _drive(
     received: list[int],
 ) -> RunState:
     """The loop over the remaining segments."""
-    online = what.config.record.mode == "online"
     recorded = dataset.train.rows(what.recorded)
     advance = jax.jit(partial(recording.segment, what), donate_argnums=(0, 1))
-    to_order = jax.jit(recording.to_epoch_order)
-    from_order = jax.jit(recording.from_epoch_order)
+    end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
     measure = _measures(what, dataset)
 
     history = {name: np.array(values) for name, values in state.history.items()}
-    train, tallies, at_saturation = state.train, state.tallies, state.at_saturation
+    train, counts, at_saturation = state.train, state.counts, state.at_saturation
     pending: list[tuple[int, jax.Array]] = []
     saved, last_save = done, time.monotonic()
 
@@ -254,7 +248,7 @@ def _drive(
     def save() -> None:
         nonlocal saved, last_save
         settle()
-        saves.save(done, RunState(train, tallies, at_saturation, history))
+        saves.save(done, RunState(train, counts, at_saturation, history))
         saved, last_save = done, time.monotonic()
 
     per_epoch = what.segments_per_epoch
@@ -265,24 +259,21 @@ def _drive(
             epoch, index = divmod(done, per_epoch)
             if plan is None or index == 0:
                 plan = recording.plan_epoch(what, epoch)
-                if online and index == 0:
-                    tallies = to_order(tallies, plan.rows)
             first = epoch * what.batches + index * what.config.record.every
-            train, tallies, losses = advance(train, tallies, dataset.train, recorded, *plan.segments[index])
+            train, counts, losses = advance(train, counts, dataset.train, recorded, *plan.segments[index])
             settle()  # the segment before, while this one runs
             pending.append((first, losses))
             done += 1
             if index == per_epoch - 1:
-                if online:
-                    tallies = from_order(tallies, plan.rows)
+                counts = end_epoch(counts, plan.positions)
                 settle()
-                measured = measure(train, tallies)
+                measured = measure(train, counts.tallies)
                 for name, values in measured.items():
                     history[name][..., epoch] = values
                 saturated = measured["train_accuracy"] >= what.config.record.saturation
                 if saturated and history["saturation_epoch"][0] < 0:
                     history["saturation_epoch"][0] = epoch + 1
-                    main = tallies.get(what.config.record.objective, {})
+                    main = counts.tallies.get(what.config.record.objective, {})
                     at_saturation = {s: (np.array(t.positive), np.array(t.negative)) for s, t in main.items()}
                 bar.set_postfix(loss=f"{history['loss'][first]:.4f}", test=f"{measured['test_accuracy']:.4f}")
             bar.update(len(losses))
@@ -296,7 +287,7 @@ def _drive(
                 save()
         if saved < done:
             save()
-    return RunState(train, tallies, at_saturation, history)
+    return RunState(train, counts, at_saturation, history)
 
 
 def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], dict[str, Any]]:
@@ -304,7 +295,7 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
     ids = recording.random_ids(what.config, what.samples, SATURATION_SAMPLES)
     some = dataset.train.rows(ids)
     accuracy = jax.jit(lambda variables, samples: training.accuracy(what.model, variables, samples))
-    counts = jax.jit(gradient_signs.constant_counts)
+    constant_counts = jax.jit(gradient_signs.constant_counts)
 
     def measure(train: TrainState, tallies: Tallies) -> dict[str, Any]:
         measured: dict[str, Any] = {
@@ -313,7 +304,7 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
         }
         if tallies:
             measured["constancy"] = [
-                [constancy(*counts(t.positive, t.negative)) for t in at.values()]
+                [constancy(*constant_counts(t.positive, t.negative)) for t in at.values()]
                 for at in _ordered(what, tallies).values()
             ]
         return measured

@@ -180,7 +180,7 @@ def test_the_benchmark_compares_equal_work(tuned):
         ours.record()
         theirs.record()
     for site, (positive, negative, flips, _) in zip(("dense1", "dense2"), theirs.counts, strict=True):
-        tally = ours.tallies["margin"][site]
+        tally = ours.counts.tallies["margin"][site]
         for mine, other in ((tally.positive, positive), (tally.negative, negative), (tally.flips, flips)):
             assert (np.asarray(mine) != other.numpy()).mean() < 1e-3
 

@@ -41,16 +41,6 @@ def test_counts_are_those_of_a_list_of_signs(history):
         assert int(tally.recorded[pair]) == by_hand["positive"] + by_hand["negative"]
 
 
-@given(histories, arrays(np.bool_, 2))
-@settings(max_examples=20, deadline=None)
-def test_samples_that_are_not_counted_stay_as_they_were(history, counted):
-    before = tallied(history[:-1])
-    after = gradient_signs.update(before, jnp.asarray(history[-1]), jnp.asarray(counted))
-    whole = tallied(history)
-    for old, new, all_counted in zip(*map(jax.tree.leaves, (before, after, whole)), strict=True):
-        np.testing.assert_array_equal(new, np.where(counted[:, None], all_counted, old))
-
-
 def test_nan_derivatives_count_as_nothing():
     tally = gradient_signs.update(gradient_signs.empty((1, 1), 5), jnp.full((1, 1), jnp.nan))
     assert all(int(leaf[0, 0]) == 0 for leaf in jax.tree.leaves(tally))
