@@ -25,9 +25,9 @@ class Options:
     """Where a run lives, and its fields. The fields are stored with the run; the first three options are not."""
 
     run_dir: Path | None = None
-    """Directory of the run: begun if new, resumed or reused if not. (default: runs/PRESET)"""
+    """Directory of the run: begun if new, resumed or reused if not. None means runs/PRESET."""
     data_dir: Path | None = None
-    """Directory of data prepared by TensorFlow Datasets. (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)"""
+    """Directory of data prepared by TensorFlow Datasets. None means TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     save_seconds: float = 60.0
     """Seconds between checkpoints; one is also saved at the end and when stopped by SIGTERM or Ctrl-C."""
     data: Data = field(default_factory=Data)

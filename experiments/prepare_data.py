@@ -18,7 +18,7 @@ class Options:
     """Where to."""
 
     data_dir: Path | None = None
-    """Directory to prepare the data in. (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)"""
+    """Directory to prepare the data in. None means TFDS_DATA_DIR, or ~/tensorflow_datasets."""
 
 
 def prepare(name: str, data_dir: Path | None) -> str:

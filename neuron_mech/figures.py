@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -148,10 +149,12 @@ def objectives(signs: xr.Dataset) -> Figure:
                 bars = axes.bar(
                     at, signs[variable].sel(objective=name), width=0.74 / len(names), color=SERIES[index], label=name
                 )
-                axes.bar_label(bars, fmt="{:.3f}", fontsize=6.5, padding=1)
+                axes.bar_label(bars, fmt="{:.1%}", fontsize=6, padding=1)
             axes.set_xticks(range(len(sites)), sites)
             axes.set_ylabel(label)
+            axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         left.set_ylim(0, 1.08)
+        right.set_ylim(0, max(0.01, 1.15 * float(signs.zero_share.max())))
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
     return figure
 
