@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from neuron_mech.results import opened
 from neuron_mech.runs import Run, run
 
 T = TypeVar("T")
+Kind = TypeVar("Kind", bound="Options")
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,59 @@ class Options:
         return Config(preset, self.data, self.model, self.train, self.record)
 
 
-def parse(arguments: Sequence[str], name: str, description: str) -> tuple[Config, Options]:
+@dataclass(frozen=True)
+class Seeded(Options):
+    """The options of an experiment that can be repeated over seeds."""
+
+    seeds: int = 1
+    """Runs, with seeds train.seed, train.seed + 1 ...; all but the first live in RUN_DIR/seedN."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call of an experiment: its config, its options, and its run's directory, held open."""
+
+    config: Config
+    options: Options
+    directory: Path
+
+    def run(self) -> Run:
+        """The run itself: trained, resumed, or as it is there."""
+        return run(self.config, self.directory, self.options.data_dir, self.options.save_seconds)
+
+    def seeds(self) -> Iterator[Run]:
+        """The run, and its repetitions with other seeds where `--seeds` asks for them, one at a time."""
+        yield self.run()
+        first = self.config.train.seed
+        for seed in range(first + 1, first + self._seeds):
+            config = replace(self.config, train=replace(self.config.train, seed=seed))
+            with opened(self.directory / f"seed{seed}", config) as directory:
+                yield run(config, directory, self.options.data_dir, self.options.save_seconds)
+
+    @property
+    def _seeds(self) -> int:
+        return self.options.seeds if isinstance(self.options, Seeded) else 1
+
+
+def parse(
+    arguments: Sequence[str],
+    name: str,
+    description: str,
+    kind: type[Kind] = Options,  # type: ignore[assignment]
+) -> tuple[Config, Kind]:
     """(config, options) from `PRESET [--section.field value ...]`; prints help and exits where that is asked.
 
     Raises InputError, one line, for an unknown preset or field and for a value of the wrong type.
     """
     preset, rest = split_preset(arguments, name, PRESETS)
     config = PRESETS[preset]
-    default = Options(data=config.data, model=config.model, train=config.train, record=config.record)
-    options = ask(
-        Options,
-        default,
-        rest,
-        f"{name} {preset}",
-        f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}.",
-    )
+    default = kind(data=config.data, model=config.model, train=config.train, record=config.record)
+    about = f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}."
+    options = ask(kind, default, rest, f"{name} {preset}", about)
     if options.save_seconds < 0:
         raise InputError(f"--save-seconds is {options.save_seconds}: give a number of at least 0")
+    if isinstance(options, Seeded) and options.seeds < 1:
+        raise InputError(f"--seeds is {options.seeds}: give a whole number of at least 1")
     return options.config(preset), options
 
 
@@ -91,18 +128,25 @@ def ask(kind: type[T], default: T, arguments: Sequence[str], name: str, descript
         raise InputError(_one_line(errors.getvalue())) from None
 
 
-def main(name: str, description: str, experiment: Callable[[Run, Path], None]) -> None:
-    """Parse the command line, bring the run to its end, and hand it with its directory to `experiment`.
+def main(
+    name: str,
+    description: str,
+    experiment: Callable[[Session], None],
+    kind: type[Options] = Options,
+    check: Callable[[Options], None] = lambda _: None,
+) -> None:
+    """Parse the command line, `check` it, and do `experiment` with its run's directory held open.
 
     Exit codes: 0 done; 2 the request cannot be met and nothing was started; 1 the run cannot go on; 128 + signal when
     stopped by one.
     """
 
     def work() -> None:
-        config, options = parse(sys.argv[1:], name, description)
+        config, options = parse(sys.argv[1:], name, description, kind)
+        check(options)
         directory = options.run_dir or Path("runs") / config.preset
         with opened(directory, config):
-            experiment(run(config, directory, options.data_dir, options.save_seconds), directory)
+            experiment(Session(config, options, directory))
 
     exiting(work)
 

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from experiments import train
-from experiments.command_line import main
+from experiments.command_line import Session, main
 from neuron_mech import figures, gradient_signs, results
 from neuron_mech.errors import InputError
 from neuron_mech.presets import random_stream
@@ -207,10 +207,15 @@ def summary(signs: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def experiment(run: Run, directory: Path) -> None:
+def experiment(session: Session) -> None:
+    """Train and record, write the results and print their summary."""
+    report(session.run(), session.directory)
+
+
+def report(run: Run, directory: Path) -> None:
     """Write the results of a finished run and print their summary."""
     signs = dataset(run)
-    train.train(run, directory)
+    train.report(run, directory)
     results.write_dataset(directory / "gradient_signs.nc", signs)
     results.write_figure(directory, "figure1", figures.average_sign_histograms(signs, one_neuron=True))
     results.write_figure(directory, "figure5", figures.average_sign_histograms(signs))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from experiments.command_line import main
+from experiments.command_line import Session, main
 from neuron_mech import figures, results
 from neuron_mech.runs import Run
 
@@ -41,7 +41,12 @@ def dataset(run: Run) -> xr.Dataset:
     )
 
 
-def train(run: Run, directory: Path) -> None:
+def experiment(session: Session) -> None:
+    """Train, write the results and print the accuracy."""
+    report(session.run(), session.directory)
+
+
+def report(run: Run, directory: Path) -> None:
     """Write the results of a finished run and print its accuracy."""
     found = dataset(run)
     results.write_dataset(directory / "train.nc", found)
@@ -51,4 +56,4 @@ def train(run: Run, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main("train", __doc__ or "", train)
+    main("train", __doc__ or "", experiment)

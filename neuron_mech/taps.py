@@ -166,6 +166,37 @@ def read(
     return out, values
 
 
+def below(
+    model: nn.Module, variables: Mapping[str, Any], inputs: jax.Array, site: str, **kwargs: Any
+) -> frozenset[str]:
+    """Paths of the modules that had been called when the site was reached: what its pre-activation can depend on.
+
+    The rest follows the site. Raises SiteError where the site is not reached.
+    """
+    called: list[str] = []
+    reached = False
+
+    def notice(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        nonlocal reached
+        path = _path(context)
+        # A stock layer computes the pre-activation, so it lies below its own site; Neurons only receives it.
+        reached |= path == site and isinstance(context.module, Neurons)
+        if not reached and path:
+            called.append(path)
+        out = call(*args, **kwargs)
+        reached |= path == site
+        return out
+
+    def run(variables: Mapping[str, Any], inputs: jax.Array) -> Any:
+        with nn.intercept_methods(notice):
+            return model.apply(variables, inputs, **kwargs)
+
+    jax.eval_shape(run, dict(variables), inputs)
+    if not reached:
+        raise SiteError(f"{site!r} is no site, or is not reached")
+    return frozenset(called)
+
+
 def zeros(sites: Mapping[str, Site], batch: int) -> dict[str, jax.Array]:
     """Nudges for `activation_gradients`: zeros of each site's own shape for a batch of this size."""
     return {name: jnp.zeros((batch, *site.shape), site.dtype) for name, site in sites.items()}

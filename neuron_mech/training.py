@@ -3,7 +3,7 @@
 Nothing here is jitted and nothing keeps state: the callers own the `jit`, and with it the donation of buffers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -82,6 +82,16 @@ def train_step(
         )
         return nn.softplus(margin(logits, batch.labels)).mean(), statistics
 
+    return descend(optimizer, state, mean_loss, nudges)
+
+
+def descend(
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    mean_loss: Callable[[PyTree, Mapping[str, jax.Array]], tuple[jax.Array, PyTree]],
+    nudges: Mapping[str, jax.Array],
+) -> tuple[TrainState, Float[Array, ""], dict[str, jax.Array]]:
+    """One step down `mean_loss(params, nudges) -> (loss, statistics)`: (state, loss, its gradient at the nudges)."""
     loss, backward, statistics = jax.vjp(mean_loss, state.params, dict(nudges), has_aux=True)
     gradients, activation_gradients = backward(jnp.ones_like(loss))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

@@ -24,7 +24,7 @@ def call(monkeypatch, capsys, name, *arguments):
         if name in ("prepare_data", "benchmark"):
             command_line.exiting(work)
         else:
-            command_line.main(name, module.__doc__, getattr(module, "experiment", None) or module.train)
+            command_line.main(name, module.__doc__, module.experiment)
         code = 0
     except SystemExit as stop:
         code = stop.code

@@ -1,0 +1,187 @@
+"""Retraining what follows a site, from scratch, on zeros and ones in the place of its pre-activations (section 5.2).
+
+What comes before the site is not run: its binarized pre-activations are cached as bits, and the compiler drops the
+whole prefix. Re-initialisation, shuffling and dropout depend on the seed and the site alone, so that windows differ in
+nothing but what they let through (common random numbers), and give the same numbers in any order, together or apart.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct, traverse_util
+from jaxtyping import Array, Float, Int, PyTree, UInt8
+
+from neuron_mech import binarization, taps, training
+from neuron_mech.binarization import Window
+from neuron_mech.datasets import Samples
+from neuron_mech.errors import RunError
+from neuron_mech.objectives import margin
+from neuron_mech.presets import Config, random_stream
+from neuron_mech.sources import Source
+from neuron_mech.taps import Site
+from neuron_mech.training import TrainState
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network cut at a site: what is retrained, and from where."""
+
+    config: Config
+    model: nn.Module
+    site: Site
+    below: frozenset[str]
+    """Modules before the site: neither run nor retrained."""
+    image: tuple[int, ...]
+    """Shape of an input image, which the network still asks for though nothing depends on it."""
+
+
+class Binarized(struct.PyTreeNode):
+    """Samples seen through one window at a site: bits, and labels."""
+
+    bits: UInt8[Array, "*windows_and_samples bytes"]
+    labels: Int[Array, "*samples"]
+
+
+def cut(config: Config, model: nn.Module, variables: Mapping[str, Any], sample: Samples, site: Site) -> Cut:
+    """Cut `model` at a site. `sample` holds one sample."""
+    found = taps.below(model, variables, sample.inputs, site.name)
+    return Cut(config, model, site, found, tuple(sample.images.shape[1:]))
+
+
+def initial(cut: Cut) -> TrainState:
+    """What follows the site, re-initialised, with nothing of what precedes it."""
+    seed, name = cut.config.train.seed, cut.site.name
+    variables = cut.model.init(random_stream(seed, f"reinitialisation above {name}"), jnp.zeros((1, *cut.image)))
+    params = _above(cut, variables["params"])
+    statistics = {k: _above(cut, v) for k, v in variables.items() if k not in ("params", "intermediates")}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        statistics={k: v for k, v in statistics.items() if v},
+        opt_state=training.optimizer(cut.config).init(params),
+        key=random_stream(seed, f"dropout above {name}"),
+    )
+
+
+def _above(cut: Cut, tree: PyTree) -> PyTree:
+    """The part of a variable collection that belongs to modules after the site."""
+    flat = traverse_util.flatten_dict(tree)
+    return traverse_util.unflatten_dict({k: v for k, v in flat.items() if "/".join(k[:-1]) not in cut.below})
+
+
+def _prefix(cut: Cut) -> PyTree:
+    """Stand-ins for the parameters before the site: Flax asks for them, and the compiler drops them."""
+    shapes = jax.eval_shape(lambda: cut.model.init(jax.random.key(0), jnp.zeros((1, *cut.image))))["params"]
+    flat = traverse_util.flatten_dict(shapes)
+    return {k: jnp.zeros(v.shape, v.dtype) for k, v in flat.items() if "/".join(k[:-1]) in cut.below}
+
+
+def _forward(cut: Cut, state: TrainState, params: PyTree, bits: jax.Array, **kwargs: Any) -> Any:
+    """The network's output with the site's pre-activations replaced by zeros and ones."""
+    values = binarization.unpack(bits, cut.site.shape)
+    everything = traverse_util.unflatten_dict(_prefix(cut) | traverse_util.flatten_dict(params))
+    run = taps.edited(cut.model, pre={cut.site.name: lambda _: values})
+    return run({"params": everything, **state.statistics}, jnp.zeros((len(bits), *cut.image)), **kwargs)
+
+
+def epoch(
+    cut: Cut, state: TrainState, train: Binarized, ids: Int[Array, "steps batch"], rest: Int[Array, " rest"] | None
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One epoch of retraining, the model's own schedule: (state, mean loss in nats). Pure; jit it with `cut` bound."""
+    optimizer = training.optimizer(cut.config)
+
+    def step(state: TrainState, ids: jax.Array) -> tuple[TrainState, jax.Array]:
+        bits, labels = train.bits[ids], train.labels[ids]
+
+        def mean_loss(params: PyTree, _: Mapping) -> tuple[jax.Array, PyTree]:
+            rngs = {"dropout": jax.random.fold_in(state.key, state.step)}
+            mutable = list(state.statistics)
+            logits, statistics = _forward(cut, state, params, bits, train=True, rngs=rngs, mutable=mutable)
+            return nn.softplus(margin(logits, labels)).mean(), statistics
+
+        state, loss, _ = training.descend(optimizer, state, mean_loss, {})
+        return state, loss
+
+    state, losses = jax.lax.scan(step, state, ids)
+    if rest is not None:
+        state, last = step(state, rest)
+        losses = jnp.append(losses, last)
+    return state, losses.mean()
+
+
+def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = 1000) -> Float[Array, ""]:
+    """Share of test samples that the retrained network gets right."""
+
+    def right(sample: Binarized) -> jax.Array:
+        return jnp.argmax(_forward(cut, state, state.params, sample.bits[None])[0]) == sample.labels
+
+    return jax.lax.map(right, test, batch_size=chunk).mean()
+
+
+_WINDOWS = Binarized(bits=0, labels=None)  # type: ignore[arg-type]
+"""`vmap` axes: every window has its own bits, all share the labels."""
+
+
+class Retraining:
+    """The jitted programs of one cut: compiled once, used for every group of windows.
+
+    Windows of a group are trained together, mapped over in one program.
+    """
+
+    def __init__(self, cut: Cut):
+        self.cut = cut
+        one_epoch = partial(epoch, cut)
+        self._epoch = jax.jit(jax.vmap(one_epoch, in_axes=(0, _WINDOWS, None, None)), donate_argnums=0)
+        self._accuracy = jax.jit(jax.vmap(partial(accuracy, cut), in_axes=(0, _WINDOWS)))
+
+    def order(self, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(full batches, the rest) of an epoch."""
+        config = self.cut.config
+        key = random_stream(config.train.seed, f"shuffling above {self.cut.site.name}")
+        ids = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), samples), dtype=np.int32)
+        whole = samples // config.train.batch_size * config.train.batch_size
+        return ids[:whole].reshape(-1, config.train.batch_size), ids[whole:] if whole < samples else None
+
+    def __call__(
+        self, train: Binarized, test: Binarized, tick: Callable[[], Any] = lambda: None
+    ) -> Float[np.ndarray, " windows"]:
+        """Test accuracy after retraining through each window; bits have shape (windows, samples, bytes).
+
+        `tick` is called after every epoch. Raises RunError for a loss that is not finite.
+        """
+        windows = train.bits.shape[0]
+        state = jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), initial(self.cut))
+        for index in range(self.cut.config.train.epochs):
+            state, loss = self._epoch(state, train, *self.order(len(train.labels), index))
+            if not np.isfinite(loss).all():
+                raise RunError(
+                    f"retraining above {self.cut.site.name}: the loss is {np.asarray(loss).max()} in epoch {index + 1} "
+                    f"with train.learning_rate {self.cut.config.train.learning_rate}: lower it"
+                )
+            tick()
+        return np.asarray(self._accuracy(state, test))
+
+
+def binarizer(source: Source, chunk: int = 1000) -> Callable[[Window, Samples], Binarized]:
+    """A function of (windows with a leading axis, samples): the samples as every window sees them at a source.
+
+    It holds its compiled program: keep it for as long as the source is looked at.
+    """
+
+    @jax.jit
+    def look(windows: Window, part: Samples) -> jax.Array:
+        values = source(part.inputs)
+        return jax.vmap(lambda window: binarization.pack(window(values)))(windows)
+
+    def binarized(windows: Window, samples: Samples) -> Binarized:
+        starts = range(0, len(samples), chunk)
+        parts = [look(windows, samples.rows(np.arange(s, min(s + chunk, len(samples))))) for s in starts]
+        return Binarized(jnp.concatenate(parts, axis=1), samples.labels)
+
+    return binarized
