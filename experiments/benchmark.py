@@ -8,6 +8,9 @@ MNIST's, on random images: speed does not depend on what they show. Needs the ex
   epoch        469 training steps and 47 recordings
   online       an epoch that counts its own gradients, against one that only trains
 
+  thresholds   accuracy under eleven two-value codes of a site, all in one program, against one after another
+  windows      an epoch of retraining above dense1 through ten windows, together, apart, and in a PyTorch loop
+
 hooks: forward hooks, retain_grad and backward(), as one would write it first. tuned: torch.autograd.grad with respect
 to the activations alone, no parameter gradients. Both count what ours counts, in chunks as large.
 """
@@ -17,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.command_line import ask, exiting, split_preset
-from neuron_mech import recording, runs
+from neuron_mech import binarization, evaluation, quantization, recording, retraining, runs, sources
 from neuron_mech.datasets import Dataset, Samples
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config, Record
@@ -94,103 +98,6 @@ class Ours:
         jax.block_until_ready((self.state, self.counts))
 
 
-class Torch:
-    """The same network, training and counts in PyTorch."""
-
-    def __init__(self, config: Config, dataset: Dataset, tuned: bool):
-        import torch
-
-        self.torch, self.config, self.tuned = torch, config, tuned
-        activation = {"relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid}[config.model.activation]
-        self.activations = [activation(), activation()]
-        drop = config.model.dropout
-        self.model = torch.nn.Sequential(
-            torch.nn.Linear(784, 512),
-            self.activations[0],
-            torch.nn.Dropout(drop),
-            torch.nn.Linear(512, 512),
-            self.activations[1],
-            torch.nn.Dropout(drop),
-            torch.nn.Linear(512, 10),
-        )
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=config.train.learning_rate)
-        self.images = torch.from_numpy(np.array(dataset.train.images)).reshape(len(dataset.train), -1)
-        self.labels = torch.from_numpy(np.array(dataset.train.labels)).long()
-        self.recorded = torch.arange(len(dataset.train) if config.record.samples == "all" else config.record.samples)
-        shape = (len(self.recorded), 512)
-        self.counts = [[torch.zeros(shape, dtype=torch.int16) for _ in range(4)] for _ in self.activations]
-
-    def _inputs(self, ids):
-        return self.images[ids].float() / 255
-
-    def steps(self, count: int) -> None:
-        """So many full batches."""
-        size = self.config.train.batch_size
-        self._train(self.torch.randperm(len(self.images))[: count * size].split(size))
-
-    def _train(self, batches) -> None:
-        self.model.train()
-        for ids in batches:
-            loss = self.torch.nn.functional.cross_entropy(self.model(self._inputs(ids)), self.labels[ids])
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-
-    def record(self) -> None:
-        """One recording."""
-        self.model.eval()
-        for start in range(0, len(self.recorded), self.config.record.chunk):
-            ids = self.recorded[start : start + self.config.record.chunk]
-            for counts, gradient in zip(self.counts, self.gradients(ids), strict=True):
-                self._count([count[start : start + len(ids)] for count in counts], gradient)
-
-    def gradients(self, ids) -> list:
-        """Derivatives of each sample's cross-entropy with respect to its activations at both sites."""
-        torch, captured = self.torch, []
-        if self.tuned:
-            x = self._inputs(ids)
-            parameters = list(self.model.parameters())
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-            for layer in self.model:
-                x = layer(x)
-                if layer in self.activations:
-                    x = x if x.requires_grad else x.requires_grad_()
-                    captured.append(x)
-            loss = torch.nn.functional.cross_entropy(x, self.labels[ids], reduction="sum")
-            found = list(torch.autograd.grad(loss, captured))
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-            return found
-
-        def keep(module, args, output):
-            output.retain_grad()
-            captured.append(output)
-
-        hooks = [module.register_forward_hook(keep) for module in self.activations]
-        self.model.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(self.model(self._inputs(ids)), self.labels[ids], reduction="sum").backward()
-        for hook in hooks:
-            hook.remove()
-        return [output.grad for output in captured]
-
-    def _count(self, counts, gradient) -> None:
-        positive, negative, flips, last = counts
-        sign = self.torch.sign(gradient).to(self.torch.int16)
-        positive += sign > 0
-        negative += sign < 0
-        flips += (sign * last) < 0
-        self.torch.where(sign != 0, sign, last, out=last)
-
-    def epoch(self) -> None:
-        """One epoch with its recordings."""
-        every, size = self.config.record.every, self.config.train.batch_size
-        batches = self.torch.randperm(len(self.images)).split(size)
-        for start in range(0, len(batches), every):
-            self.record()
-            self._train(batches[start : start + every])
-
-
 def matmul_rates() -> dict[str, Callable[[], None]]:
     """Square float32 matrix multiplies, 2 x 2048^3 operations each, by both libraries."""
     import torch
@@ -217,6 +124,58 @@ def rounds(contenders: dict[str, Callable[[], object]], repeats: int, pause: flo
     return {name: np.array(values) for name, values in times.items()}
 
 
+def code_contenders(ours: Ours) -> dict[str, Callable[[], object]]:
+    """Accuracy on 10,000 samples under eleven two-value codes: in one program, and one after another."""
+    study, variables, test = (
+        ours.study,
+        ours.state.variables,
+        ours.dataset.train.rows(np.arange(min(10_000, len(ours.dataset.train)))),
+    )
+    contenders: dict[str, Callable[[], object]] = {}
+    for name, site in study.sites.items():
+        values, _ = sources.chosen_values(sources.network(study.model, variables, site), test, jax.random.key(0))
+        codes = quantization.at_ranks(jnp.asarray(values), range(0, 101, 10))
+
+        def score(codes, name=name) -> object:
+            return evaluation.accuracies(
+                quantization.quantized, study.model, name, codes, variables, test, jax.random.key(0)
+            )
+
+        def apart(codes=codes, score=score) -> None:
+            for index in range(11):
+                score(jax.tree.map(itemgetter(slice(index, index + 1)), codes))
+
+        contenders |= {f"{name} together": partial(score, codes), f"{name} apart": apart}
+    return contenders
+
+
+def window_contenders(ours: Ours) -> dict[str, Callable[[], object]]:
+    """One epoch of retraining above dense1 through ten windows: together, apart, and in PyTorch."""
+    from experiments import pytorch
+
+    study, variables, train = ours.study, ours.state.variables, ours.dataset.train
+    config = replace(study.config, train=replace(study.config.train, epochs=1))
+    source = sources.network(study.model, variables, study.sites["dense1"])
+    values, _ = sources.chosen_values(source, train, jax.random.key(0))
+    windows = binarization.at_centers(values, range(5, 100, 10), 10)
+    look = retraining.binarizer(source)
+    seen, few = look(windows, train), look(windows, train.rows(np.arange(100)))
+    cut = retraining.cut(config, study.model, variables, train.rows(np.arange(1)), study.sites["dense1"])
+    retrain = retraining.Retraining(cut)
+    bits = np.stack([np.asarray(binarization.unpack(window, (512,)), bool) for window in seen.bits])
+
+    def apart() -> None:
+        for index in range(10):
+            one, test = (part.replace(bits=part.bits[index : index + 1]) for part in (seen, few))
+            retrain(one, test)
+
+    return {
+        "windows together": lambda: retrain(seen, few),
+        "windows apart": apart,
+        "windows torch": lambda: pytorch.retrain_epoch(config, bits, np.asarray(train.labels)),
+    }
+
+
 def spread(values: np.ndarray, unit: str = "") -> str:
     """Median and range."""
     return f"{np.median(values):7.3f}{unit} ({values.min():.3f} to {values.max():.3f})"
@@ -229,13 +188,15 @@ def useful_flops(samples: int) -> int:
 
 def benchmark(preset: str, options: Options) -> None:
     """Measure and print."""
+    from experiments import pytorch
+
     config = PRESETS[preset]
     dataset = random_images(options.training_samples)
     config = replace(config, record=replace(config.record, samples=options.samples))
     probe = Ours(config, dataset)
     plain = Ours(replace(config, record=Record(mode="none", every=config.record.every)), dataset)
     online = Ours(replace(config, record=replace(config.record, mode="online")), dataset)
-    hooks, tuned = Torch(config, dataset, tuned=False), Torch(config, dataset, tuned=True)
+    hooks, tuned = (pytorch.Torch(config, dataset, tuned=which) for which in (False, True))
 
     count = config.record.every * min(10, len(plain.plan.segments) - 1)  # the last segment is shorter
     t = rounds(
@@ -284,6 +245,26 @@ def benchmark(preset: str, options: Options) -> None:
         ]
         t = rounds({"plain": plain.epoch, "online": online.epoch}, 5 * options.epoch_repeats, options.pause, "online")
         lines.append(f"epoch, online / training only                 {spread(t['online'] / t['plain'])}")
+    if options.epoch_repeats:
+        codes, windows = code_contenders(plain), window_contenders(plain)
+        first: dict[str, float] = {}
+        for name, work in (codes | windows).items():
+            start = time.perf_counter()
+            work()
+            first[name] = time.perf_counter() - start
+        t = rounds(codes, options.repeats, options.pause, "thresholds") | rounds(
+            windows, options.epoch_repeats, options.pause, "windows"
+        )
+        lines += [
+            f"eleven thresholds at dense1, apart / together  {spread(t['dense1 apart'] / t['dense1 together'])}",
+            f"eleven thresholds at dense2, apart / together  {spread(t['dense2 apart'] / t['dense2 together'])}",
+            f"ten windows, an epoch together                {spread(t['windows together'], ' s')}",
+            f"ten windows, apart / together                 {spread(t['windows apart'] / t['windows together'])}",
+            f"ten windows, PyTorch / together               {spread(t['windows torch'] / t['windows together'])}",
+            f"ten windows, PyTorch / apart                  {spread(t['windows torch'] / t['windows apart'])}",
+            "compilation: "
+            + ", ".join(f"{name} {first[name] - np.median(t[name]):.1f} s" for name in first if "torch" not in name),
+        ]
     print("\n".join(lines))
 
 

@@ -92,8 +92,8 @@ def measure(run: Run, ranks: tuple[float, ...], bar: tqdm) -> xr.Dataset:
             ),
             f"value_information_{name}": (
                 f"neuron_{name}",
-                np.asarray(information.mutual_information(counts)),
-                _about("bit", "information about the label in the pre-activation, by percentile"),
+                np.asarray(information.value_information(counts)),
+                _about("bit", "information about the label in the pre-activation"),
             ),
         }
         bar.update()
@@ -157,8 +157,9 @@ def summary(found: xr.Dataset) -> str:
         low, high = float(inner.accuracy.min()), float(inner.accuracy.max())
         noise = f"{float(inner.noise_accuracy.min()):.2%} to {float(inner.noise_accuracy.max()):.2%}"
         lines.append(
-            f"{at.label.item():18} {low:.2%} to {high:.2%} at inner ranks (noise of equal error {noise}, dealt at random "
-            f"at most {float(inner.permuted_accuracy.max()):.2%}); {at.zero_threshold_accuracy.item():.2%} cut at 0"
+            f"{at.label.item():18} {low:.2%} to {high:.2%} at inner ranks (noise of equal error {noise}, "
+            f"dealt at random at most {float(inner.permuted_accuracy.max()):.2%}); "
+            f"{at.zero_threshold_accuracy.item():.2%} cut at 0"
         )
     return "\n".join([*lines, table_1(found)])
 

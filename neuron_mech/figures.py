@@ -273,7 +273,7 @@ def information(found: xr.Dataset) -> Figure:
             best = found[f"best_rank_{name}_by_seed"].values.ravel()
             top.hist(best, bins=np.linspace(0, 100, 21), color=HIGH)
             top.axvline(50, color=NEUTRAL, linestyle=":")
-            top.set_xlabel("samples below the neuron's best threshold (%)")
+            top.set_xlabel("samples below best threshold (%)")
             top.set_ylabel("neurons")
             whole, bit = (found[f"{k}_information_{name}_by_seed"].values.ravel() for k in ("value", "code"))
             bins = np.linspace(0, max(whole.max(), bit.max()) * 1.02, 31)
@@ -283,5 +283,6 @@ def information(found: xr.Dataset) -> Figure:
             )
             below.set_xlabel("information about the label (bits)")
             below.set_ylabel("neurons")
-            below.legend(frameon=False)
+            below.set_ylim(0, 1.35 * below.get_ylim()[1])  # room for the legend
+            below.legend(frameon=False, loc="upper left")
     return figure

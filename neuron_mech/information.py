@@ -38,21 +38,33 @@ def _count(values: jax.Array, labels: jax.Array, edges: jax.Array, classes: int)
     return jax.lax.map(lambda pair: one_neuron(*pair), (values.T, edges.T))
 
 
+def value_information(counts: Int[Array, "neurons bins classes"]) -> Float[Array, " neurons"]:
+    """Information of the value itself, in bits, by as fine bins as leave ten samples a cell on average.
+
+    Finer ones would find information in empty cells, beyond what the correction takes back.
+    """
+    neurons, bins, classes = counts.shape
+    samples = int(counts[0].sum())
+    fine = max(k for k in range(1, bins + 1) if bins % k == 0 and (k <= 2 or k * classes * 10 <= samples))
+    return mutual_information(counts.reshape(neurons, fine, bins // fine, classes).sum(2))
+
+
 def mutual_information(counts: Int[Array, "*tables rows columns"], corrected: bool = True) -> Float[Array, "*tables"]:
     """Mutual information of rows and columns of contingency tables, in bits.
 
     Plug-in: sum p log2(p / (p_row p_column)). Corrected for bias: minus (K - K_rows - K_columns + 1) / (2 N ln 2), with
     K the numbers of nonempty cells, rows and columns. The correction can take an estimate of zero slightly below it.
     """
+    counts = counts.astype(jnp.float32)
     total = counts.sum((-2, -1))
 
     def entropy(table: jax.Array, axes: int) -> tuple[jax.Array, jax.Array]:
         """(plug-in entropy in bits, nonempty cells) over the last `axes` axes."""
         over = tuple(range(-axes, 0))
-        n = jnp.expand_dims(total, over).astype(jnp.float32)
+        n = jnp.expand_dims(total, over)
         p = table / n
         terms = jnp.where(table > 0, -p * jnp.log2(jnp.where(table > 0, p, 1.0)), 0.0)
-        return terms.sum(over), (table > 0).sum(over)
+        return terms.sum(over), (table > 0).sum(over, dtype=jnp.float32)
 
     rows, k_rows = entropy(counts.sum(-1), 1)
     columns, k_columns = entropy(counts.sum(-2), 1)

@@ -70,7 +70,8 @@ def quantized(code: TwoValues, pre_activation: Array, key: Array) -> Array:
 
 def noisy(deviation: Float[Array, " neurons"], pre_activation: Array, key: Array) -> Array:
     """Control: Gaussian noise of a standard deviation for each neuron, that of the quantization's error."""
-    return pre_activation + deviation * jax.random.normal(key, pre_activation.shape)
+    like = (1,) * (pre_activation.ndim - 1)
+    return pre_activation + deviation.reshape(*like, -1) * jax.random.normal(key, pre_activation.shape)
 
 
 def permuted(code: TwoValues, pre_activation: Array, key: Array) -> Array:

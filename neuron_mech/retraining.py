@@ -7,7 +7,6 @@ nothing but what they let through (common random numbers), and give the same num
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -124,10 +123,6 @@ def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = 1000) ->
     return jax.lax.map(right, test, batch_size=chunk).mean()
 
 
-_WINDOWS = Binarized(bits=0, labels=None)  # type: ignore[arg-type]
-"""`vmap` axes: every window has its own bits, all share the labels."""
-
-
 class Retraining:
     """The jitted programs of one cut: compiled once, used for every group of windows.
 
@@ -136,9 +131,15 @@ class Retraining:
 
     def __init__(self, cut: Cut):
         self.cut = cut
-        one_epoch = partial(epoch, cut)
-        self._epoch = jax.jit(jax.vmap(one_epoch, in_axes=(0, _WINDOWS, None, None)), donate_argnums=0)
-        self._accuracy = jax.jit(jax.vmap(partial(accuracy, cut), in_axes=(0, _WINDOWS)))
+
+        def one_epoch(state: TrainState, bits: Array, labels: Array, ids: Array, rest: Array | None):
+            return epoch(cut, state, Binarized(bits, labels), ids, rest)
+
+        def one_accuracy(state: TrainState, bits: Array, labels: Array):
+            return accuracy(cut, state, Binarized(bits, labels))
+
+        self._epoch = jax.jit(jax.vmap(one_epoch, in_axes=(0, 0, None, None, None)), donate_argnums=0)
+        self._accuracy = jax.jit(jax.vmap(one_accuracy, in_axes=(0, 0, None)))
 
     def order(self, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         """(full batches, the rest) of an epoch."""
@@ -158,14 +159,14 @@ class Retraining:
         windows = train.bits.shape[0]
         state = jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), initial(self.cut))
         for index in range(self.cut.config.train.epochs):
-            state, loss = self._epoch(state, train, *self.order(len(train.labels), index))
+            state, loss = self._epoch(state, train.bits, train.labels, *self.order(len(train.labels), index))
             if not np.isfinite(loss).all():
                 raise RunError(
                     f"retraining above {self.cut.site.name}: the loss is {np.asarray(loss).max()} in epoch {index + 1} "
                     f"with train.learning_rate {self.cut.config.train.learning_rate}: lower it"
                 )
             tick()
-        return np.asarray(self._accuracy(state, test))
+        return np.asarray(self._accuracy(state, test.bits, test.labels))
 
 
 def binarizer(source: Source, chunk: int = 1000) -> Callable[[Window, Samples], Binarized]:

@@ -27,7 +27,7 @@ class TrainState(struct.PyTreeNode):
     dropout from `fold_in(key, i)`, so a resumed run repeats the stream.
     """
 
-    step: Int[Array, ""]
+    step: Int[Array, "*runs"]
     params: PyTree
     statistics: PyTree
     opt_state: PyTree

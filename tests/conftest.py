@@ -4,7 +4,7 @@ and so is every warning.
 
 from jaxtyping import install_import_hook
 
-install_import_hook("neuron_mech", "beartype.beartype")
+install_import_hook("neuron_mech", "typechecking.checked")
 
 import jax  # noqa: E402
 import matplotlib as mpl  # noqa: E402

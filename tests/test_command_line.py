@@ -12,7 +12,7 @@ from neuron_mech import datasets
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config
 
-EXPERIMENTS = ("train", "gradient_signs", "prepare_data", "benchmark")
+EXPERIMENTS = ("train", "gradient_signs", "quantization", "binarization", "prepare_data", "benchmark")
 
 
 def call(monkeypatch, capsys, name, *arguments):
@@ -24,7 +24,11 @@ def call(monkeypatch, capsys, name, *arguments):
         if name in ("prepare_data", "benchmark"):
             command_line.exiting(work)
         else:
-            command_line.main(name, module.__doc__, module.experiment)
+            extras = {
+                "quantization": ("QuantizationOptions", "check"),
+                "binarization": ("BinarizationOptions", "check"),
+            }.get(name, ())
+            command_line.main(name, module.__doc__, module.experiment, *(getattr(module, part) for part in extras))
         code = 0
     except SystemExit as stop:
         code = stop.code
@@ -85,6 +89,26 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, ar
     assert err.count("\n") == 1, err
     assert re.search(message, err), err
     assert not list(tmp_path.rglob("checkpoints")), "work had started"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("quantization", ["--ranks", "50", "120"], r"--ranks has 120.0: percentile ranks run from 0 to 100"),
+        ("quantization", ["--ranks"], r"--ranks is empty"),
+        ("quantization", ["--seeds", "0"], r"--seeds is 0"),
+        ("binarization", ["--width", "150"], r"--width is 150.0"),
+        ("binarization", ["--centers", "2"], r"--centers has 2.0, whose window of width 10.0 leaves ranks 0 to 100"),
+        ("binarization", ["--centers"], r"--centers is empty"),
+    ],
+)
+def test_bad_codes_are_refused_before_anything_is_trained(monkeypatch, capsys, tmp_path, name, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(monkeypatch, capsys, name, "digits", *arguments)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert re.search(message, err), err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_too_large_for_memory_or_disk_names_the_fields_to_change(monkeypatch, capsys, tmp_path):
@@ -166,11 +190,12 @@ def test_the_benchmark_compares_equal_work(tuned):
     torch = pytest.importorskip("torch", reason="the extra bench is not installed")
     import numpy as np
 
+    from experiments import pytorch
     from neuron_mech.presets import Record, Train
 
     config = Config("mnist-relu", train=Train(), record=Record(samples=50, chunk=20))
     data = benchmark.random_images(300)
-    ours, theirs = benchmark.Ours(config, data), benchmark.Torch(config, data, tuned)
+    ours, theirs = benchmark.Ours(config, data), pytorch.Torch(config, data, tuned)
     order = torch.from_numpy(np.asarray(ours.study.recorded)).long()
     theirs.images, theirs.labels = theirs.images[order], theirs.labels[order]
     for layer, name in ((0, "affine1"), (3, "affine2"), (6, "logits")):
@@ -204,5 +229,13 @@ def test_the_benchmark_runs_whole_and_small(monkeypatch, capsys):
         "0",
     )
     assert code == 0
-    for line in ("ours / PyTorch", "hooks / ours", "tuned / ours", "matrix multiply", "online / training only"):
+    for line in (
+        "ours / PyTorch",
+        "hooks / ours",
+        "tuned / ours",
+        "matrix multiply",
+        "online / training only",
+        "at dense1, apart",
+        "PyTorch / together",
+    ):
         assert line in out

@@ -9,19 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = (
-    "errors",
-    "presets",
-    "objectives",
-    "datasets",
-    "models",
-    "taps",
-    "training",
-    "gradient_signs",
-    "recording",
-    "checkpoints",
-    "figures",
-    "results",
-    "runs",
+    *("errors", "presets", "objectives", "datasets", "models", "taps", "training", "gradient_signs", "recording"),
+    *("percentiles", "quantization", "binarization", "information", "sources", "evaluation", "retraining"),
+    *("checkpoints", "figures", "results", "runs"),
 )
 """Every room of the package; a room may import only from those before it."""
 

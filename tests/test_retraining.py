@@ -1,0 +1,269 @@
+"""Codes inside a network: evaluation of many at once, sources, and retraining above a cut."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from experiments import binarization as binarization_experiment
+from experiments import quantization as quantization_experiment
+from experiments.command_line import Session
+from neuron_mech import binarization, evaluation, quantization, results, retraining, runs, sources, taps, training
+from neuron_mech.errors import InputError, RunError
+from neuron_mech.presets import PRESETS, Model
+from neuron_mech.taps import Site
+
+CONFIG = replace(PRESETS["digits"], model=Model(width=1 / 16), train=replace(PRESETS["digits"].train, epochs=3))
+
+
+@pytest.fixture(scope="module")
+def studied(digits):
+    study, state = runs.study(CONFIG, digits)
+    return study, state.variables
+
+
+def codes_at(study, variables, digits, site, ranks=(20, 50, 80)):
+    source = sources.network(study.model, variables, study.sites[site])
+    values, _ = sources.chosen_values(source, digits.train, jax.random.key(0))
+    return quantization.at_ranks(jnp.asarray(values), ranks)
+
+
+# --- Evaluation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("site", ["dense1", "dense2"])
+@pytest.mark.parametrize("chunk", [1000, 77])
+def test_many_codes_at_once_score_as_one_at_a_time_by_hand(studied, digits, site, chunk):
+    study, variables = studied
+    codes = codes_at(study, variables, digits, site)
+    found = evaluation.accuracies(
+        quantization.quantized, study.model, site, codes, variables, digits.test, jax.random.key(0), chunk
+    )
+    params = variables["params"]
+    affine = lambda x, name: np.asarray(x) @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])  # noqa: E731
+    for index in range(3):
+        code = jax.tree.map(lambda leaf, i=index: leaf[i], codes)
+        cut = lambda z, c=code: np.where(z > np.asarray(c.threshold), np.asarray(c.high), np.asarray(c.low))  # noqa: E731
+        z = affine(digits.test.inputs.reshape(360, -1), "affine1")
+        z = affine(np.maximum(cut(z) if site == "dense1" else z, 0), "affine2")
+        logits = affine(np.maximum(cut(z) if site == "dense2" else z, 0), "logits")
+        assert found[index] == pytest.approx((logits.argmax(-1) == np.asarray(digits.test.labels)).mean(), abs=1 / 360)
+
+
+def test_the_prefix_is_computed_once_for_all_codes(studied, digits):
+    """In the lowered program: as many products as for one code, and no code axis on those before the site."""
+    study, variables = studied
+    codes = codes_at(study, variables, digits, "dense2", tuple(range(0, 101, 10)))
+    inputs = digits.test.inputs[:50]
+
+    def program(codes):
+        def outputs(threshold, low, high):
+            code = quantization.TwoValues(threshold, low, high)
+            return evaluation.logits_of_codes(
+                quantization.quantized, study.model, "dense2", code, variables, inputs, jax.random.key(0)
+            )
+
+        text = jax.jit(outputs).lower(codes.threshold, codes.low, codes.high).as_text()
+        return [line.split("->")[1] for line in text.splitlines() if "dot_general" in line]
+
+    one, eleven = program(jax.tree.map(lambda leaf: leaf[:1], codes)), program(codes)
+    assert len(one) == len(eleven) == 3
+    assert [shape.count("11x") for shape in eleven] == [0, 0, 1]
+
+
+# --- Sources ----------------------------------------------------------------------------------------------------------
+
+
+def test_chosen_values_are_all_where_they_are_few(studied, digits):
+    study, variables = studied
+    source = sources.network(study.model, variables, study.sites["dense1"])
+    values, labels = sources.chosen_values(source, digits.train, jax.random.key(0))
+    np.testing.assert_allclose(values, source(digits.train.inputs), atol=1e-5)
+    np.testing.assert_array_equal(labels, digits.train.labels)
+
+
+def test_chosen_values_are_a_random_part_where_they_are_many(digits):
+    """Positions count as values; each chosen value is one of its own sample's."""
+
+    def source(inputs):  # 4 positions of 3 neurons: the sample's sum of pixels, and the position in eighths
+        total = (16 * inputs.sum((1, 2, 3))).round()
+        place = jnp.arange(4.0).reshape(1, 2, 2, 1) / 8
+        return jnp.tile(
+            jnp.tile(total[:, None, None, None], (1, 2, 2, 1)) + jnp.tile(place, (len(inputs), 1, 1, 1)), (1, 1, 1, 3)
+        )
+
+    values, labels = sources.chosen_values(source, digits.train, jax.random.key(0), limit=3000, chunk=500)
+    assert values.shape == (2 * 1437, 3)  # two of four positions each
+    np.testing.assert_array_equal(np.floor(values[:, 0]), np.repeat(np.asarray(digits.train.images).sum((1, 2, 3)), 2))
+    places = (values[:, 0] % 1 * 8).round().astype(int).reshape(-1, 2)
+    assert (places[:, 0] != places[:, 1]).all()
+    assert set(places.ravel()) == {0, 1, 2, 3}
+    few, _ = sources.chosen_values(source, digits.train, jax.random.key(0), limit=100, chunk=500)
+    assert few.shape == (100, 3)
+    assert len(labels) == len(values)
+
+
+def test_a_projection_sees_each_block_through_the_same_weights():
+    image = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
+    flat = sources.projection(jax.random.key(1), (8, 8, 3), Site("s", "Neurons", (5,), jnp.float32))
+    assert flat(image).shape == (2, 5)
+    placed = sources.projection(jax.random.key(1), (8, 8, 3), Site("s", "Neurons", (2, 2, 5), jnp.float32))
+    moved = jnp.roll(image, 4, axis=1)
+    np.testing.assert_allclose(placed(moved)[:, 1, 0], placed(image)[:, 0, 0], atol=1e-5)
+    with pytest.raises(InputError, match="do not divide"):
+        sources.projection(jax.random.key(1), (8, 8, 3), Site("s", "Neurons", (3, 3, 5), jnp.float32))
+
+
+# --- Retraining -------------------------------------------------------------------------------------------------------
+
+
+def test_a_cut_knows_what_follows_the_site(studied, digits):
+    study, variables = studied
+    one = digits.train.rows(jnp.arange(1))
+    for site, above in (("dense1", {"affine2", "logits"}), ("dense2", {"logits"})):
+        cut = retraining.cut(CONFIG, study.model, variables, one, study.sites[site])
+        assert set(retraining.initial(cut).params) == above
+    stock = taps.sites(study.model, variables, one.inputs)["affine2"]
+    assert set(retraining.initial(retraining.cut(CONFIG, study.model, variables, one, stock)).params) == {"logits"}
+    with pytest.raises(InputError, match="is no site"):
+        taps.below(study.model, variables, one.inputs, "dense9")
+
+
+def windows_at(study, variables, digits, site, centers=(5, 45)):
+    source = sources.network(study.model, variables, study.sites[site])
+    values, _ = sources.chosen_values(source, digits.train, jax.random.key(0))
+    windows = binarization.at_centers(values, centers, 10.0)
+    look = retraining.binarizer(source)
+    return look(windows, digits.train), look(windows, digits.test), windows, source
+
+
+def test_bits_are_what_the_windows_let_through(studied, digits):
+    study, variables = studied
+    train, _, windows, source = windows_at(study, variables, digits, "dense1")
+    assert train.bits.shape == (2, 1437, 4)  # 32 neurons
+    values = np.asarray(source(digits.train.inputs))
+    inside = (values >= np.asarray(windows.lower[1])) & (values < np.asarray(windows.upper[1]))
+    unpacked = np.asarray(binarization.unpack(train.bits[1], (32,)))
+    assert (unpacked != inside).mean() < 1e-4  # chunks of other sizes may round an edge differently
+
+
+def test_retraining_is_gradient_descent_on_the_bits_and_nothing_before_the_site_moves(studied, digits):
+    study, variables = studied
+    before = jax.tree.map(np.array, variables)
+    train, test, _, _ = windows_at(study, variables, digits, "dense2", (5,))
+    config = replace(CONFIG, model=replace(CONFIG.model, dropout=0.0), train=replace(CONFIG.train, epochs=2))
+    plain, _ = runs.study(config, digits)
+    cut = retraining.cut(config, plain.model, variables, digits.train.rows(jnp.arange(1)), plain.sites["dense2"])
+    retrain = retraining.Retraining(cut)
+    found = retrain(train, test)
+    # The same by hand: softmax regression on zeros and ones, from the same start in the same order.
+    start = retraining.initial(cut).params["logits"]
+    kernel, bias = (np.asarray(start[k], np.float64) for k in ("kernel", "bias"))
+    bits, labels = np.asarray(binarization.unpack(train.bits[0], (32,)), np.float64), np.asarray(train.labels)
+    for epoch in range(2):
+        full, rest = retrain.order(len(labels), epoch)
+        for ids in [*full, rest]:
+            logits = bits[ids] @ kernel + bias
+            p = np.exp(logits - logits.max(1, keepdims=True))
+            p /= p.sum(1, keepdims=True)
+            slope = (p - np.eye(10)[labels[ids]]) / len(ids)
+            kernel, bias = kernel - 0.1 * bits[ids].T @ slope, bias - 0.1 * slope.sum(0)
+    seen = np.asarray(binarization.unpack(test.bits[0], (32,)))
+    by_hand = ((seen @ kernel + bias).argmax(1) == np.asarray(test.labels)).mean()
+    assert found[0] == pytest.approx(by_hand, abs=2 / 360)
+    for key, value in traverse_util.flatten_dict(before).items():
+        np.testing.assert_array_equal(value, traverse_util.flatten_dict(variables)[key])
+
+
+def test_windows_together_give_the_numbers_of_windows_apart(studied, digits):
+    study, variables = studied
+    train, test, _, _ = windows_at(study, variables, digits, "dense1", (5, 45))
+    cut = retraining.cut(CONFIG, study.model, variables, digits.train.rows(jnp.arange(1)), study.sites["dense1"])
+    retrain = retraining.Retraining(cut)
+    together = retrain(train, test)
+    for index in range(2):
+        one = lambda part, i=index: part.replace(bits=part.bits[i : i + 1])  # noqa: E731
+        assert retrain(one(train), one(test))[0] == pytest.approx(together[index], abs=2 / 360)
+
+
+def test_retraining_that_diverges_is_said(studied, digits):
+    study, variables = studied
+    train, test, _, _ = windows_at(study, variables, digits, "dense1", (45,))
+    config = replace(CONFIG, train=replace(CONFIG.train, learning_rate=1e30))
+    cut = retraining.cut(config, study.model, variables, digits.train.rows(jnp.arange(1)), study.sites["dense1"])
+    with pytest.raises(RunError, match=r"retraining above dense1: the loss is .* with train.learning_rate 1e\+30"):
+        retraining.Retraining(cut)(train, test)
+
+
+# --- The experiments, whole -------------------------------------------------------------------------------------------
+
+
+def test_quantization_end_to_end_over_two_seeds(tmp_path, capsys):
+    options = quantization_experiment.QuantizationOptions(seeds=2, ranks=(0.0, 50.0, 100.0))
+    with results.opened(tmp_path, CONFIG):
+        quantization_experiment.experiment(Session(CONFIG, options, tmp_path))
+    found = results.read_dataset(tmp_path / "quantization.nc")
+    assert found.accuracy.dims == ("site", "percentile_rank")
+    assert list(found.seed.values) == [0, 1]
+    assert {"original_accuracy", "zero_rank_mean", "zero_rank_std"} <= set(found.data_vars)
+    np.testing.assert_allclose(found.accuracy, found.accuracy_by_seed.mean("seed"))
+    assert all(v.attrs["units"] for v in found.data_vars.values())
+    assert (found.permuted_accuracy < 0.5).all()
+    assert {f.stem for f in (tmp_path / "figures").iterdir()} == {"figure3", "information"}
+    assert "dense1-relu" in (tmp_path / "table1.txt").read_text()
+    assert (tmp_path / "seed1" / "checkpoints").is_dir()
+    assert "80 ± 8.9" in capsys.readouterr().out
+    # The extreme thresholds leave one value for (nearly) all: chance.
+    assert (found.accuracy.sel(percentile_rank=[0, 100]) < 0.35).all()
+    assert (found.accuracy.sel(percentile_rank=50) > 0.5).all()
+
+
+def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch):
+    options = binarization_experiment.BinarizationOptions(centers=(5.0, 45.0))
+
+    def sweep(directory):
+        with results.opened(directory, CONFIG):
+            binarization_experiment.experiment(Session(CONFIG, options, directory))
+        return results.read_dataset(directory / "binarization.nc")
+
+    whole = sweep(tmp_path / "whole")
+    assert whole.accuracy.dims == ("site", "window_center")
+    assert np.isfinite(whole.accuracy_by_seed).all()
+    assert (tmp_path / "whole" / "figures" / "figure4.png").exists()
+
+    calls = []
+    original = retraining.Retraining.__call__
+
+    def stopping(self, train, test, tick=lambda: None):
+        if len(calls) == 5:
+            calls.append("stopped")
+            raise KeyboardInterrupt
+        calls.append(self.cut.site.name)
+        return original(self, train, test, tick)
+
+    monkeypatch.setattr(retraining.Retraining, "__call__", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path / "stopped")
+    part = results.read_dataset(tmp_path / "stopped" / "binarization.nc")
+    assert int(np.isfinite(part.accuracy_by_seed).sum()) == 5
+    sweep(tmp_path / "stopped")
+    assert len(calls) == 13  # 12 cells, and the attempt that was stopped
+    assert (tmp_path / "stopped" / "binarization.nc").read_bytes() == (
+        tmp_path / "whole" / "binarization.nc"
+    ).read_bytes()
+    # Another width is another sweep.
+    wider = binarization_experiment.BinarizationOptions(centers=(10.0, 50.0), width=20.0)
+    with results.opened(tmp_path / "stopped", CONFIG), pytest.raises(InputError, match="holds windows of width 10"):
+        binarization_experiment.experiment(Session(CONFIG, wider, tmp_path / "stopped"))
+
+
+def test_untrained_sources_are_the_network_s_own_start(studied, digits):
+    study, variables = studied
+    state = runs.start(study, training.init(CONFIG, study.model, digits.test.rows(jnp.arange(1))))
+    run = runs.Run(study, digits, state, {})
+    untrained = binarization_experiment.source_of("untrained", run, "dense1")
+    network = sources.network(study.model, variables, study.sites["dense1"])
+    np.testing.assert_array_equal(untrained(digits.test.inputs), network(digits.test.inputs))
