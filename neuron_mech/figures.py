@@ -122,11 +122,13 @@ def constancy_over_training(signs: xr.Dataset) -> Figure:
         if saturated > 0:
             for axes in (top, below):
                 axes.axvline(saturated, color=NEUTRAL, linestyle="--", linewidth=0.9)
+            late = saturated > 0.6 * last
             top.annotate(
                 f"training accuracy ≥ {signs.attrs['saturation']:.0%}",
                 (saturated, 0.02),
-                xytext=(4, 0),
+                xytext=(-4 if late else 4, 0),
                 textcoords="offset points",
+                ha="right" if late else "left",
                 color=NEUTRAL,
             )
         top.set_xlim(0, last * 1.12)

@@ -123,5 +123,6 @@ def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
     for path in paths:
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         with style():
+            figure.draw_without_rendering()  # a second layout pass, for tick labels that the first one changed
             write(path, partial(figure.savefig, metadata=metadata))
     return paths

@@ -66,6 +66,60 @@ def test_every_panel_has_labelled_axes(signs):
         assert all(axes.get_ylabel() for axes in figure.axes)
 
 
+@pytest.fixture
+def codes():
+    rng = np.random.default_rng(0)
+    curve = ("seed", "site", "percentile_rank")
+    variables = {
+        **{
+            f"{name}_by_seed": (curve, rng.random((3, 2, 4)))
+            for name in ("accuracy", "noise_accuracy", "permuted_accuracy")
+        },
+        "zero_rank_mean": ("site", [40.0, 60.0]),
+        "zero_threshold_accuracy": ("site", [0.8, 0.9]),
+        "original_accuracy": ((), 0.97),
+        "chance": ((), 0.1),
+        "accuracy_by_seed_windows": (("source", "seed", "site", "window_center"), rng.random((3, 3, 2, 5))),
+    }
+    for site in ("a", "b"):
+        for name in ("best_rank", "value_information", "code_information"):
+            variables[f"{name}_{site}_by_seed"] = (("seed", f"neuron_{site}"), rng.random((3, 6)))
+    return xr.Dataset(
+        variables,
+        {
+            "site": ["a", "b"],
+            "label": ("site", ["a-relu", "b-relu"]),
+            "seed": [0, 1, 2],
+            "percentile_rank": [0, 30, 60, 90],
+            "window_center": [10, 30, 50, 70, 90],
+            "source": ["trained", "untrained", "projection"],
+        },
+    )
+
+
+def test_curves_are_means_over_seeds_with_their_range_as_a_band(codes):
+    windows = codes.drop_vars("accuracy_by_seed").rename(accuracy_by_seed_windows="accuracy_by_seed")
+    for figure, curve, x in (
+        (figures.quantization(codes), codes.accuracy_by_seed, "percentile_rank"),
+        (figures.binarization(windows), windows.accuracy_by_seed.sel(source="trained"), "window_center"),
+    ):
+        panel = figure.axes[1]
+        drawn = next(line for line in panel.lines if len(line.get_xdata()) == curve.sizes[x])
+        np.testing.assert_allclose(drawn.get_ydata(), curve.sel(site="b").mean("seed"))
+        assert len(panel.collections) == 3  # a band for each curve
+        band = panel.collections[0].get_paths()[0].vertices[:, 1]
+        assert band.max() == pytest.approx(float(curve.sel(site="b").max()))
+        figure.canvas.draw()
+        assert all(axes.get_ylabel() for axes in figure.axes)
+    assert len(figures.information(codes).axes) == 4
+
+
+def test_a_sweep_that_is_not_finished_draws_what_is_there(codes):
+    windows = codes.drop_vars("accuracy_by_seed").rename(accuracy_by_seed_windows="accuracy_by_seed")
+    windows["accuracy_by_seed"] = windows.accuracy_by_seed.where(windows.window_center < 60)
+    figures.binarization(windows).canvas.draw()
+
+
 def test_the_same_figure_gives_the_same_files(signs, tmp_path):
     for name in ("one", "other"):
         results.write_figure(tmp_path / name, "constancy", figures.constancy_over_training(signs))

@@ -178,6 +178,40 @@ def test_retraining_is_gradient_descent_on_the_bits_and_nothing_before_the_site_
         np.testing.assert_array_equal(value, traverse_util.flatten_dict(variables)[key])
 
 
+def test_what_precedes_the_site_is_not_run(studied, digits):
+    """In the compiled epoch there is no product with the first layer's kernel, 64 x 32."""
+    study, variables = studied
+    train, _, _, _ = windows_at(study, variables, digits, "dense1", (5,))
+    cut = retraining.cut(CONFIG, study.model, variables, digits.train.rows(jnp.arange(1)), study.sites["dense1"])
+    ids, rest = (jnp.asarray(part) for part in retraining.Retraining(cut).order(1437, 0))
+
+    def one_epoch(bits, labels):
+        return retraining.epoch(cut, retraining.initial(cut), retraining.Binarized(bits, labels), ids, rest)[1]
+
+    compiled = jax.jit(one_epoch).lower(train.bits[0], train.labels).compile().as_text()
+    assert "[32,32]" in compiled  # the second layer's kernel
+    assert "[64,32]" not in compiled
+    assert "8,8,1]" not in compiled  # nor an image
+
+
+def test_all_windows_look_at_one_pass(studied, digits):
+    """Ten windows at once: one product before them, without an axis for the windows."""
+    study, variables = studied
+    source = sources.network(study.model, variables, study.sites["dense1"])
+    windows = binarization.at_centers(
+        np.random.default_rng(0).normal(size=(99, 32)).astype(np.float32), range(5, 96, 10), 10
+    )
+
+    def look(lower, upper, inputs):
+        values = source(inputs)
+        return jax.vmap(lambda a, b: binarization.pack(binarization.Window(a, b)(values)))(lower, upper)
+
+    text = jax.jit(look).lower(windows.lower, windows.upper, digits.test.inputs[:50]).as_text()
+    products = [line.split("->")[1] for line in text.splitlines() if "dot_general" in line]
+    assert all("10x" not in shape for shape in products)
+    assert len(products) <= 3  # the network's own; XLA drops those after the site
+
+
 def test_windows_together_give_the_numbers_of_windows_apart(studied, digits):
     study, variables = studied
     train, test, _, _ = windows_at(study, variables, digits, "dense1", (5, 45))
