@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.command_line import ask, exiting, split_preset
-from neuron_mech import binarization, evaluation, quantization, recording, retraining, runs, sources
+from neuron_mech import binarization, evaluation, planning, quantization, recording, retraining, sources
 from neuron_mech.datasets import Dataset, Samples
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config, Record
@@ -67,7 +67,7 @@ class Ours:
     """This package's jitted segments, driven as a run drives them."""
 
     def __init__(self, config: Config, dataset: Dataset):
-        self.study, self.state = runs.study(config, dataset)
+        self.study, self.state = planning.study(config, dataset)
         self.dataset, self.counts = dataset, self.study.empty_counts()
         self.recorded = dataset.train.rows(self.study.recorded)
         self.plan = recording.plan_epoch(self.study, 0)

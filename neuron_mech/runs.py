@@ -3,7 +3,6 @@
 The only loop of the house. Everything it calls is pure; everything it must remember is in `RunState`.
 """
 
-import shutil
 import signal
 import threading
 import time
@@ -16,36 +15,21 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
-from flax import struct
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from neuron_mech import checkpoints, datasets, gradient_signs, models, recording, taps, training
+from neuron_mech import datasets, gradient_signs, leakage, planning, recording, training
 from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.datasets import Dataset
-from neuron_mech.errors import InputError, Interrupted, RunError
+from neuron_mech.errors import Interrupted, RunError
 from neuron_mech.objectives import OBJECTIVES
+from neuron_mech.planning import RunState
 from neuron_mech.presets import Config
-from neuron_mech.recording import Counts, Study, Tallies
+from neuron_mech.recording import Study, Tallies
 from neuron_mech.training import TrainState
 
 SATURATION_SAMPLES = 10_000
 """Training accuracy is measured on this many random training samples, or on all where there are fewer."""
-
-
-class RunState(struct.PyTreeNode):
-    """All that a resumed run needs; the number of finished segments is the checkpoint's step.
-
-    `at_saturation` holds the main objective's (positive, negative) counts at the end of the epoch in which training
-    accuracy first reached `record.saturation`: zeros until then. `history` holds one value a step or an epoch, NaN
-    where the run has not been yet.
-    """
-
-    train: TrainState
-    counts: Counts
-    at_saturation: dict[str, tuple[np.ndarray, np.ndarray]]
-    history: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -56,7 +40,7 @@ class Run:
     dataset: Dataset
     state: RunState
     mixing: Mapping[str, float]
-    """Per site, `taps.mixing` of the derivatives as recorded; empty in mode probe, where samples cannot mix."""
+    """Per site, `leakage.leakage` of the derivatives as recorded; empty in mode probe, where samples cannot mix."""
 
     @property
     def tallies(self) -> Tallies:
@@ -67,108 +51,6 @@ class Run:
 def _ordered(what: Study, tallies: Tallies) -> Tallies:
     """The tallies in the config's order of objectives and sites: JAX returns dicts sorted."""
     return {o: {site: tallies[o][site] for site in what.sites} for o in what.config.objectives if o in tallies}
-
-
-def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
-    """What a run studies, and the state it starts from. Raises InputError for sites, samples or neurons not there."""
-    model = models.build(config.model, dataset.classes)
-    size = len(dataset.train)
-    if config.record.samples != "all" and config.record.samples > size:
-        raise InputError(f"record.samples is {config.record.samples}, but {dataset.name} has {size} training samples")
-    if config.train.batch_size > size:
-        raise InputError(
-            f"train.batch_size is {config.train.batch_size}, but {dataset.name} has {size} training samples"
-        )
-    one = dataset.train.rows(np.arange(1))
-    state = training.init(config, model, one)
-    chosen = taps.select(taps.sites(model, state.variables, one.inputs), config.record.sites)
-    neurons = {name: recording.recorded_neurons(config, name, site.shape[-1]) for name, site in chosen.items()}
-    found = Study(
-        config,
-        model,
-        training.optimizer(config),
-        chosen,
-        neurons,
-        recording.random_ids(config, size, config.record.samples),
-        size,
-    )
-    return found, state
-
-
-def start(study: Study, train: TrainState) -> RunState:
-    """The state before the first segment."""
-    epochs, counts = study.config.train.epochs, study.empty_counts()
-    history = {
-        "loss": np.full(study.batches * epochs, np.nan, np.float32),
-        "train_accuracy": np.full(epochs, np.nan, np.float32),
-        "test_accuracy": np.full(epochs, np.nan, np.float32),
-        "saturation_epoch": np.full(1, -1, np.int32),
-    }
-    if counts.tallies:
-        history["constancy"] = np.full((len(study.config.objectives), len(study.sites), epochs), np.nan)
-    at_saturation = {
-        site: (
-            np.zeros(tally.positive.shape, tally.positive.dtype),
-            np.zeros(tally.positive.shape, tally.positive.dtype),
-        )
-        for site, tally in counts.tallies.get(study.config.record.objective, {}).items()
-    }
-    return RunState(train, counts, at_saturation, history)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Bytes a run takes at most, by what they are for."""
-
-    counts: int
-    device: int
-    disk: int
-
-
-def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
-    """Bytes on the device and on disk, from shapes alone, before anything runs."""
-    counts = sum(leaf.nbytes for leaf in jax.tree.leaves(state.counts))
-    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.train.params))
-    image = dataset.train.images.nbytes // len(dataset.train)
-    values = sum(int(np.prod(site.shape)) for site in study.sites.values())
-    chunk = min(study.config.record.chunk, len(study.recorded))
-    # A chunk's inputs, and at each site its value, its gradient, and one temporary, in float32.
-    working = chunk * 4 * (image + 3 * values * len(study.config.objectives))
-    saved = checkpoints.nbytes(state)
-    return Cost(
-        counts=counts,
-        device=dataset.nbytes + image * len(study.recorded) + 4 * parameters + counts + working,
-        disk=(checkpoints.KEEP + 1) * saved,
-    )
-
-
-def announce(study: Study, cost: Cost, directory: Path) -> str:
-    """One line that says what the run will take. Raises InputError, naming fields to change, where it cannot fit."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() or {}
-    room = stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else psutil.virtual_memory().available
-    record = study.config.record
-    if cost.device > room:
-        raise InputError(
-            f"recording needs {_size(cost.device)} of {device.platform} memory and {_size(room)} are free: lower "
-            f"record.samples (now {len(study.recorded)}), record.neurons (now {record.neurons}) or record.chunk "
-            f"(now {record.chunk}), or name fewer record.sites (now {', '.join(study.sites)})"
-        )
-    free = shutil.disk_usage(directory).free
-    already = sum(f.stat().st_size for f in (directory / "checkpoints").rglob("*") if f.is_file())
-    if cost.disk - already > free:
-        raise InputError(
-            f"checkpoints need up to {_size(cost.disk)} in --run-dir {directory} and {_size(free)} are free: make "
-            f"room, name another directory, or lower record.samples (now {len(study.recorded)}) or record.neurons"
-        )
-    if record.mode == "none":
-        return f"no recording; {_size(cost.device)} on the device, up to {_size(cost.disk)} on disk in {directory}"
-    pairs = sum(int(np.prod(study.value_shape(site))) for site in study.sites)
-    return (
-        f"{study.recordings:,} recordings ({record.mode}) of {len(study.recorded):,} samples x {pairs:,} values at "
-        f"{', '.join(study.sites)}: {_size(cost.counts)} of counts, {_size(cost.device)} on the device, up to "
-        f"{_size(cost.disk)} on disk in {directory}"
-    )
 
 
 def run(
@@ -184,11 +66,11 @@ def run(
     before work starts, and RunError for a loss that is not finite or a state that cannot be saved.
     """
     dataset = datasets.load(config.data, data_dir)
-    what, train = study(config, dataset)
-    state = start(what, train)
-    say(announce(what, cost(what, dataset, state), directory))
+    what, train = planning.study(config, dataset)
+    state = planning.start(what, train)
+    say(planning.announce(what, planning.cost(what, dataset, state), directory))
     mixing = _mixing(what, train, dataset)
-    if mixed := {site: value for site, value in mixing.items() if value > taps.MIXING_LIMIT}:
+    if mixed := {site: value for site, value in mixing.items() if value > leakage.LIMIT}:
         say(
             f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
             f"(record.mode {config.record.mode}); record.mode probe keeps samples apart"
@@ -323,7 +205,7 @@ def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float
     if what.config.record.mode not in ("probe-train", "online"):
         return {}
     batch = dataset.train.rows(what.recorded[: max(4, min(32, len(what.recorded)))])
-    return taps.mixing(
+    return leakage.leakage(
         what.model,
         train.variables,
         batch.inputs,
@@ -350,7 +232,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -208,7 +208,7 @@ def nudged(
     """`model.apply` with `nudges` added at their sites, to the activation or the pre-activation.
 
     The derivative of a summed per-sample loss with respect to a nudge of zeros is every sample's own derivative, in
-    one backward pass, as long as samples do not mix (see `mixing`).
+    one backward pass, as long as samples do not mix (see `leakage`).
     """
     edits = {site: _adding(site, nudge) for site, nudge in nudges.items()}
     return edited(model, pre=edits) if derivative == "pre_activation" else edited(model, post=edits)
@@ -264,46 +264,6 @@ def per_sample_gradients(
 
     return jax.vmap(one)(inputs, labels)
 
-
-def mixing(
-    model: nn.Module,
-    variables: Mapping[str, Any],
-    inputs: Float[Array, "batch ..."],
-    labels: Array,
-    sites: Mapping[str, Site],
-    objective: PerSampleLoss,
-    derivative: Derivative = "activation",
-    **kwargs: Any,
-) -> dict[str, float]:
-    """How much a sample's derivative depends on the samples beside it, per site: 0 where samples do not mix.
-
-    The batch's second half is replaced by copies of its first sample; the value is the largest change of the first
-    half's derivatives, relative to their largest magnitude. (Permuting the others would not do: batch statistics do
-    not see an order.) Rounding alone stays below 1e-4 in float32. Needs a batch of at least four.
-    """
-    if inputs.shape[0] < 4:
-        raise InputError(f"mixing needs a batch of at least 4 samples, not {inputs.shape[0]}")
-    half = inputs.shape[0] // 2
-
-    @jax.jit
-    def gradients(inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-        nudges = zeros(sites, inputs.shape[0])
-        found = activation_gradients(
-            model, variables, inputs, labels, nudges, {"objective": objective}, derivative, **kwargs
-        )
-        return jax.tree.map(lambda g: g[:half], found["objective"])
-
-    alone = gradients(inputs, labels)
-    beside = gradients(
-        jnp.concatenate([inputs[:half], jnp.repeat(inputs[:1], len(inputs) - half, axis=0)]),
-        jnp.concatenate([labels[:half], jnp.repeat(labels[:1], len(labels) - half, axis=0)]),
-    )
-    change = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)) / jnp.maximum(jnp.max(jnp.abs(a)), 1e-30), alone, beside)
-    return {site: float(value) for site, value in change.items()}
-
-
-MIXING_LIMIT = 1e-4
-"""Above this, `mixing` is more than float32 rounding."""
 
 _SITE_KINDS = (Neurons, nn.Dense, nn.DenseGeneral, nn.Conv)
 

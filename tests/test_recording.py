@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from neuron_mech import models, recording, runs, taps, training
+from neuron_mech import models, planning, recording, taps, training
 from neuron_mech.datasets import Dataset, Samples
 from neuron_mech.objectives import margin
 from neuron_mech.presets import PRESETS, Config, Model, Record, Train
@@ -31,7 +31,7 @@ def few(digits, count=90):
 
 def after(config, dataset, epochs):
     """(study, state, tallies in canonical order, states before each segment, plans) after whole epochs."""
-    study, state = runs.study(config, dataset)
+    study, state = planning.study(config, dataset)
     counts, recorded = study.empty_counts(), dataset.train.rows(study.recorded)
     advance = jax.jit(partial(recording.segment, study))
     before = []
@@ -64,7 +64,7 @@ def test_the_paper_s_counts_of_recordings():
     counts = {}
     for name, size in sizes.items():
         shape = Samples(jnp.zeros((size, 1, 1, 1), jnp.uint8), jnp.zeros(size, jnp.int32), 255)
-        study, _ = runs.study(PRESETS[name], Dataset(name, shape, shape, 10))
+        study, _ = planning.study(PRESETS[name], Dataset(name, shape, shape, 10))
         counts[name] = (study.batches, study.segments_per_epoch, study.recordings)
     assert counts["mnist-relu"] == counts["mnist-sigmoid"] == (469, 47, 2350)
     assert counts["digits"] == (45, 9, 450)
@@ -132,7 +132,7 @@ def test_online_counts_the_training_steps_own_gradients(digits, samples):
     data = few(digits)
     study, _, tallies, _ = after(config, data, 3)
     # The same steps once more, one at a time, with a dictionary for a tally.
-    _, state = runs.study(config, data)
+    _, state = planning.study(config, data)
     step = jax.jit(lambda state, batch, nudges: training.train_step(study.model, study.optimizer, state, batch, nudges))
     signs = {site: {} for site in study.sites}
     for epoch in range(3):

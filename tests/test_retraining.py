@@ -11,7 +11,18 @@ from flax import traverse_util
 from experiments import binarization as binarization_experiment
 from experiments import quantization as quantization_experiment
 from experiments.command_line import Session
-from neuron_mech import binarization, evaluation, quantization, results, retraining, runs, sources, taps, training
+from neuron_mech import (
+    binarization,
+    evaluation,
+    planning,
+    quantization,
+    results,
+    retraining,
+    runs,
+    sources,
+    taps,
+    training,
+)
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.presets import PRESETS, Model
 from neuron_mech.taps import Site
@@ -21,7 +32,7 @@ CONFIG = replace(PRESETS["digits"], model=Model(width=1 / 16), train=replace(PRE
 
 @pytest.fixture(scope="module")
 def studied(digits):
-    study, state = runs.study(CONFIG, digits)
+    study, state = planning.study(CONFIG, digits)
     return study, state.variables
 
 
@@ -155,7 +166,7 @@ def test_retraining_is_gradient_descent_on_the_bits_and_nothing_before_the_site_
     before = jax.tree.map(np.array, variables)
     train, test, _, _ = windows_at(study, variables, digits, "dense2", (5,))
     config = replace(CONFIG, model=replace(CONFIG.model, dropout=0.0), train=replace(CONFIG.train, epochs=2))
-    plain, _ = runs.study(config, digits)
+    plain, _ = planning.study(config, digits)
     cut = retraining.cut(config, plain.model, variables, digits.train.rows(jnp.arange(1)), plain.sites["dense2"])
     retrain = retraining.Retraining(cut)
     found = retrain(train, test)
@@ -296,7 +307,7 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
 
 def test_untrained_sources_are_the_network_s_own_start(studied, digits):
     study, variables = studied
-    state = runs.start(study, training.init(CONFIG, study.model, digits.test.rows(jnp.arange(1))))
+    state = planning.start(study, training.init(CONFIG, study.model, digits.test.rows(jnp.arange(1))))
     run = runs.Run(study, digits, state, {})
     untrained = binarization_experiment.source_of("untrained", run, "dense1")
     network = sources.network(study.model, variables, study.sites["dense1"])

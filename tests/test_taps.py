@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import oracles
-from neuron_mech import taps
+from neuron_mech import leakage, taps
 from neuron_mech.models import MLP, Neurons
 from neuron_mech.objectives import OBJECTIVES, margin
 from neuron_mech.taps import SiteError
@@ -312,11 +312,13 @@ def test_batch_normalisation_in_training_mode_is_caught_mixing_samples():
     x, y = batch(8, 8, 8, 1)
     variables = model.init(KEY, x)
     sites = taps.select(taps.sites(model, variables, x), ("Conv_0", "Conv_1"))
-    trained = taps.mixing(model, variables, x, y, sites, margin, "pre_activation", train=True, mutable=["batch_stats"])
+    trained = leakage.leakage(
+        model, variables, x, y, sites, margin, "pre_activation", train=True, mutable=["batch_stats"]
+    )
     # Upstream of the normalisation samples mix both ways, downstream through the values.
-    assert all(value > taps.MIXING_LIMIT for value in trained.values())
-    running = taps.mixing(model, variables, x, y, sites, margin, "pre_activation")
-    assert all(value < taps.MIXING_LIMIT for value in running.values())
+    assert all(value > leakage.LIMIT for value in trained.values())
+    running = leakage.leakage(model, variables, x, y, sites, margin, "pre_activation")
+    assert all(value < leakage.LIMIT for value in running.values())
 
 
 def test_per_sample_gradients_cannot_mix_even_there():

@@ -1,0 +1,137 @@
+"""What a run studies, what it starts from, and what it will cost: all before anything is computed."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import psutil
+from flax import struct
+
+from neuron_mech import checkpoints, models, recording, taps, training
+from neuron_mech.datasets import Dataset
+from neuron_mech.errors import InputError
+from neuron_mech.presets import Config
+from neuron_mech.recording import Counts, Study
+from neuron_mech.training import TrainState
+
+
+class RunState(struct.PyTreeNode):
+    """All that a resumed run needs; the number of finished segments is the checkpoint's step.
+
+    `at_saturation` holds the main objective's (positive, negative) counts at the end of the epoch in which training
+    accuracy first reached `record.saturation`: zeros until then. `history` holds one value a step or an epoch, NaN
+    where the run has not been yet.
+    """
+
+    train: TrainState
+    counts: Counts
+    at_saturation: dict[str, tuple[np.ndarray, np.ndarray]]
+    history: dict[str, np.ndarray]
+
+
+def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
+    """What a run studies, and the state it starts from. Raises InputError for sites, samples or neurons not there."""
+    model = models.build(config.model, dataset.classes)
+    size = len(dataset.train)
+    if config.record.samples != "all" and config.record.samples > size:
+        raise InputError(f"record.samples is {config.record.samples}, but {dataset.name} has {size} training samples")
+    if config.train.batch_size > size:
+        raise InputError(
+            f"train.batch_size is {config.train.batch_size}, but {dataset.name} has {size} training samples"
+        )
+    one = dataset.train.rows(np.arange(1))
+    state = training.init(config, model, one)
+    chosen = taps.select(taps.sites(model, state.variables, one.inputs), config.record.sites)
+    neurons = {name: recording.recorded_neurons(config, name, site.shape[-1]) for name, site in chosen.items()}
+    found = Study(
+        config,
+        model,
+        training.optimizer(config),
+        chosen,
+        neurons,
+        recording.random_ids(config, size, config.record.samples),
+        size,
+    )
+    return found, state
+
+
+def start(study: Study, train: TrainState) -> RunState:
+    """The state before the first segment."""
+    epochs, counts = study.config.train.epochs, study.empty_counts()
+    history = {
+        "loss": np.full(study.batches * epochs, np.nan, np.float32),
+        "train_accuracy": np.full(epochs, np.nan, np.float32),
+        "test_accuracy": np.full(epochs, np.nan, np.float32),
+        "saturation_epoch": np.full(1, -1, np.int32),
+    }
+    if counts.tallies:
+        history["constancy"] = np.full((len(study.config.objectives), len(study.sites), epochs), np.nan)
+    at_saturation = {
+        site: (
+            np.zeros(tally.positive.shape, tally.positive.dtype),
+            np.zeros(tally.positive.shape, tally.positive.dtype),
+        )
+        for site, tally in counts.tallies.get(study.config.record.objective, {}).items()
+    }
+    return RunState(train, counts, at_saturation, history)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes a run takes at most, by what they are for."""
+
+    counts: int
+    device: int
+    disk: int
+
+
+def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
+    """Bytes on the device and on disk, from shapes alone, before anything runs."""
+    counts = sum(leaf.nbytes for leaf in jax.tree.leaves(state.counts))
+    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.train.params))
+    image = dataset.train.images.nbytes // len(dataset.train)
+    values = sum(int(np.prod(site.shape)) for site in study.sites.values())
+    chunk = min(study.config.record.chunk, len(study.recorded))
+    # A chunk's inputs, and at each site its value, its gradient, and one temporary, in float32.
+    working = chunk * 4 * (image + 3 * values * len(study.config.objectives))
+    saved = checkpoints.nbytes(state)
+    return Cost(
+        counts=counts,
+        device=dataset.nbytes + image * len(study.recorded) + 4 * parameters + counts + working,
+        disk=(checkpoints.KEEP + 1) * saved,
+    )
+
+
+def announce(study: Study, cost: Cost, directory: Path) -> str:
+    """One line that says what the run will take. Raises InputError, naming fields to change, where it cannot fit."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    room = stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else psutil.virtual_memory().available
+    record = study.config.record
+    if cost.device > room:
+        raise InputError(
+            f"recording needs {_size(cost.device)} of {device.platform} memory and {_size(room)} are free: lower "
+            f"record.samples (now {len(study.recorded)}), record.neurons (now {record.neurons}) or record.chunk "
+            f"(now {record.chunk}), or name fewer record.sites (now {', '.join(study.sites)})"
+        )
+    free = shutil.disk_usage(directory).free
+    already = sum(f.stat().st_size for f in (directory / "checkpoints").rglob("*") if f.is_file())
+    if cost.disk - already > free:
+        raise InputError(
+            f"checkpoints need up to {_size(cost.disk)} in --run-dir {directory} and {_size(free)} are free: make "
+            f"room, name another directory, or lower record.samples (now {len(study.recorded)}) or record.neurons"
+        )
+    if record.mode == "none":
+        return f"no recording; {_size(cost.device)} on the device, up to {_size(cost.disk)} on disk in {directory}"
+    pairs = sum(int(np.prod(study.value_shape(site))) for site in study.sites)
+    return (
+        f"{study.recordings:,} recordings ({record.mode}) of {len(study.recorded):,} samples x {pairs:,} values at "
+        f"{', '.join(study.sites)}: {_size(cost.counts)} of counts, {_size(cost.device)} on the device, up to "
+        f"{_size(cost.disk)} on disk in {directory}"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
