@@ -86,7 +86,7 @@ class Checkpoints:
             ) from error
 
     def restore(self, like: PyTree) -> Restored | None:
-        """The newest state that verifies, in the structure of `like`; None where nothing was ever saved.
+        """The newest state that verifies, in the structure of `like` (arrays or shapes); None where none was saved.
 
         A checkpoint that does not verify is moved to `checkpoints-damaged` beside. Raises RunError when none does.
         """
@@ -119,8 +119,8 @@ class Checkpoints:
 
 
 def nbytes(state: PyTree) -> int:
-    """Bytes of all arrays."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(_to_arrays(state)))
+    """Bytes of all arrays, or of what their shapes would take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_to_arrays(state)))
 
 
 def checksums(state: PyTree) -> dict[str, str]:

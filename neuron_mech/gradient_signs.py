@@ -4,6 +4,8 @@ A tally holds three small integers for every (sample, position ..., neuron), wha
 derivatives count as nothing and leave it as it is.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +20,10 @@ class Tally(struct.PyTreeNode):
     ones); 0 before the first. One number so holds what two would, at a third less memory.
     """
 
-    positive: Int[Array, "samples *values"]
-    negative: Int[Array, "samples *values"]
-    trail: Int[Array, "samples *values"]
+    # Any: arrays, or the shapes of arrays that are yet to be allocated.
+    positive: Int[Any, "samples *values"]
+    negative: Int[Any, "samples *values"]
+    trail: Int[Any, "samples *values"]
 
     @property
     def flips(self) -> Int[Array, "samples *values"]:

@@ -57,9 +57,12 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
     return found, state
 
 
-def start(study: Study, train: TrainState) -> RunState:
-    """The state before the first segment."""
-    epochs, counts = study.config.train.epochs, study.empty_counts()
+def outline(study: Study, train: TrainState) -> RunState:
+    """The state before the first segment, with shapes in the place of its counts: what `cost` and a restore need.
+
+    Counts can be larger than the machine, so nothing is allocated for them before that is known.
+    """
+    epochs, counts = study.config.train.epochs, jax.eval_shape(study.empty_counts)
     history = {
         "loss": np.full(study.batches * epochs, np.nan, np.float32),
         "train_accuracy": np.full(epochs, np.nan, np.float32),
@@ -78,6 +81,11 @@ def start(study: Study, train: TrainState) -> RunState:
     return RunState(train, counts, at_saturation, history)
 
 
+def start(study: Study, train: TrainState) -> RunState:
+    """The state before the first segment."""
+    return outline(study, train).replace(counts=study.empty_counts())
+
+
 @dataclass(frozen=True)
 class Cost:
     """Bytes a run takes at most, by what they are for."""
@@ -88,9 +96,9 @@ class Cost:
 
 
 def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
-    """Bytes on the device and on disk, from shapes alone, before anything runs."""
-    counts = sum(leaf.nbytes for leaf in jax.tree.leaves(state.counts))
-    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(state.train.params))
+    """Bytes on the device and on disk, from the shapes of an `outline`, before anything runs."""
+    counts = checkpoints.nbytes(state.counts)
+    parameters = checkpoints.nbytes(state.train.params)
     image = dataset.train.images.nbytes // len(dataset.train)
     values = sum(int(np.prod(site.shape)) for site in study.sites.values())
     chunk = min(study.config.record.chunk, len(study.recorded))

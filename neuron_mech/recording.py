@@ -6,7 +6,7 @@ A run is a fixed list of segments. A segment is one recording (in the modes that
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -37,7 +37,7 @@ class Counts(struct.PyTreeNode):
     """
 
     tallies: Tallies
-    epoch_signs: dict[str, Array]
+    epoch_signs: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def run(
     """
     dataset = datasets.load(config.data, data_dir)
     what, train = planning.study(config, dataset)
-    state = planning.start(what, train)
-    say(planning.announce(what, planning.cost(what, dataset, state), directory))
+    outline = planning.outline(what, train)
+    say(planning.announce(what, planning.cost(what, dataset, outline), directory))
     mixing = _mixing(what, train, dataset)
     if mixed := {site: value for site, value in mixing.items() if value > leakage.LIMIT}:
         say(
@@ -77,9 +77,10 @@ def run(
         )
 
     with Checkpoints(directory / "checkpoints") as saves, _signals() as received:
-        restored = saves.restore(state)
-        done = 0
-        if restored is not None:
+        restored = saves.restore(outline)
+        if restored is None:
+            state, done = planning.start(what, train), 0
+        else:
             for line in restored.damaged:
                 say(line)
             state, done = restored.state, restored.step
@@ -204,7 +205,7 @@ def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float
     """Whether samples mix in the derivatives as this run records them; {} where they cannot."""
     if what.config.record.mode not in ("probe-train", "online"):
         return {}
-    batch = dataset.train.rows(what.recorded[: max(4, min(32, len(what.recorded)))])
+    batch = dataset.train.rows(recording.random_ids(what.config, what.samples, 32))
     return leakage.leakage(
         what.model,
         train.variables,

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from experiments import benchmark, command_line, prepare_data
-from neuron_mech import datasets
+from neuron_mech import datasets, planning
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config
 
@@ -112,6 +112,7 @@ def test_bad_codes_are_refused_before_anything_is_trained(monkeypatch, capsys, t
 
 
 def test_a_run_too_large_for_memory_or_disk_names_the_fields_to_change(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(planning, "start", lambda *_: pytest.fail("it allocated before it asked"))
     with monkeypatch.context() as patch:
         patch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 10**7})())
         code, _, err = call(patch, capsys, "train", "digits", "--run-dir", tmp_path)
@@ -162,6 +163,8 @@ def test_options_are_fields_of_the_preset(tmp_path):
 
 def test_preparing_data_says_what_is_there_and_what_is_missing(monkeypatch, capsys, tmp_path):
     assert prepare_data.prepare("digits", None).endswith("nothing to prepare")
+    import tensorflow_datasets  # noqa: F401  (it looks for tensorflow itself when it is first imported)
+
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not installed
     code, _, err = call(monkeypatch, capsys, "prepare_data", "mnist-relu", "--data-dir", tmp_path)
     assert code == 2
