@@ -19,7 +19,7 @@ from tqdm import tqdm
 from experiments.command_line import Options, Seeded, Session, main
 from neuron_mech import binarization, figures, results, retraining, sources, training
 from neuron_mech.errors import InputError
-from neuron_mech.presets import random_stream
+from neuron_mech.presets import Derivative, random_stream
 from neuron_mech.runs import Run
 from neuron_mech.sources import Source
 
@@ -35,15 +35,21 @@ class BinarizationOptions(Seeded):
     """Percentile ranks at the windows' centers."""
     width: float = 10.0
     """Width of a window, in percentile ranks; windows at the ends are open-ended."""
+    together: int | None = None
+    """Windows retrained in one program. None means all on a GPU or TPU and one on a CPU, where ten together are a
+    sixth faster, but what is not finished is lost when the sweep is stopped."""
+    replace: Derivative = "pre_activation"
+    """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
+    them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly."""
 
 
-def windows_together(windows: int) -> int:
-    """How many windows are retrained in one program: all on an accelerator, one on a CPU.
+def windows_together(options: BinarizationOptions) -> int:
+    """How many windows are retrained in one program: as asked, or all on an accelerator and one on a CPU.
 
-    On two CPU cores ten together take about as long as ten apart (see `experiments.benchmark`), and apart no more than
-    one is lost when the sweep is stopped.
+    On two CPU cores ten together take a sixth less time than ten apart (`experiments.benchmark`), but apart no more
+    than one is lost when the sweep is stopped.
     """
-    return 1 if jax.default_backend() == "cpu" else windows
+    return options.together or (1 if jax.default_backend() == "cpu" else len(options.centers))
 
 
 def source_of(kind: str, run: Run, site: str) -> Source:
@@ -83,20 +89,21 @@ def empty(run: Run, options: BinarizationOptions) -> xr.Dataset:
             "label": ("site", [f"{site}-{config.model.activation}" for site in sites]),
             "window_center": np.asarray(options.centers, np.float64),
         },
-        {"preset": config.preset, "width": options.width},
+        {"preset": config.preset, "width": options.width, "replace": options.replace},
     )
 
 
 def resumed(path: Path, fresh: xr.Dataset) -> xr.Dataset:
-    """`fresh` with every cell that an earlier sweep of the same width has finished."""
+    """`fresh` with every cell that an earlier sweep of the same windows has finished."""
     if not path.exists():
         return fresh
     before = results.read_dataset(path)
-    if before.attrs.get("width") != fresh.attrs["width"]:
-        raise InputError(
-            f"{path} holds windows of width {before.attrs.get('width')}, not {fresh.attrs['width']}: remove it, or "
-            "name another --run-dir"
-        )
+    for name in ("width", "replace"):
+        if before.attrs.get(name) != fresh.attrs[name]:
+            raise InputError(
+                f"{path} holds windows of {name} {before.attrs.get(name)}, not {fresh.attrs[name]}: remove it, or name "
+                "another --run-dir"
+            )
     kept = fresh.copy(deep=True)
     kept["accuracy_by_seed"] = before.accuracy_by_seed.reindex_like(fresh.accuracy_by_seed).assign_attrs(
         fresh.accuracy_by_seed.attrs
@@ -118,12 +125,13 @@ def sweep(run: Run, found: xr.Dataset, path: Path, options: BinarizationOptions)
     """Finish the cells of one seed in `found`, in place, saving after every group of windows."""
     study, seed = run.study, run.study.config.train.seed
     cells = found.accuracy_by_seed.sel(seed=seed)
-    epochs, together = study.config.train.epochs, windows_together(len(options.centers))
+    epochs, together = study.config.train.epochs, windows_together(options)
     total = int(np.isnan(cells).sum()) * epochs
     with tqdm(total=total, desc=f"windows, seed {seed}", unit="epoch") as bar:
         for site in study.sites:
             one = run.dataset.train.rows(np.arange(1))
-            cut = retraining.cut(study.config, study.model, run.state.train.variables, one, study.sites[site])
+            variables = run.state.train.variables
+            cut = retraining.cut(study.config, study.model, variables, one, study.sites[site], options.replace)
             retrain = retraining.Retraining(cut)
             for kind in SOURCES:
                 missing = np.flatnonzero(np.isnan(cells.sel(source=kind, site=site)))
@@ -190,6 +198,8 @@ def check(options: Options) -> None:
     """Refuse windows that are none before anything is trained."""
     assert isinstance(options, BinarizationOptions)
     binarization.check_windows(options.centers, options.width)
+    if options.together is not None and options.together < 1:
+        raise InputError(f"--together is {options.together}: give a whole number of at least 1")
 
 
 if __name__ == "__main__":

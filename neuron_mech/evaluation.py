@@ -47,12 +47,15 @@ def accuracies(
     variables: Mapping[str, Any],
     samples: Samples,
     key: Array,
-    chunk: int = 1000,
+    rows: int = 4000,
 ) -> Float[np.ndarray, " codes"]:
     """Share of `samples` that the network gets right under each code, every sample counted once.
 
     `code` must be a function with a name of its own (it is compiled for once); `key` is folded with each chunk's start.
+    A chunk is as many samples as make `rows` under all codes together: what is computed at once then stays in a CPU's
+    cache, which halves the time of eleven codes.
     """
+    chunk = max(1, rows // jax.tree.leaves(codes)[0].shape[0])
     right = [
         np.asarray(
             _right(

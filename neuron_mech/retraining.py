@@ -21,7 +21,7 @@ from neuron_mech.binarization import Window
 from neuron_mech.datasets import Samples
 from neuron_mech.errors import RunError
 from neuron_mech.objectives import margin
-from neuron_mech.presets import Config, random_stream
+from neuron_mech.presets import Config, Derivative, random_stream
 from neuron_mech.sources import Source
 from neuron_mech.taps import Site
 from neuron_mech.training import TrainState
@@ -38,6 +38,9 @@ class Cut:
     """Modules before the site: neither run nor retrained."""
     image: tuple[int, ...]
     """Shape of an input image, which the network still asks for though nothing depends on it."""
+    replaces: Derivative
+    """What zeros and ones take the place of: the pre-activation, so that the activation function applies to them, or
+    the activation itself. One and the same for ReLU; a sigmoid makes 0.5 and 0.73 of them."""
 
 
 class Binarized(struct.PyTreeNode):
@@ -47,10 +50,17 @@ class Binarized(struct.PyTreeNode):
     labels: Int[Array, "*samples"]
 
 
-def cut(config: Config, model: nn.Module, variables: Mapping[str, Any], sample: Samples, site: Site) -> Cut:
+def cut(
+    config: Config,
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    sample: Samples,
+    site: Site,
+    replaces: Derivative = "pre_activation",
+) -> Cut:
     """Cut `model` at a site. `sample` holds one sample."""
     found = taps.below(model, variables, sample.inputs, site.name)
-    return Cut(config, model, site, found, tuple(sample.images.shape[1:]))
+    return Cut(config, model, site, found, tuple(sample.images.shape[1:]), replaces)
 
 
 def initial(cut: Cut) -> TrainState:
@@ -82,10 +92,11 @@ def _prefix(cut: Cut) -> PyTree:
 
 
 def _forward(cut: Cut, state: TrainState, params: PyTree, bits: jax.Array, **kwargs: Any) -> Any:
-    """The network's output with the site's pre-activations replaced by zeros and ones."""
+    """The network's output with the site's pre-activations, or activations, replaced by zeros and ones."""
     values = binarization.unpack(bits, cut.site.shape)
     everything = traverse_util.unflatten_dict(_prefix(cut) | traverse_util.flatten_dict(params))
-    run = taps.edited(cut.model, pre={cut.site.name: lambda _: values})
+    edit = {cut.site.name: lambda _: values}
+    run = taps.edited(cut.model, pre=edit) if cut.replaces == "pre_activation" else taps.edited(cut.model, post=edit)
     return run({"params": everything, **state.statistics}, jnp.zeros((len(bits), *cut.image)), **kwargs)
 
 

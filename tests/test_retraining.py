@@ -46,12 +46,12 @@ def codes_at(study, variables, digits, site, ranks=(20, 50, 80)):
 
 
 @pytest.mark.parametrize("site", ["dense1", "dense2"])
-@pytest.mark.parametrize("chunk", [1000, 77])
-def test_many_codes_at_once_score_as_one_at_a_time_by_hand(studied, digits, site, chunk):
+@pytest.mark.parametrize("rows", [4000, 77])
+def test_many_codes_at_once_score_as_one_at_a_time_by_hand(studied, digits, site, rows):
     study, variables = studied
     codes = codes_at(study, variables, digits, site)
     found = evaluation.accuracies(
-        quantization.quantized, study.model, site, codes, variables, digits.test, jax.random.key(0), chunk
+        quantization.quantized, study.model, site, codes, variables, digits.test, jax.random.key(0), rows
     )
     params = variables["params"]
     affine = lambda x, name: np.asarray(x) @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])  # noqa: E731
@@ -161,19 +161,34 @@ def test_bits_are_what_the_windows_let_through(studied, digits):
     assert (unpacked != inside).mean() < 1e-4  # chunks of other sizes may round an edge differently
 
 
-def test_retraining_is_gradient_descent_on_the_bits_and_nothing_before_the_site_moves(studied, digits):
+@pytest.mark.parametrize(
+    ("activation", "replaces", "passed_on"),
+    [
+        ("relu", "pre_activation", (0.0, 1.0)),
+        ("sigmoid", "pre_activation", (0.5, 1 / (1 + np.exp(-1)))),
+        ("sigmoid", "activation", (0.0, 1.0)),
+    ],
+)
+def test_retraining_is_gradient_descent_on_the_bits_and_nothing_before_the_site_moves(
+    studied, digits, activation, replaces, passed_on
+):
     study, variables = studied
     before = jax.tree.map(np.array, variables)
     train, test, _, _ = windows_at(study, variables, digits, "dense2", (5,))
-    config = replace(CONFIG, model=replace(CONFIG.model, dropout=0.0), train=replace(CONFIG.train, epochs=2))
+    network = replace(CONFIG.model, dropout=0.0, activation=activation)
+    config = replace(CONFIG, model=network, train=replace(CONFIG.train, epochs=2))
     plain, _ = planning.study(config, digits)
-    cut = retraining.cut(config, plain.model, variables, digits.train.rows(jnp.arange(1)), plain.sites["dense2"])
+    cut = retraining.cut(
+        config, plain.model, variables, digits.train.rows(jnp.arange(1)), plain.sites["dense2"], replaces
+    )
     retrain = retraining.Retraining(cut)
     found = retrain(train, test)
     # The same by hand: softmax regression on zeros and ones, from the same start in the same order.
     start = retraining.initial(cut).params["logits"]
     kernel, bias = (np.asarray(start[k], np.float64) for k in ("kernel", "bias"))
+    zero, one = passed_on
     bits, labels = np.asarray(binarization.unpack(train.bits[0], (32,)), np.float64), np.asarray(train.labels)
+    bits = zero + (one - zero) * bits
     for epoch in range(2):
         full, rest = retrain.order(len(labels), epoch)
         for ids in [*full, rest]:
@@ -182,7 +197,7 @@ def test_retraining_is_gradient_descent_on_the_bits_and_nothing_before_the_site_
             p /= p.sum(1, keepdims=True)
             slope = (p - np.eye(10)[labels[ids]]) / len(ids)
             kernel, bias = kernel - 0.1 * bits[ids].T @ slope, bias - 0.1 * slope.sum(0)
-    seen = np.asarray(binarization.unpack(test.bits[0], (32,)))
+    seen = zero + (one - zero) * np.asarray(binarization.unpack(test.bits[0], (32,)))
     by_hand = ((seen @ kernel + bias).argmax(1) == np.asarray(test.labels)).mean()
     assert found[0] == pytest.approx(by_hand, abs=2 / 360)
     for key, value in traverse_util.flatten_dict(before).items():
@@ -283,7 +298,7 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
     original = retraining.Retraining.__call__
 
     def stopping(self, train, test, tick=lambda: None):
-        if len(calls) == 5:
+        if len(calls) == 5 and "stopped" not in calls and train.bits.shape[0] == 1:
             calls.append("stopped")
             raise KeyboardInterrupt
         calls.append(self.cut.site.name)
@@ -299,6 +314,13 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
     assert (tmp_path / "stopped" / "binarization.nc").read_bytes() == (
         tmp_path / "whole" / "binarization.nc"
     ).read_bytes()
+    # All windows of a site in one program: the same sweep, three cells at each of two sites.
+    calls.clear()
+    together = binarization_experiment.BinarizationOptions(centers=(5.0, 45.0), together=2)
+    with results.opened(tmp_path / "together", CONFIG):
+        binarization_experiment.experiment(Session(CONFIG, together, tmp_path / "together"))
+    found = results.read_dataset(tmp_path / "together" / "binarization.nc")
+    np.testing.assert_allclose(found.accuracy_by_seed, whole.accuracy_by_seed, atol=2 / 360)
     # Another width is another sweep.
     wider = binarization_experiment.BinarizationOptions(centers=(10.0, 50.0), width=20.0)
     with results.opened(tmp_path / "stopped", CONFIG), pytest.raises(InputError, match="holds windows of width 10"):
