@@ -20,14 +20,14 @@ from neuron_mech.presets import random_stream
 from neuron_mech.runs import Run
 
 PAPER_TABLE_1 = {
-    "dense1-relu": (80, 8.9),
-    "dense2-relu": (50, 12),
-    "stage0layer0-relu": (76, 38),
-    "stage2layer2-relu": (65, 16),
-    "stage3layer2-relu": (53, 2.2),
-    "conv1-relu": (31, 37),
-    "3d-relu": (31, 20),
-    "5c-relu": (84, 2.8),
+    ("mnist-relu", "dense1"): (80, 8.9),
+    ("mnist-relu", "dense2"): (50, 12),
+    ("cifar10-relu", "stage0layer0"): (76, 38),
+    ("cifar10-relu", "stage2layer2"): (65, 16),
+    ("cifar10-relu", "stage3layer2"): (53, 2.2),
+    ("imagenet-resnet50", "conv1"): (31, 37),
+    ("imagenet-resnet50", "3d"): (31, 20),
+    ("imagenet-resnet50", "5c"): (84, 2.8),
 }
 """Mean and standard deviation over neurons of the percentile rank of 0 (the paper's table 1; it prints stage2layer0 for
 the third layer of its figures)."""
@@ -137,7 +137,7 @@ def table_1(found: xr.Dataset) -> str:
     lines = ["percentile rank of 0 (table 1)   trained         untrained       paper"]
     for site in found.site.values:
         at = found.sel(site=site)
-        paper = PAPER_TABLE_1.get(at.label.item())
+        paper = PAPER_TABLE_1.get((found.attrs["preset"], str(site)))
         lines.append(
             f"{at.label.item():30} {at.zero_rank_mean.item():6.1f} ± {at.zero_rank_std.item():4.1f}   "
             f"{at.untrained_zero_rank_mean.item():6.1f} ± {at.untrained_zero_rank_std.item():4.1f}   "
