@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 HIGH, LOW, NEUTRAL = "#0072B2", "#D55E00", "#7F7F7F"
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-LINES = ("-", "--", ":", "-.")
 
 _STYLE: dict[str, Any] = {
     "figure.dpi": 150,
