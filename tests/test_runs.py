@@ -142,18 +142,19 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(tmp_path)
 
 
 def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
-    original = runs.recording.plan_epoch
+    original = runs.recording.segment
 
-    def poisoned(study, epoch):
-        if epoch == 2:
-            raise RunError("stop here")
-        return original(study, epoch)
+    def poisoned(study, state, *rest):
+        after, counts, losses = original(study, state, *rest)
+        return after, counts, runs.jax.numpy.where(after.step > 90, runs.jax.numpy.nan, losses)
 
-    monkeypatch.setattr(runs.recording, "plan_epoch", poisoned)
-    with results.opened(tmp_path, SMALL), pytest.raises(RunError, match="stop here"):
+    monkeypatch.setattr(runs.recording, "segment", poisoned)
+    said = (
+        r"loss is nan at step 90 \(epoch 3\) with train.learning_rate 0.1: .*last good checkpoint is .*checkpoints/18"
+    )
+    with results.opened(tmp_path, SMALL), pytest.raises(RunError, match=said):
         runs.run(SMALL, tmp_path, save_seconds=0.0)
-    saved = sorted(int(d.name) for d in (tmp_path / "checkpoints").iterdir())
-    assert saved == [17, 18]
+    assert sorted(int(d.name) for d in (tmp_path / "checkpoints").iterdir()) == [17, 18]
 
 
 # --- In real processes ------------------------------------------------------------------------------------------------
