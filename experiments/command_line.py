@@ -13,7 +13,7 @@ from typing import TypeVar
 import tyro
 
 from neuron_mech.errors import InputError, Interrupted, RunError
-from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train
+from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import opened
 from neuron_mech.runs import Run, run
 
@@ -35,10 +35,11 @@ class Options:
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
     record: Record = field(default_factory=Record)
+    watch: Watch = field(default_factory=Watch)
 
     def config(self, preset: str) -> Config:
         """The run's config. Raises InputError for a value that no run can have."""
-        return Config(preset, self.data, self.model, self.train, self.record)
+        return Config(preset, self.data, self.model, self.train, self.record, self.watch)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def parse(
     """
     preset, rest = split_preset(arguments, name, PRESETS)
     config = PRESETS[preset]
-    default = kind(data=config.data, model=config.model, train=config.train, record=config.record)
+    default = kind(data=config.data, model=config.model, train=config.train, record=config.record, watch=config.watch)
     about = f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}."
     options = ask(kind, default, rest, f"{name} {preset}", about)
     if options.save_seconds < 0:

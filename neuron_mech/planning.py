@@ -9,12 +9,13 @@ import numpy as np
 import psutil
 from flax import struct
 
-from neuron_mech import checkpoints, models, recording, taps, training
+from neuron_mech import checkpoints, models, recording, taps, training, trajectories
 from neuron_mech.datasets import Dataset
 from neuron_mech.errors import InputError
 from neuron_mech.presets import Config
 from neuron_mech.recording import Counts, Study
 from neuron_mech.training import TrainState
+from neuron_mech.trajectories import Watched
 
 
 class RunState(struct.PyTreeNode):
@@ -22,13 +23,15 @@ class RunState(struct.PyTreeNode):
 
     `at_saturation` holds the main objective's (positive, negative) counts at the end of the epoch in which training
     accuracy first reached `record.saturation`: zeros until then. `history` holds one value a step or an epoch, NaN
-    where the run has not been yet.
+    where the run has not been yet. `watched` holds, by watch, its accuracy at every recording kept, and the checksums
+    of the trajectories on disk.
     """
 
     train: TrainState
     counts: Counts
     at_saturation: dict[str, tuple[np.ndarray, np.ndarray]]
     history: dict[str, np.ndarray]
+    watched: Watched
 
 
 def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
@@ -78,7 +81,7 @@ def outline(study: Study, train: TrainState) -> RunState:
         )
         for site, tally in counts.tallies.get(study.config.record.objective, {}).items()
     }
-    return RunState(train, counts, at_saturation, history)
+    return RunState(train, counts, at_saturation, history, trajectories.nothing_kept(trajectories.watches(study)))
 
 
 def start(study: Study, train: TrainState) -> RunState:
@@ -92,7 +95,13 @@ class Cost:
 
     counts: int
     device: int
-    disk: int
+    trajectories: int
+    checkpoints: int
+
+    @property
+    def disk(self) -> int:
+        """Trajectories and checkpoints together."""
+        return self.trajectories + self.checkpoints
 
 
 def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
@@ -108,7 +117,8 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
     return Cost(
         counts=counts,
         device=dataset.nbytes + image * len(study.recorded) + 4 * parameters + counts + working,
-        disk=(checkpoints.KEEP + 1) * saved,
+        trajectories=sum(watch.nbytes for watch in trajectories.watches(study)),
+        checkpoints=(checkpoints.KEEP + 1) * saved,
     )
 
 
@@ -125,19 +135,22 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
             f"(now {record.chunk}), or name fewer record.sites (now {', '.join(study.sites)})"
         )
     free = shutil.disk_usage(directory).free
-    already = sum(f.stat().st_size for f in (directory / "checkpoints").rglob("*") if f.is_file())
-    if cost.disk - already > free:
+    written = (f for part in ("checkpoints", "trajectories") for f in (directory / part).rglob("*") if f.is_file())
+    if cost.disk - sum(f.stat().st_size for f in written) > free:
+        watch = study.config.watch
         raise InputError(
-            f"checkpoints need up to {_size(cost.disk)} in --run-dir {directory} and {_size(free)} are free: make "
-            f"room, name another directory, or lower record.samples (now {len(study.recorded)}) or record.neurons"
+            f"checkpoints need up to {_size(cost.checkpoints)} in --run-dir {directory}, trajectories "
+            f"{_size(cost.trajectories)}, and {_size(free)} are free: make room, name another directory, or lower "
+            f"record.samples (now {len(study.recorded)}), watch.recordings (now {watch.recordings}) or "
+            f"watch.wide_recordings (now {watch.wide_recordings})"
         )
     if record.mode == "none":
         return f"no recording; {_size(cost.device)} on the device, up to {_size(cost.disk)} on disk in {directory}"
     pairs = sum(int(np.prod(study.value_shape(site))) for site in study.sites)
     return (
         f"{study.recordings:,} recordings ({record.mode}) of {len(study.recorded):,} samples x {pairs:,} values at "
-        f"{', '.join(study.sites)}: {_size(cost.counts)} of counts, {_size(cost.device)} on the device, up to "
-        f"{_size(cost.disk)} on disk in {directory}"
+        f"{', '.join(study.sites)}: {_size(cost.counts)} of counts, {_size(cost.device)} on the device; on disk in "
+        f"{directory} {_size(cost.trajectories)} of trajectories and up to {_size(cost.checkpoints)} of checkpoints"
     )
 
 

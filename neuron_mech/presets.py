@@ -83,6 +83,27 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Pre-activations kept through training, to be drawn when the categories are known: at its end.
+
+    A few neurons are watched closely, for the pictures of single neurons, and all of them widely, for statistics.
+    """
+
+    recordings: int = 300
+    """Recordings at which the close watch keeps values, evenly spread over the run; 0 keeps nothing at all."""
+    samples: int = 5000
+    """Recorded samples in the close watch, at most. At a site with positions, one random position of each."""
+    neurons: int = 3
+    """Random neurons of each site in the close watch."""
+    named: tuple[str, ...] = ()
+    """Further neurons in the close watch, as SITE:INDEX."""
+    wide_recordings: int = 40
+    """Recordings at which the wide watch keeps values of every recorded neuron, evenly spread too."""
+    wide_samples: int = 1000
+    """Recorded samples in the wide watch, at most."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A run. Raises InputError for a value that no run can have."""
 
@@ -92,6 +113,7 @@ class Config:
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
     record: Record = field(default_factory=Record)
+    watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
         for name, value, lowest in (
@@ -102,6 +124,11 @@ class Config:
             ("record.chunk", self.record.chunk, 1),
             ("record.samples", self.record.samples, 1),
             ("record.neurons", self.record.neurons, 1),
+            ("watch.recordings", self.watch.recordings, 0),
+            ("watch.samples", self.watch.samples, 2),
+            ("watch.neurons", self.watch.neurons, 0),
+            ("watch.wide_recordings", self.watch.wide_recordings, 2),
+            ("watch.wide_samples", self.watch.wide_samples, 2),
             ("train.seed", self.train.seed, 0),
         ):
             if value != "all" and (not isinstance(value, int) or value < lowest):

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.figures import style
-from neuron_mech.presets import Config, Data, Model, Record, Train, differences
+from neuron_mech.presets import Config, Data, Model, Record, Train, Watch, differences
 
 
 @contextmanager
@@ -69,7 +69,12 @@ def read_config(directory: Path) -> Config:
         record = tree["record"]
         record |= {name: tuple(record[name]) for name in ("sites", "compare_objectives")}
         return Config(
-            tree["preset"], Data(**tree["data"]), Model(**tree["model"]), Train(**tree["train"]), Record(**record)
+            tree["preset"],
+            Data(**tree["data"]),
+            Model(**tree["model"]),
+            Train(**tree["train"]),
+            Record(**record),
+            Watch(**tree["watch"] | {"named": tuple(tree["watch"]["named"])}),
         )
     except FileNotFoundError:
         raise InputError(

@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from neuron_mech import datasets, gradient_signs, leakage, planning, recording, training
+from neuron_mech import datasets, gradient_signs, leakage, planning, recording, training, trajectories
 from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.datasets import Dataset
 from neuron_mech.errors import Interrupted, RunError
@@ -27,6 +27,7 @@ from neuron_mech.planning import RunState
 from neuron_mech.presets import Config
 from neuron_mech.recording import Study, Tallies
 from neuron_mech.training import TrainState
+from neuron_mech.trajectories import Trajectories
 
 SATURATION_SAMPLES = 10_000
 """Training accuracy is measured on this many random training samples, or on all where there are fewer."""
@@ -41,6 +42,8 @@ class Run:
     state: RunState
     mixing: Mapping[str, float]
     """Per site, `leakage.leakage` of the derivatives as recorded; empty in mode probe, where samples cannot mix."""
+    trajectories: Trajectories
+    """Pre-activations kept through training."""
 
     @property
     def tallies(self) -> Tallies:
@@ -86,9 +89,11 @@ def run(
             state, done = restored.state, restored.step
             if done < what.segments:
                 say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
+        kept = Trajectories(directory / "trajectories", trajectories.watches(what), state.watched)
         if done < what.segments:
-            state = _drive(what, dataset, state, done, saves, save_seconds, received)
-    return Run(what, dataset, state, mixing)
+            kept.verify(done)
+            state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
+    return Run(what, dataset, state, mixing, kept)
 
 
 def _drive(
@@ -97,6 +102,7 @@ def _drive(
     state: RunState,
     done: int,
     saves: Checkpoints,
+    kept: Trajectories,
     save_seconds: float,
     received: list[int],
 ) -> RunState:
@@ -104,16 +110,17 @@ def _drive(
     recorded = dataset.train.rows(what.recorded)
     advance = jax.jit(partial(recording.segment, what), donate_argnums=(0, 1))
     end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
+    look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
     measure = _measures(what, dataset)
 
     history = {name: np.array(values) for name, values in state.history.items()}
     train, counts, at_saturation = state.train, state.counts, state.at_saturation
-    pending: list[tuple[int, jax.Array]] = []
+    pending: list[tuple[int, jax.Array, list]] = []
     saved, last_save = done, time.monotonic()
 
     def settle() -> None:
-        """Take over the losses that are due, or stop where one is not finite."""
-        for first, losses in pending:
+        """Take over the losses and trajectories that are due, or stop where a loss is not finite."""
+        for first, losses, seen in pending:
             history["loss"][first : first + len(losses)] = losses
             if not np.isfinite(losses).all():
                 step = first + int(np.argmin(np.isfinite(losses)))
@@ -126,12 +133,15 @@ def _drive(
                         else "none, it came too early"
                     )
                 )
+            for watch, row, found in seen:
+                kept.write(watch, row, *jax.device_get(found))
         pending.clear()
 
     def save() -> None:
         nonlocal saved, last_save
         settle()
-        saves.save(done, RunState(train, counts, at_saturation, history))
+        kept.sync()
+        saves.save(done, RunState(train, counts, at_saturation, history, kept.watched))
         saved, last_save = done, time.monotonic()
 
     per_epoch = what.segments_per_epoch
@@ -143,9 +153,10 @@ def _drive(
             if plan is None or index == 0:
                 plan = recording.plan_epoch(what, epoch)
             first = epoch * what.batches + index * what.config.record.every
+            seen = [(watch, row, look[watch.name](train, recorded)) for watch, row in kept.due(done)]
             train, counts, losses = advance(train, counts, dataset.train, recorded, *plan.segments[index])
             settle()  # the segment before, while this one runs
-            pending.append((first, losses))
+            pending.append((first, losses, seen))
             done += 1
             if index == per_epoch - 1:
                 counts = end_epoch(counts, plan.positions)
@@ -170,7 +181,7 @@ def _drive(
                 save()
         if saved < done:
             save()
-    return RunState(train, counts, at_saturation, history)
+    return RunState(train, counts, at_saturation, history, kept.watched)
 
 
 def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], dict[str, Any]]:

@@ -29,6 +29,7 @@ ORDER = [
     "checkpoints",
     "figures",
     "results",
+    "trajectories",
     "planning",
     "runs",
 ]
