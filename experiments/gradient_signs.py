@@ -44,8 +44,7 @@ def dataset(run: Run) -> xr.Dataset:
     per_site: dict[str, list] = {name: [] for name in ("constancy", "low_share", "flips", "random_neuron")}
     phases, histograms = [], []
     for site, tally in main_tallies.items():
-        constant, ever = map(np.asarray, jax.jit(gradient_signs.constant_counts)(tally.positive, tally.negative))
-        low = np.asarray(jax.jit(gradient_signs.low_counts)(tally.positive, tally.negative))
+        of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
         counts = np.asarray(jax.jit(gradient_signs.histograms)(tally.positive, tally.negative))
         chosen = study.neurons[site]
         neurons = np.arange(study.sites[site].shape[-1]) if chosen is None else chosen
@@ -56,21 +55,17 @@ def dataset(run: Run) -> xr.Dataset:
             {"units": "pairs", "description": f"histogram of average signs of each neuron of {site}"},
         )
         with np.errstate(invalid="ignore"):
-            variables[f"neuron_constancy_{site}"] = (
-                f"neuron_{site}",
-                constant / ever,
-                {"units": "1", "description": f"share of |average sign| > 0.9, each neuron of {site}"},
-            )
-            variables[f"neuron_low_share_{site}"] = (
-                f"neuron_{site}",
-                low / ever,
-                {"units": "1", "description": f"share of pairs in the low category, each neuron of {site}"},
-            )
-        recorded = np.asarray(tally.recorded, np.int64).sum()
+            for name, found, description in (
+                ("constancy", of.constant / of.ever, "share of |average sign| > 0.9"),
+                ("low_share", of.low / of.ever, "share of pairs in the low category"),
+                ("flips", of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings"),
+            ):
+                about = {"units": "1", "description": f"{description}, each neuron of {site}"}
+                variables[f"neuron_{name}_{site}"] = (f"neuron_{site}", found, about)
         histograms.append(counts.sum(0))
-        per_site["constancy"].append(constancy(constant, ever))
-        per_site["low_share"].append(low.sum() / max(ever.sum(), 1))
-        per_site["flips"].append(np.asarray(tally.flips, np.int64).sum() / max(recorded - ever.sum(), 1))
+        per_site["constancy"].append(constancy(of.constant, of.ever))
+        per_site["low_share"].append(of.low.sum() / max(of.ever.sum(), 1))
+        per_site["flips"].append(of.flips.sum(dtype=np.float64) / max(of.chances.sum(dtype=np.float64), 1))
         key = random_stream(study.config.train.seed, f"neuron shown of {site}")
         per_site["random_neuron"].append(int(jax.random.choice(key, neurons)))
         phases.append(_phases(run, site, saturated))

@@ -4,7 +4,7 @@ A tally holds three small integers for every (sample, position ..., neuron), wha
 derivatives count as nothing and leave it as it is.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,11 +86,33 @@ def constant_counts(
     return (10 * jnp.abs(lead) > 9 * recorded).sum(0, dtype=jnp.int32), (recorded > 0).sum(0, dtype=jnp.int32)
 
 
-def low_counts(
-    positive: Int[Array, "samples *positions neurons"], negative: Int[Array, "samples *positions neurons"]
-) -> Int[Array, " neurons"]:
-    """Per neuron, the pairs in the low category: positive average sign, the activation should go down."""
-    return (_by_neuron(positive, negative)[0] > 0).sum(0, dtype=jnp.int32)
+class NeuronCounts(NamedTuple):
+    """What the tally of a site says of each neuron: counts of (sample, position) pairs, and of recordings."""
+
+    constant: Int[Array | np.ndarray, " neurons"]
+    """Pairs with |average sign| > CONSTANT."""
+    ever: Int[Array | np.ndarray, " neurons"]
+    """Pairs with any nonzero recording."""
+    low: Int[Array | np.ndarray, " neurons"]
+    """Pairs in the low category: positive average sign, the activation should go down."""
+    flips: Float[Array | np.ndarray, " neurons"]
+    """Sign changes between consecutive nonzero recordings."""
+    chances: Float[Array | np.ndarray, " neurons"]
+    """Consecutive pairs of nonzero recordings: what `flips` is at most."""
+
+
+def neuron_counts(tally: Tally) -> NeuronCounts:
+    """Counts of each neuron over all samples and positions. Pure; jit it."""
+    constant, ever = constant_counts(tally.positive, tally.negative)
+    lead, recorded = _by_neuron(tally.positive, tally.negative)
+    return NeuronCounts(
+        constant,
+        ever,
+        (lead > 0).sum(0, dtype=jnp.int32),
+        # Over all pairs these can exceed 32-bit integers.
+        tally.flips.reshape(lead.shape).sum(0, dtype=jnp.float32),
+        jnp.maximum(recorded - 1, 0).sum(0, dtype=jnp.float32),
+    )
 
 
 def histograms(

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from neuron_mech import results, taps
 from neuron_mech.datasets import Samples
@@ -135,6 +135,16 @@ def read(
     chunk = min(study.config.record.chunk, watch.samples)
     kept, right = jax.lax.map(lambda both: one(*both), (samples, places), batch_size=chunk)
     return kept, right.mean()
+
+
+def seen(
+    study: Study, watch: Watch, site: str, pairs: Num[np.ndarray, "recorded *positions neurons"]
+) -> Num[np.ndarray, "samples neurons"]:
+    """Of an array over all recorded pairs of a site, such as a tally's counts, what the watch looks at."""
+    chosen = study.neurons[site]
+    columns = watch.neurons[site] if chosen is None else np.searchsorted(chosen, watch.neurons[site])
+    flat = pairs[: watch.samples].reshape(watch.samples, -1, pairs.shape[-1])
+    return flat[np.arange(watch.samples), watch.positions[site]][:, columns]
 
 
 def nothing_kept(watching: tuple[Watch, ...]) -> Watched:

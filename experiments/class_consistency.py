@@ -1,0 +1,217 @@
+"""What decides a neuron's two categories? (Section 4.2; figure 8, and beyond.)
+
+How much of each neuron's partition the class alone explains, and how well the final category is predicted before the
+first step: by the sign of the sample's own first derivative, and by the weights from the neuron to the right class's
+logit. Writes class_consistency.nc and figures/: figure8, predictions, and an atlas of each watched neuron's categories
+(atlas_SITE_NEURON). Controls: labels dealt at random among the samples, and the neuron's larger category.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from experiments.command_line import Session, main
+from neuron_mech import figures, partitions, predictions, recording, results, training
+from neuron_mech.errors import InputError
+from neuron_mech.gradient_signs import Tally
+from neuron_mech.presets import random_stream
+from neuron_mech.runs import Run
+
+PREDICTORS = (
+    "the neuron's larger category",
+    "majority of the class, labels dealt at random",
+    "weights to the right logit, untrained",
+    "first recording",
+    "majority of the class",
+)
+"""What a pair's category is predicted by; the first two are controls."""
+
+WEIGHT_SAMPLES = 1000
+"""Training samples over which the untrained network's paths to the logits are averaged."""
+
+SHEETS = ("most constantly low", "most constantly high", "flipping most")
+PLACES = 49
+"""Images on each of an atlas's sheets."""
+
+
+def dataset(run: Run) -> xr.Dataset:
+    """class_consistency.nc: `low_share(neuron, label)`, neurons of all sites in turn (`neuron_site`, `neuron_index`).
+
+    Raises InputError for a run that recorded nothing.
+    """
+    study, config = run.study, run.study.config
+    if config.record.mode == "none":
+        raise InputError("record.mode is none: this run recorded no signs; name another --run-dir and a record.mode")
+    recorded = run.dataset.train.rows(study.recorded)
+    untrained = training.init(config, study.model, recorded.rows(np.arange(1)))
+    first = predictions.first_categories(study, untrained, recorded)
+    some = run.dataset.train.rows(recording.random_ids(config, study.samples, min(WEIGHT_SAMPLES, study.samples)))
+    weights = predictions.weights_to_logits(
+        study.model, untrained.variables, study.sites, some, run.dataset.classes, config.record.derivative
+    )
+    sites, pages = [], []
+    for site, tally in tqdm(run.tallies[config.record.objective].items(), desc="classes", unit="site", disable=None):
+        sites.append(_of_site(run, site, tally, recorded.labels, first[site], weights[site]))
+        indices = sites[-1].neuron_index.values
+        watched = (watch.neurons.get(site, ()) for watch in run.trajectories.watching if watch.name == "close")
+        for column in np.searchsorted(indices, [neuron for some in watched for neuron in some]):
+            of_neuron = jax.tree.map(lambda counts, column=column: np.asarray(counts[..., column]), tally)
+            pages.append(_atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels))
+    found = xr.concat(sites, "neuron", combine_attrs="override")
+    if pages:
+        found = found.merge(xr.concat(pages, "atlas_neuron", combine_attrs="override"))
+    names = ("low_share", "permuted_low_share")
+    for name, wholly in zip(names, ("wholly", "permuted_wholly"), strict=True):
+        shares = [found[name].values[found.neuron_site.values == site] for site in study.sites]
+        within = [np.nanmean(np.where(np.isnan(s), np.nan, (s <= 0.05) | (s >= 0.95))) for s in shares]
+        found[wholly] = ("site", within, _about("1", f"share of (neuron, class) with {name} at most 5 % from 0 or 1"))
+    return found.assign_coords(
+        site=list(study.sites),
+        site_label=("site", [f"{site}-{config.model.activation}" for site in study.sites]),
+    ).assign_attrs(preset=config.preset, samples=len(study.recorded))
+
+
+def _of_site(run: Run, site: str, tally: Tally, labels: jax.Array, first: jax.Array, weights: jax.Array) -> xr.Dataset:
+    """Class consistency of a site's neurons, and what predicts their categories.
+
+    `first` are the categories by the first recording alone, `weights` those from each neuron to each logit.
+    """
+    study = run.study
+    chosen = study.neurons[site]
+    neurons = np.arange(study.sites[site].shape[-1]) if chosen is None else chosen
+    dealt = jax.random.permutation(random_stream(study.config.train.seed, "dealt labels"), labels)
+    category = jax.jit(partitions.categories)(tally.positive, tally.negative)
+    count = jax.jit(partitions.class_counts, static_argnames="classes")
+    counts, permuted = (count(category, by, classes=run.dataset.classes) for by in (labels, dealt))
+    agreement = jax.jit(partitions.agreement)
+    predicted = {
+        "the neuron's larger category": partitions.majority(counts),
+        "majority of the class, labels dealt at random": partitions.majority_by_class(permuted),
+        # A weight that raises the right logit lowers the loss: the activation should rise.
+        "weights to the right logit, untrained": agreement(-weights[labels][..., neurons], category),
+        "first recording": agreement(first, category),
+        "majority of the class": partitions.majority_by_class(counts),
+    }
+    shares, explained = ("neuron", "label"), "share of the partition explained by the class: I(category; class) / H"
+    return xr.Dataset(
+        {
+            "low_share": (
+                shares,
+                partitions.low_share(counts),
+                _about("1", "share of the class's samples in the neuron's low category"),
+            ),
+            "permuted_low_share": (
+                shares,
+                partitions.low_share(permuted),
+                _about("1", "control: the same with labels dealt at random among the samples"),
+            ),
+            "explained_by_class": ("neuron", partitions.explained_by_class(counts), _about("1", explained)),
+            "permuted_explained_by_class": (
+                "neuron",
+                partitions.explained_by_class(permuted),
+                _about("1", f"control: {explained}, labels dealt at random"),
+            ),
+            "agreement": (
+                ("predictor", "neuron"),
+                np.stack([predicted[name] for name in PREDICTORS]),
+                _about("1", "share of pairs whose final category is predicted right"),
+            ),
+        },
+        {
+            "neuron_site": ("neuron", np.full(len(neurons), site, dtype=object)),
+            "neuron_index": ("neuron", neurons),
+            "label": np.arange(run.dataset.classes),
+            "predictor": list(PREDICTORS),
+        },
+    )
+
+
+def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Array) -> xr.Dataset:
+    """What the atlas shows of one neuron, from its column of the tally: (samples, positions ...)."""
+    config, ids = run.study.config, run.study.recorded
+    pairs = [np.asarray(part, np.int64).reshape(len(ids), -1) for part in (tally.positive, tally.negative, tally.flips)]
+    positive, negative, flips = (part.sum(1) for part in pairs)
+    rng = np.random.default_rng([config.train.seed, neuron])
+    rows = partitions.atlas(positive, negative, flips, PLACES, rng)
+    member = np.arange(run.dataset.classes)[:, None] == np.asarray(labels)
+    low, high = pairs[0] > pairs[1], pairs[0] < pairs[1]
+    lead, recorded = np.abs(pairs[0] - pairs[1]), pairs[0] + pairs[1]
+    with np.errstate(invalid="ignore"):
+        return xr.Dataset(
+            {
+                "atlas_sample": (
+                    ("sheet", "place"),
+                    np.where(rows >= 0, ids[rows], -1),
+                    _about("id", "training samples on each sheet; -1 where none is left"),
+                ),
+                "atlas_class_counts": (
+                    ("category", "label"),
+                    np.stack([member @ low.sum(1), member @ high.sum(1)]),
+                    _about("pairs", "by category and class"),
+                ),
+                "atlas_class_flips": (
+                    "label",
+                    (member @ flips) / (member @ np.maximum(recorded - 1, 0).sum(1)),
+                    _about("1", "sign flips per recording, by class"),
+                ),
+                "atlas_constancy": (
+                    (),
+                    (10 * lead > 9 * recorded).sum() / (recorded > 0).sum(),
+                    _about("1", "share of |average sign| > 0.9"),
+                ),
+                "atlas_site": ((), site, _about("", "site of the neuron on this page of the atlas")),
+                "atlas_label": ((), f"{site}-{config.model.activation}", _about("", "site and activation function")),
+                "atlas_index": ((), neuron, _about("index", "the neuron, within its site")),
+            },
+            {"sheet": list(SHEETS), "category": ["low", "high"], "label": np.arange(run.dataset.classes)},
+        )
+
+
+def _about(units: str, description: str) -> dict[str, str]:
+    return {"units": units, "description": description}
+
+
+def summary(found: xr.Dataset) -> str:
+    """Figure 8 in numbers, and what predicts the categories."""
+    samples = found.attrs["samples"]
+    lines = [f"{found.attrs['preset']}: categories of {samples:,} samples (in brackets: labels dealt at random)"]
+    for site in found.site.values:
+        at = found.isel(neuron=np.flatnonzero(found.neuron_site.values == site)).sel(site=site)
+        lines.append(
+            f"{at.site_label.item()}: {at.wholly.item():.1%} ({at.permuted_wholly.item():.1%}) of classes wholly in or "
+            f"out of a category; the class explains {float(at.explained_by_class.mean()):.1%} "
+            f"({float(at.permuted_explained_by_class.mean()):.1%}) of a partition"
+        )
+        lines += [
+            f"  {float(at.agreement.sel(predictor=kind).mean()):6.1%} predicted right by {kind}" for kind in PREDICTORS
+        ]
+    return "\n".join(lines)
+
+
+def experiment(session: Session) -> None:
+    """Train and record, write the results, draw, and print the summary."""
+    report(session.run(), session.directory)
+
+
+def report(run: Run, directory: Path) -> None:
+    """Write the results of a finished run and print their summary."""
+    found = dataset(run)
+    results.write_dataset(directory / "class_consistency.nc", found)
+    results.write_figure(directory, "figure8", figures.class_consistency(found))
+    results.write_figure(directory, "predictions", figures.predictions(found))
+    for page in range(found.sizes.get("atlas_neuron", 0)):
+        at = found.isel(atlas_neuron=page)
+        ids = np.maximum(at.atlas_sample.values, 0)
+        images = np.asarray(run.dataset.train.images[jnp.asarray(ids.ravel())])
+        figure = figures.atlas(found, page, images.reshape(*ids.shape, *images.shape[1:]))
+        results.write_figure(directory, f"atlas_{at.atlas_site.item()}_{int(at.atlas_index)}", figure)
+    print(summary(found))
+    print(f"results: {directory / 'class_consistency.nc'}; figures: {directory / 'figures'}")
+
+
+if __name__ == "__main__":
+    main("class_consistency", __doc__ or "", experiment)

@@ -1,0 +1,235 @@
+"""How do a neuron's two categories come apart while it learns? (Section 4.2; figures 2, 6 and 7, and the videos.)
+
+Samples are put in the low or high category by their final average sign, and the categories' pre-activations are
+followed from the first recording to the last. Writes learning_dynamics.nc, videos/, and figures/: figure2 (a neuron of
+each site), figure6_SITE (all watched neurons; figure7_SITE for a convolutional network), separation (all neurons: how
+far the categories come apart, and what else a distribution does meanwhile) and neurons_SITE (every neuron's partition
+size, constancy, flips and separation). Controls: the categories of another neuron, and categories dealt at random.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from experiments.command_line import Options, Session, main
+from neuron_mech import figures, gradient_signs, partitions, results, trajectories, videos
+from neuron_mech.errors import InputError
+from neuron_mech.runs import Run
+
+PARTITIONS = ("own", "another neuron's", "dealt at random")
+"""Whose categories separation is measured of: the neuron's own, and two controls."""
+
+
+@dataclass(frozen=True)
+class DynamicsOptions(Options):
+    """Options of this experiment."""
+
+    videos: bool = True
+    """Draw the videos too, one a site: about ten seconds each."""
+
+
+def dataset(run: Run) -> xr.Dataset:
+    """learning_dynamics.nc. Raises InputError for a run that kept no trajectories.
+
+    Dimensions `close_epoch` and `wide_epoch` are the two watches' recordings, in epochs; `close_sample` holds ids.
+    """
+    study, kept = run.study, run.trajectories
+    if not kept.watching:
+        raise InputError(
+            f"record.mode is {study.config.record.mode} and watch.recordings {study.config.watch.recordings}: this run "
+            "kept no trajectories; name another --run-dir and set both"
+        )
+    wide = kept["wide"]
+    epochs = study.config.train.epochs
+    coords: dict[str, object] = {
+        "site": list(study.sites),
+        "label": ("site", [f"{site}-{study.config.model.activation}" for site in study.sites]),
+        "partition": list(PARTITIONS),
+        "part": list(partitions.PARTS),
+        "epoch": np.arange(1, epochs + 1),
+        "wide_epoch": _epochs(run, wide),
+    }
+    variables: dict[str, tuple] = {
+        "test_accuracy": ("epoch", run.state.history["test_accuracy"], _about("1", "test accuracy at the epoch's end"))
+    }
+    if has_close := any(watch.name == "close" for watch in kept.watching):
+        close = kept["close"]
+        ids = study.recorded[: close.samples]
+        coords |= {"close_epoch": _epochs(run, close), "close_sample": ids}
+        variables |= {
+            "accuracy": (
+                "close_epoch",
+                kept.watched["accuracy"]["close"],
+                _about("1", "accuracy on the samples watched closely, dropout off"),
+            ),
+            "sample_label": ("close_sample", np.asarray(run.dataset.train.labels)[ids], _about("class", "its class")),
+        }
+    tallies = run.tallies[study.config.record.objective]
+    for site, tally in tqdm(tallies.items(), desc="separation", unit="site", disable=None):
+        category = np.asarray(jax.jit(partitions.categories)(tally.positive, tally.negative))
+        coords[f"neuron_{site}"] = wide.neurons[site]
+        variables |= _of_all_neurons(run, site, category)
+        of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
+        with np.errstate(invalid="ignore"):
+            for name, found, description in (
+                ("low_share", of.low / of.ever, "share of pairs in the low category"),
+                ("constancy", of.constant / of.ever, "share of |average sign| > 0.9"),
+                ("flips", of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings"),
+            ):
+                about = _about("1", f"{description}, each neuron of {site}")
+                variables[f"{name}_{site}"] = (f"neuron_{site}", found, about)
+        if has_close and site in kept["close"].neurons:
+            coords[f"close_neuron_{site}"] = kept["close"].neurons[site]
+            variables |= _of_watched_neurons(run, site, category)
+    final = [variables[f"auc_{site}"][1][0, -1] for site in study.sites]
+    first = [variables[f"auc_{site}"][1][0, 0] for site in study.sites]
+    variables |= {
+        "separation": ("site", [np.nanmean(a) for a in final], _about("1", "AUC at the end, mean over neurons")),
+        "first_separation": (
+            "site",
+            [np.nanmean(a) for a in first],
+            _about("1", "AUC at the start, mean over neurons"),
+        ),
+    }
+    return xr.Dataset(
+        variables,
+        coords,
+        {
+            "preset": study.config.preset,
+            "steps": study.batches * epochs,
+            "epochs": epochs,
+            "wide_samples": wide.samples,
+        },
+    )
+
+
+def _of_all_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
+    """Separation, and the parts of the change, for every neuron of the wide watch."""
+    wide = run.trajectories["wide"]
+    values = run.trajectories.values("wide", site)
+    own = trajectories.seen(run.study, wide, site, category)
+    rng = np.random.default_rng(run.study.config.train.seed)
+    dealt = {
+        "own": own,
+        "another neuron's": np.roll(own, 1, axis=1),
+        "dealt at random": rng.permuted(own, axis=0),
+    }
+    found = [partitions.separation(values, dealt[name]) for name in PARTITIONS]
+    dims = ("partition", "wide_epoch", f"neuron_{site}")
+    return {
+        f"auc_{site}": (
+            dims,
+            np.stack([each.auc for each in found]).astype(np.float32),
+            _about("1", f"probability that a high sample's pre-activation exceeds a low one's (AUC), {site}"),
+        ),
+        f"overlap_{site}": (
+            dims,
+            np.stack([each.overlap for each in found]).astype(np.float32),
+            _about("1", f"overlapping coefficient of the two distributions, {site}"),
+        ),
+        f"change_{site}": (
+            ("wide_epoch", "part", f"neuron_{site}"),
+            partitions.change_parts(values, own).astype(np.float32),
+            _about("1", f"shares of the mean squared change since the first recording, {site}"),
+        ),
+    }
+
+
+def _of_watched_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
+    """Pre-activations, categories and the finally highest samples of the neurons of the close watch."""
+    close = run.trajectories["close"]
+    values = run.trajectories.values("close", site)
+    own = trajectories.seen(run.study, close, site, category)
+    highest = partitions.finally_highest(values[-1], own)
+    dims = ("close_sample", f"close_neuron_{site}")
+    return {
+        f"pre_activation_{site}": (
+            ("close_epoch", *dims),
+            values,
+            _about("1", f"pre-activations of the closely watched neurons of {site}, dropout off"),
+        ),
+        f"category_{site}": (dims, own, _about("1", "1 low, -1 high, 0 none, by the final average sign")),
+        f"finally_highest_{site}": (
+            dims,
+            highest,
+            _about("1", "whether the sample is in the tenth of the high category that ends highest"),
+        ),
+        f"highest_rank_{site}": (
+            ("close_epoch", f"close_neuron_{site}"),
+            partitions.mean_rank(values, highest).astype(np.float32),
+            _about("percentile rank", "mean percentile rank, among all samples, of the finally highest"),
+        ),
+        f"watched_auc_{site}": (
+            ("close_epoch", f"close_neuron_{site}"),
+            partitions.separation(values, own).auc.astype(np.float32),
+            _about("1", "AUC of the closely watched neurons, on all their watched samples"),
+        ),
+    }
+
+
+def _epochs(run: Run, watch: trajectories.Watch) -> np.ndarray:
+    """The watch's recordings as epochs trained before each."""
+    per_epoch = run.study.segments_per_epoch
+    epoch, segment = np.divmod(watch.segments, per_epoch)
+    return epoch + segment * run.study.config.record.every / run.study.batches
+
+
+def _about(units: str, description: str) -> dict[str, str]:
+    return {"units": units, "description": description}
+
+
+def summary(found: xr.Dataset) -> str:
+    """How far the categories come apart, what the controls do, and what the change consists of."""
+    lines = [
+        f"{found.attrs['preset']}: separation of low and high (AUC, mean over neurons; 0.5 none, 1 complete)",
+        f"{'site':18} {'start':>7} {'end':>7} {'another':>9} {'random':>8} {'overlap':>9} {'random':>8}   "
+        "change: translation, scaling, separation, reordering within",
+    ]
+    for site in found.site.values:
+        auc, overlap, change = (found[f"{name}_{site}"] for name in ("auc", "overlap", "change"))
+        end = auc.isel(wide_epoch=-1).mean(f"neuron_{site}").values
+        covered = overlap.isel(wide_epoch=-1).mean(f"neuron_{site}").values
+        parts = change.isel(wide_epoch=-1).mean(f"neuron_{site}").values
+        lines.append(
+            f"{found.label.sel(site=site).item():18} {found.first_separation.sel(site=site).item():7.3f} {end[0]:7.3f} "
+            f"{end[1]:9.3f} {end[2]:8.3f} {covered[0]:9.3f} {covered[2]:8.3f}   "
+            + ", ".join(f"{part:.1%}" for part in parts)
+        )
+    return "\n".join(lines)
+
+
+def experiment(session: Session) -> None:
+    """Train and record, write the results, draw, and print the summary."""
+    assert isinstance(session.options, DynamicsOptions)
+    report(session.run(), session.directory, session.options.videos)
+
+
+def report(run: Run, directory: Path, with_videos: bool = True) -> None:
+    """Write the results of a finished run and print their summary."""
+    found = dataset(run)
+    results.write_dataset(directory / "learning_dynamics.nc", found)
+    number = "figure7" if any(len(at.shape) > 1 for at in run.study.sites.values()) else "figure6"
+    watched = [site for site in run.study.sites if f"pre_activation_{site}" in found]
+    if watched:
+        results.write_figure(directory, "figure2", figures.dynamics(found, [(site, 0) for site in watched]))
+    for site in watched:
+        rows = [(site, index) for index in range(found.sizes[f"close_neuron_{site}"])]
+        results.write_figure(directory, f"{number}_{site}", figures.dynamics(found, rows))
+    results.write_figure(directory, "separation", figures.separation(found))
+    for site in run.study.sites:
+        results.write_figure(directory, f"neurons_{site}", figures.all_neurons(found, site))
+    print(summary(found))
+    if with_videos:
+        for site in watched:
+            label = found.label.sel(site=site).item()
+            for line in videos.write(directory / "videos" / label, *videos.dynamics(found, site)):
+                print(line)
+    print(f"results: {directory / 'learning_dynamics.nc'}; figures: {directory / 'figures'}")
+
+
+if __name__ == "__main__":
+    main("learning_dynamics", __doc__ or "", experiment, DynamicsOptions)

@@ -1,0 +1,51 @@
+"""One visual language for all figures.
+
+Okabe and Ito's colours, which readers with any colour vision tell apart: blue where the derivative is negative (*high*:
+the activation should rise), vermilion where it is positive (*low*), yellow for the samples a figure picks out.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+HIGH, LOW, PICKED, NEUTRAL = "#0072B2", "#D55E00", "#F0E442", "#7F7F7F"
+SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+
+_STYLE: dict[str, Any] = {
+    "figure.dpi": 150,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.use_mathtext": True,
+    "axes.formatter.limits": (-3, 4),
+    "svg.hashsalt": "neuron_mech",  # the same figure gives the same file
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The project's matplotlib settings, for notebooks that add figures of their own."""
+    with mpl.rc_context(cast(Any, _STYLE)):
+        yield
+
+
+def site_panels(names: np.ndarray, titles: np.ndarray, height: float = 2.6) -> tuple[Figure, list[tuple[str, Axes]]]:
+    """A figure with one titled panel a site, and [(site, its panel)]."""
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.3 * columns, height * rows + 0.5))
+    panels = [(str(name), figure.add_subplot(rows, columns, index + 1)) for index, name in enumerate(names)]
+    for (_, axes), title in zip(panels, titles, strict=True):
+        axes.set_title(str(title))
+    return figure, panels
