@@ -184,7 +184,7 @@ def summary(found: xr.Dataset) -> str:
         lines.append(
             f"{at.site_label.item()}: {at.wholly.item():.1%} ({at.permuted_wholly.item():.1%}) of classes wholly in or "
             f"out of a category; the class explains {float(at.explained_by_class.mean()):.1%} "
-            f"({float(at.permuted_explained_by_class.mean()):.1%}) of a partition"
+            f"({abs(float(at.permuted_explained_by_class.mean())):.1%}) of a partition"
         )
         lines += [
             f"  {float(at.agreement.sel(predictor=kind).mean()):6.1%} predicted right by {kind}" for kind in PREDICTORS

@@ -69,7 +69,7 @@ def dataset(run: Run) -> xr.Dataset:
             "sample_label": ("close_sample", np.asarray(run.dataset.train.labels)[ids], _about("class", "its class")),
         }
     tallies = run.tallies[study.config.record.objective]
-    for site, tally in tqdm(tallies.items(), desc="separation", unit="site", disable=None):
+    for site, tally in tallies.items():
         category = np.asarray(jax.jit(partitions.categories)(tally.positive, tally.negative))
         coords[f"neuron_{site}"] = wide.neurons[site]
         variables |= _of_all_neurons(run, site, category)
@@ -118,17 +118,22 @@ def _of_all_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, tupl
         "another neuron's": np.roll(own, 1, axis=1),
         "dealt at random": rng.permuted(own, axis=0),
     }
-    found = [partitions.separation(values, dealt[name]) for name in PARTITIONS]
+    auc, overlap = np.full((2, len(PARTITIONS), len(values), own.shape[1]), np.nan, np.float32)
+    for row in tqdm(range(len(values)), desc=f"separation at {site}", unit="recording", leave=False):
+        for index, name in enumerate(PARTITIONS):
+            auc[index, row], overlap[index, row] = (
+                part[0] for part in partitions.separation(values[row : row + 1], dealt[name])
+            )
     dims = ("partition", "wide_epoch", f"neuron_{site}")
     return {
         f"auc_{site}": (
             dims,
-            np.stack([each.auc for each in found]).astype(np.float32),
+            auc,
             _about("1", f"probability that a high sample's pre-activation exceeds a low one's (AUC), {site}"),
         ),
         f"overlap_{site}": (
             dims,
-            np.stack([each.overlap for each in found]).astype(np.float32),
+            overlap,
             _about("1", f"overlapping coefficient of the two distributions, {site}"),
         ),
         f"change_{site}": (

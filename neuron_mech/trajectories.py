@@ -139,7 +139,7 @@ def read(
 
 def seen(
     study: Study, watch: Watch, site: str, pairs: Num[np.ndarray, "recorded *positions neurons"]
-) -> Num[np.ndarray, "samples neurons"]:
+) -> Num[np.ndarray, "samples watched"]:
     """Of an array over all recorded pairs of a site, such as a tally's counts, what the watch looks at."""
     chosen = study.neurons[site]
     columns = watch.neurons[site] if chosen is None else np.searchsorted(chosen, watch.neurons[site])
@@ -215,7 +215,7 @@ class Trajectories:
         if not rows:
             return np.zeros((0, *watch.shape(site)[1:]), np.float32)
         try:
-            values = np.load(path, allow_pickle=False)
+            values = np.load(path)
         except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read ({error}); {lost}") from None
         if values.shape != watch.shape(site):

@@ -3,6 +3,7 @@
 A video is decoration: where neither can be written, that is said in a line, and nothing else is lost.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -132,7 +133,10 @@ def _mp4(figure: Figure, draw: Draw, frames: int, path: Path) -> None:
         macro_block_size=2,
         output_params=["-crf", "20", "-maxrate", f"{bits:.0f}", "-bufsize", f"{bits:.0f}", "-movflags", "+faststart"],
     )
-    writer.send(None)
+    with warnings.catch_warnings():
+        # JAX warns of any fork, since a forked child could wait for its threads for ever; this one becomes ffmpeg.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        writer.send(None)
     try:
         for picture in _frames(figure, draw, np.arange(frames), path.stem.removesuffix(".part").lstrip(".")):
             writer.send(np.ascontiguousarray(picture))

@@ -12,7 +12,16 @@ from neuron_mech import datasets, planning
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config
 
-EXPERIMENTS = ("train", "gradient_signs", "quantization", "binarization", "prepare_data", "benchmark")
+EXPERIMENTS = (
+    "train",
+    "gradient_signs",
+    "learning_dynamics",
+    "class_consistency",
+    "quantization",
+    "binarization",
+    "prepare_data",
+    "benchmark",
+)
 
 
 def call(monkeypatch, capsys, name, *arguments):
@@ -27,6 +36,7 @@ def call(monkeypatch, capsys, name, *arguments):
             extras = {
                 "quantization": ("QuantizationOptions", "check"),
                 "binarization": ("BinarizationOptions", "check"),
+                "learning_dynamics": ("DynamicsOptions",),
             }.get(name, ())
             command_line.main(name, module.__doc__, module.experiment, *(getattr(module, part) for part in extras))
         code = 0
@@ -75,6 +85,14 @@ def call(monkeypatch, capsys, name, *arguments):
             r"record.mode online counts the training loss's own",
         ),
         (["digits", "--record.compare-objectives", "margin"], r"repeats an objective"),
+        (["digits", "--watch.recordings", "-1"], r"watch.recordings is -1"),
+        (["digits", "--watch.wide-samples", "1"], r"watch.wide_samples is 1: give a whole number of at least 2"),
+        (
+            ["digits", "--watch.named", "dense2"],
+            r"watch.named has 'dense2': name a neuron as SITE:INDEX",
+        ),
+        (["digits", "--watch.named", "dens2:1"], r"watch.named has 'dens2:1'.*did you mean 'dense2'\?.*dense1, dense2"),
+        (["digits", "--watch.named", "dense2:512"], r"watch.named has 'dense2:512', but of dense2 neurons 0 to 511"),
         (["digits", "--save-seconds", "-1"], r"--save-seconds is -1.0"),
         (
             ["mnist-relu", "--data-dir", "nowhere"],

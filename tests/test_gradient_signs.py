@@ -78,8 +78,14 @@ def test_statistics_by_neuron_agree_with_exact_fractions(positive, negative):
     constant, ever = gradient_signs.constant_counts(up, down)
     np.testing.assert_array_equal(constant, [sum(abs(a) > Fraction(9, 10) for a in neuron) for neuron in average])
     np.testing.assert_array_equal(ever, [len(neuron) for neuron in average])
+    trail = np.arange(positive.size, dtype=np.int16).reshape(positive.shape) - 7
+    of = gradient_signs.neuron_counts(Tally(up, down, jnp.asarray(trail)))
+    np.testing.assert_array_equal((of.constant, of.ever), (constant, ever))
+    np.testing.assert_array_equal(of.low, [sum(a > 0 for a in neuron) for neuron in average])
+    columns = trail.reshape(-1, 3).T
+    np.testing.assert_array_equal(of.flips, [sum(max(abs(int(t)) - 1, 0) for t in column) for column in columns])
     np.testing.assert_array_equal(
-        gradient_signs.low_counts(up, down), [sum(a > 0 for a in neuron) for neuron in average]
+        of.chances, [sum(max(int(n) - 1, 0) for n in column) for column in (positive + negative).reshape(-1, 3).T]
     )
     # numpy's bins are closed below too, and its last is closed on both sides.
     edges = [Fraction(k, 10) for k in range(-10, 11)]

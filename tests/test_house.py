@@ -23,12 +23,15 @@ ORDER = [
     "quantization",
     "binarization",
     "information",
+    "partitions",
+    "predictions",
     "sources",
     "evaluation",
     "retraining",
     "checkpoints",
     "figures",
     "results",
+    "videos",
     "trajectories",
     "planning",
     "runs",
@@ -71,8 +74,9 @@ def test_arrows_run_one_way():
 
 
 def test_results_and_figures_know_no_models():
-    for room in ("figures", "results"):
-        assert not imports(ROOT / "neuron_mech" / f"{room}.py") & {
+    rooms = ROOT / "neuron_mech"
+    for path in (*(rooms / "figures").glob("*.py"), rooms / "results.py", rooms / "videos.py"):
+        assert not imports(path) & {
             "models",
             "taps",
             "leakage",

@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory):
 
 def digest(directory: Path) -> dict[str, str]:
     """Every result file's SHA-256."""
-    files = [*directory.glob("*.nc"), *directory.glob("figures/*.png")]
+    files = [*directory.glob("*.nc"), *directory.glob("figures/*.png"), *directory.glob("trajectories/*.npy")]
     return {str(f.relative_to(directory)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
 
 

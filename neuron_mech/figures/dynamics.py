@@ -184,7 +184,6 @@ def all_neurons(found: xr.Dataset, site: str) -> Figure:
             _distribution(apart, auc.isel(wide_epoch=moment).values, bins, color, name)
         apart.set_xlabel("separation of low and high (AUC)")
         apart.set_xlim(float(np.floor(10 * np.nanmin(auc.isel(wide_epoch=[0, -1]))) / 10), 1)
-        apart.set_ylim(0, 1.35 * apart.get_ylim()[1])  # room for the legend
         apart.legend(frameon=False, loc="upper left", ncols=2)
         for axes in (size, constant, flips, apart):
             axes.set_ylabel("neurons")
@@ -194,18 +193,13 @@ def all_neurons(found: xr.Dataset, site: str) -> Figure:
 
 
 def _distribution(axes: Axes, values: np.ndarray, bins: list[float] | int, color: str, name: str = "") -> None:
-    """A histogram with a line at its median."""
+    """A histogram with a line at its median, and room above for what is said of it."""
     median = float(np.nanmedian(values))
-    text = f"median {median:.3g}"
-    axes.hist(values[~np.isnan(values)], bins=bins, color=color, alpha=0.75, label=f"{name}, {text}" if name else None)
-    axes.axvline(median, color="black", linewidth=0.9)
+    axes.hist(values[~np.isnan(values)], bins=bins, color=color, alpha=0.75, label=f"{name}, median {median:.2f}")
+    axes.axvline(median, 0, 0.75, color="black", linewidth=0.9)
+    axes.autoscale(axis="y")
+    axes.set_ylim(0, axes.dataLim.ymax / 0.75)
     if not name:
         axes.annotate(
-            text,
-            (median, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -2),
-            textcoords="offset points",
-            va="top",
-            fontsize=8,
+            f"median {median:.3g}", (median, 0.77), xycoords=("data", "axes fraction"), ha="center", fontsize=8
         )
