@@ -19,6 +19,7 @@ from neuron_mech import figures, partitions, predictions, recording, results, tr
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.presets import random_stream
+from neuron_mech.results import about
 from neuron_mech.runs import Run
 
 PREDICTORS = (
@@ -68,7 +69,7 @@ def dataset(run: Run) -> xr.Dataset:
     for name, wholly in zip(names, ("wholly", "permuted_wholly"), strict=True):
         shares = [found[name].values[found.neuron_site.values == site] for site in study.sites]
         within = [np.nanmean(np.where(np.isnan(s), np.nan, (s <= 0.05) | (s >= 0.95))) for s in shares]
-        found[wholly] = ("site", within, _about("1", f"share of (neuron, class) with {name} at most 5 % from 0 or 1"))
+        found[wholly] = ("site", within, about("1", f"share of (neuron, class) with {name} at most 5 % from 0 or 1"))
     return found.assign_coords(
         site=list(study.sites),
         site_label=("site", [f"{site}-{config.model.activation}" for site in study.sites]),
@@ -102,23 +103,23 @@ def _of_site(run: Run, site: str, tally: Tally, labels: jax.Array, first: jax.Ar
             "low_share": (
                 shares,
                 partitions.low_share(counts),
-                _about("1", "share of the class's samples in the neuron's low category"),
+                about("1", "share of the class's samples in the neuron's low category"),
             ),
             "permuted_low_share": (
                 shares,
                 partitions.low_share(permuted),
-                _about("1", "control: the same with labels dealt at random among the samples"),
+                about("1", "control: the same with labels dealt at random among the samples"),
             ),
-            "explained_by_class": ("neuron", partitions.explained_by_class(counts), _about("1", explained)),
+            "explained_by_class": ("neuron", partitions.explained_by_class(counts), about("1", explained)),
             "permuted_explained_by_class": (
                 "neuron",
                 partitions.explained_by_class(permuted),
-                _about("1", f"control: {explained}, labels dealt at random"),
+                about("1", f"control: {explained}, labels dealt at random"),
             ),
             "agreement": (
                 ("predictor", "neuron"),
                 np.stack([predicted[name] for name in PREDICTORS]),
-                _about("1", "share of pairs whose final category is predicted right"),
+                about("1", "share of pairs whose final category is predicted right"),
             ),
         },
         {
@@ -146,33 +147,29 @@ def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Arra
                 "atlas_sample": (
                     ("sheet", "place"),
                     np.where(rows >= 0, ids[rows], -1),
-                    _about("id", "training samples on each sheet; -1 where none is left"),
+                    about("id", "training samples on each sheet; -1 where none is left"),
                 ),
                 "atlas_class_counts": (
                     ("category", "label"),
                     np.stack([member @ low.sum(1), member @ high.sum(1)]),
-                    _about("pairs", "by category and class"),
+                    about("pairs", "by category and class"),
                 ),
                 "atlas_class_flips": (
                     "label",
                     (member @ flips) / (member @ np.maximum(recorded - 1, 0).sum(1)),
-                    _about("1", "sign flips per recording, by class"),
+                    about("1", "sign flips per recording, by class"),
                 ),
                 "atlas_constancy": (
                     (),
                     (10 * lead > 9 * recorded).sum() / (recorded > 0).sum(),
-                    _about("1", "share of |average sign| > 0.9"),
+                    about("1", "share of |average sign| > 0.9"),
                 ),
-                "atlas_site": ((), site, _about("", "site of the neuron on this page of the atlas")),
-                "atlas_label": ((), f"{site}-{config.model.activation}", _about("", "site and activation function")),
-                "atlas_index": ((), neuron, _about("index", "the neuron, within its site")),
+                "atlas_site": ((), site, about("", "site of the neuron on this page of the atlas")),
+                "atlas_label": ((), f"{site}-{config.model.activation}", about("", "site and activation function")),
+                "atlas_index": ((), neuron, about("index", "the neuron, within its site")),
             },
             {"sheet": list(SHEETS), "category": ["low", "high"], "label": np.arange(run.dataset.classes)},
         )
-
-
-def _about(units: str, description: str) -> dict[str, str]:
-    return {"units": units, "description": description}
 
 
 def summary(found: xr.Dataset) -> str:

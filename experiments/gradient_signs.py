@@ -16,6 +16,7 @@ from experiments.command_line import Session, main
 from neuron_mech import figures, gradient_signs, results
 from neuron_mech.errors import InputError
 from neuron_mech.presets import random_stream
+from neuron_mech.results import about
 from neuron_mech.runs import Run, constancy
 
 
@@ -52,16 +53,9 @@ def dataset(run: Run) -> xr.Dataset:
         variables[f"neuron_histogram_{site}"] = (
             (f"neuron_{site}", "average_sign"),
             counts,
-            {"units": "pairs", "description": f"histogram of average signs of each neuron of {site}"},
+            about("pairs", f"histogram of average signs of each neuron of {site}"),
         )
-        with np.errstate(invalid="ignore"):
-            for name, found, description in (
-                ("constancy", of.constant / of.ever, "share of |average sign| > 0.9"),
-                ("low_share", of.low / of.ever, "share of pairs in the low category"),
-                ("flips", of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings"),
-            ):
-                about = {"units": "1", "description": f"{description}, each neuron of {site}"}
-                variables[f"neuron_{name}_{site}"] = (f"neuron_{site}", found, about)
+        variables |= {f"neuron_{name}_{site}": variable for name, variable in by_neuron(site, of).items()}
         histograms.append(counts.sum(0))
         per_site["constancy"].append(constancy(of.constant, of.ever))
         per_site["low_share"].append(of.low.sum() / max(of.ever.sum(), 1))
@@ -82,66 +76,63 @@ def dataset(run: Run) -> xr.Dataset:
         "constancy": (
             "site",
             per_site["constancy"],
-            {"units": "1", "description": "share of (sample, position, neuron) with |average sign| > 0.9"},
+            about("1", "share of (sample, position, neuron) with |average sign| > 0.9"),
         ),
         "low_share": (
             "site",
             per_site["low_share"],
-            {"units": "1", "description": "share of pairs in the low category (positive average sign)"},
+            about("1", "share of pairs in the low category (positive average sign)"),
         ),
         "flips_per_recording": (
             "site",
             per_site["flips"],
-            {"units": "1", "description": "sign changes over consecutive pairs of nonzero recordings"},
+            about("1", "sign changes over consecutive pairs of nonzero recordings"),
         ),
-        "random_neuron": ("site", per_site["random_neuron"], {"units": "index", "description": "neuron of figure 1"}),
+        "random_neuron": ("site", per_site["random_neuron"], about("index", "neuron of figure 1")),
         "histogram": (
             ("site", "average_sign"),
             histograms,
-            {"units": "pairs", "description": "histogram of average signs over all neurons"},
+            about("pairs", "histogram of average signs over all neurons"),
         ),
-        "recordings": ((), study.recordings, {"units": "recordings", "description": "of each sample, over the run"}),
+        "recordings": ((), study.recordings, about("recordings", "of each sample, over the run")),
         "constancy_so_far": (
             ("site", "epoch"),
             history["constancy"][0],
-            {"units": "1", "description": "constancy of the recordings up to an epoch's end"},
+            about("1", "constancy of the recordings up to an epoch's end"),
         ),
         "constancy_by_phase": (
             ("site", "phase"),
             phases,
-            {"units": "1", "description": "constancy of the recordings before and after training accuracy saturated"},
+            about("1", "constancy of the recordings before and after training accuracy saturated"),
         ),
         "saturation_epoch": (
             (),
             saturated,
-            {
-                "units": "epoch",
-                "description": "first epoch to end with training accuracy at record.saturation; -1 never",
-            },
+            about("epoch", "first epoch to end with training accuracy at record.saturation; -1 never"),
         ),
         "objective_constancy": (
             ("objective", "site"),
             history["constancy"][:, :, -1],
-            {"units": "1", "description": "constancy by recorded objective"},
+            about("1", "constancy by recorded objective"),
         ),
         "zero_share": (
             ("objective", "site"),
             zero,
-            {"units": "1", "description": "share of recorded derivatives that were exactly zero, and not counted"},
+            about("1", "share of recorded derivatives that were exactly zero, and not counted"),
         ),
         "category_disagreement": (
             ("objective", "site"),
             disagreement,
-            {"units": "1", "description": "share of pairs whose category differs from the main objective's"},
+            about("1", "share of pairs whose category differs from the main objective's"),
         ),
-        "train_accuracy": ("epoch", history["train_accuracy"], {"units": "1", "description": "training accuracy"}),
-        "test_accuracy": ("epoch", history["test_accuracy"], {"units": "1", "description": "test accuracy"}),
+        "train_accuracy": ("epoch", history["train_accuracy"], about("1", "training accuracy")),
+        "test_accuracy": ("epoch", history["test_accuracy"], about("1", "test accuracy")),
     }
     if run.mixing:
         variables["mixing"] = (
             "site",
             [run.mixing[s] for s in study.sites],
-            {"units": "1", "description": "largest relative change of a derivative when the rest of the batch changes"},
+            about("1", "largest relative change of a derivative when the rest of the batch changes"),
         )
     attributes = {
         "preset": study.config.preset,
@@ -152,6 +143,20 @@ def dataset(run: Run) -> xr.Dataset:
         "saturation": record.saturation,
     }
     return xr.Dataset(variables, coords, attributes)
+
+
+def by_neuron(site: str, of: gradient_signs.NeuronCounts) -> dict[str, tuple]:
+    """{constancy, low_share, flips: variable of a result file}, over the dimension `neuron_SITE`."""
+    with np.errstate(invalid="ignore"):
+        found = {
+            "constancy": (of.constant / of.ever, "share of |average sign| > 0.9"),
+            "low_share": (of.low / of.ever, "share of pairs in the low category"),
+            "flips": (of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings"),
+        }
+    return {
+        name: (f"neuron_{site}", values, about("1", f"{description}, each neuron of {site}"))
+        for name, (values, description) in found.items()
+    }
 
 
 def _phases(run: Run, site: str, saturated: int) -> list[float]:

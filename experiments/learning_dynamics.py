@@ -16,8 +16,10 @@ import xarray as xr
 from tqdm import tqdm
 
 from experiments.command_line import Options, Session, main
+from experiments.gradient_signs import by_neuron
 from neuron_mech import figures, gradient_signs, partitions, results, trajectories, videos
 from neuron_mech.errors import InputError
+from neuron_mech.results import about
 from neuron_mech.runs import Run
 
 PARTITIONS = ("own", "another neuron's", "dealt at random")
@@ -54,7 +56,7 @@ def dataset(run: Run) -> xr.Dataset:
         "wide_epoch": _epochs(run, wide),
     }
     variables: dict[str, tuple] = {
-        "test_accuracy": ("epoch", run.state.history["test_accuracy"], _about("1", "test accuracy at the epoch's end"))
+        "test_accuracy": ("epoch", run.state.history["test_accuracy"], about("1", "test accuracy at the epoch's end"))
     }
     if has_close := any(watch.name == "close" for watch in kept.watching):
         close = kept["close"]
@@ -64,9 +66,9 @@ def dataset(run: Run) -> xr.Dataset:
             "accuracy": (
                 "close_epoch",
                 kept.watched["accuracy"]["close"],
-                _about("1", "accuracy on the samples watched closely, dropout off"),
+                about("1", "accuracy on the samples watched closely, dropout off"),
             ),
-            "sample_label": ("close_sample", np.asarray(run.dataset.train.labels)[ids], _about("class", "its class")),
+            "sample_label": ("close_sample", np.asarray(run.dataset.train.labels)[ids], about("class", "its class")),
         }
     tallies = run.tallies[study.config.record.objective]
     for site, tally in tallies.items():
@@ -74,25 +76,18 @@ def dataset(run: Run) -> xr.Dataset:
         coords[f"neuron_{site}"] = wide.neurons[site]
         variables |= _of_all_neurons(run, site, category)
         of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
-        with np.errstate(invalid="ignore"):
-            for name, found, description in (
-                ("low_share", of.low / of.ever, "share of pairs in the low category"),
-                ("constancy", of.constant / of.ever, "share of |average sign| > 0.9"),
-                ("flips", of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings"),
-            ):
-                about = _about("1", f"{description}, each neuron of {site}")
-                variables[f"{name}_{site}"] = (f"neuron_{site}", found, about)
+        variables |= {f"{name}_{site}": variable for name, variable in by_neuron(site, of).items()}
         if has_close and site in kept["close"].neurons:
             coords[f"close_neuron_{site}"] = kept["close"].neurons[site]
             variables |= _of_watched_neurons(run, site, category)
     final = [variables[f"auc_{site}"][1][0, -1] for site in study.sites]
     first = [variables[f"auc_{site}"][1][0, 0] for site in study.sites]
     variables |= {
-        "separation": ("site", [np.nanmean(a) for a in final], _about("1", "AUC at the end, mean over neurons")),
+        "separation": ("site", [np.nanmean(a) for a in final], about("1", "AUC at the end, mean over neurons")),
         "first_separation": (
             "site",
             [np.nanmean(a) for a in first],
-            _about("1", "AUC at the start, mean over neurons"),
+            about("1", "AUC at the start, mean over neurons"),
         ),
     }
     return xr.Dataset(
@@ -129,17 +124,17 @@ def _of_all_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, tupl
         f"auc_{site}": (
             dims,
             auc,
-            _about("1", f"probability that a high sample's pre-activation exceeds a low one's (AUC), {site}"),
+            about("1", f"probability that a high sample's pre-activation exceeds a low one's (AUC), {site}"),
         ),
         f"overlap_{site}": (
             dims,
             overlap,
-            _about("1", f"overlapping coefficient of the two distributions, {site}"),
+            about("1", f"overlapping coefficient of the two distributions, {site}"),
         ),
         f"change_{site}": (
             ("wide_epoch", "part", f"neuron_{site}"),
             partitions.change_parts(values, own).astype(np.float32),
-            _about("1", f"shares of the mean squared change since the first recording, {site}"),
+            about("1", f"shares of the mean squared change since the first recording, {site}"),
         ),
     }
 
@@ -155,23 +150,23 @@ def _of_watched_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, 
         f"pre_activation_{site}": (
             ("close_epoch", *dims),
             values,
-            _about("1", f"pre-activations of the closely watched neurons of {site}, dropout off"),
+            about("1", f"pre-activations of the closely watched neurons of {site}, dropout off"),
         ),
-        f"category_{site}": (dims, own, _about("1", "1 low, -1 high, 0 none, by the final average sign")),
+        f"category_{site}": (dims, own, about("1", "1 low, -1 high, 0 none, by the final average sign")),
         f"finally_highest_{site}": (
             dims,
             highest,
-            _about("1", "whether the sample is in the tenth of the high category that ends highest"),
+            about("1", "whether the sample is in the tenth of the high category that ends highest"),
         ),
         f"highest_rank_{site}": (
             ("close_epoch", f"close_neuron_{site}"),
             partitions.mean_rank(values, highest).astype(np.float32),
-            _about("percentile rank", "mean percentile rank, among all samples, of the finally highest"),
+            about("percentile rank", "mean percentile rank, among all samples, of the finally highest"),
         ),
         f"watched_auc_{site}": (
             ("close_epoch", f"close_neuron_{site}"),
             partitions.separation(values, own).auc.astype(np.float32),
-            _about("1", "AUC of the closely watched neurons, on all their watched samples"),
+            about("1", "AUC of the closely watched neurons, on all their watched samples"),
         ),
     }
 
@@ -181,10 +176,6 @@ def _epochs(run: Run, watch: trajectories.Watch) -> np.ndarray:
     per_epoch = run.study.segments_per_epoch
     epoch, segment = np.divmod(watch.segments, per_epoch)
     return epoch + segment * run.study.config.record.every / run.study.batches
-
-
-def _about(units: str, description: str) -> dict[str, str]:
-    return {"units": units, "description": description}
 
 
 def summary(found: xr.Dataset) -> str:

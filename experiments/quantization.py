@@ -17,6 +17,7 @@ from tqdm import tqdm
 from experiments.command_line import Options, Seeded, Session, main
 from neuron_mech import evaluation, figures, information, percentiles, quantization, results, sources, training
 from neuron_mech.presets import random_stream
+from neuron_mech.results import about
 from neuron_mech.runs import Run
 
 PAPER_TABLE_1 = {
@@ -77,30 +78,30 @@ def measure(run: Run, ranks: tuple[float, ...], bar: tqdm) -> xr.Dataset:
         counts = information.label_counts(jnp.asarray(values), jnp.asarray(labels), run.dataset.classes)
         bits = np.asarray(information.threshold_information(counts))
         neurons |= {
-            f"zero_rank_{name}": (f"neuron_{name}", rank, _about("percentile rank", "percentile rank of 0")),
+            f"zero_rank_{name}": (f"neuron_{name}", rank, about("percentile rank", "percentile rank of 0")),
             f"best_rank_{name}": (
                 f"neuron_{name}",
                 bits.argmax(1) + 1.0,
-                _about(
+                about(
                     "percentile rank", "rank of the threshold that says most about the label: share of samples below it"
                 ),
             ),
             f"code_information_{name}": (
                 f"neuron_{name}",
                 bits.max(1),
-                _about("bit", "information about the label in the one bit at the neuron's best threshold"),
+                about("bit", "information about the label in the one bit at the neuron's best threshold"),
             ),
             f"value_information_{name}": (
                 f"neuron_{name}",
                 np.asarray(information.value_information(counts)),
-                _about("bit", "information about the label in the pre-activation"),
+                about("bit", "information about the label in the pre-activation"),
             ),
         }
         bar.update()
     named = {
-        **{name: (("site", "percentile_rank"), by_site[name], _about("1", text)) for name, text in _CURVES.items()},
-        **{name: ("site", by_site[name], _about(*about)) for name, about in _NUMBERS.items()},
-        "original_accuracy": ((), original, _about("1", "test accuracy of the network as it is")),
+        **{name: (("site", "percentile_rank"), by_site[name], about("1", text)) for name, text in _CURVES.items()},
+        **{name: ("site", by_site[name], about(*text)) for name, text in _NUMBERS.items()},
+        "original_accuracy": ((), original, about("1", "test accuracy of the network as it is")),
     }
     return xr.Dataset(named | neurons, {"site": list(study.sites), "percentile_rank": np.asarray(ranks, np.float64)})
 
@@ -117,10 +118,6 @@ _NUMBERS = {
     "untrained_zero_rank_mean": ("percentile rank", "control: mean rank of 0 before training"),
     "untrained_zero_rank_std": ("percentile rank", "control: standard deviation of the rank of 0 before training"),
 }
-
-
-def _about(units: str, description: str) -> dict[str, str]:
-    return {"units": units, "description": description}
 
 
 def over_seeds(by_seed: list[xr.Dataset], seeds: list[int]) -> xr.Dataset:

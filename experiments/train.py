@@ -11,6 +11,7 @@ import xarray as xr
 
 from experiments.command_line import Session, main
 from neuron_mech import figures, results
+from neuron_mech.results import about
 from neuron_mech.runs import Run
 
 
@@ -23,17 +24,17 @@ def dataset(run: Run) -> xr.Dataset:
             "loss": (
                 "step",
                 history["loss"],
-                {"units": "nat", "description": "mean cross-entropy of the step's batch"},
+                about("nat", "mean cross-entropy of the step's batch"),
             ),
             "train_accuracy": (
                 "epoch",
                 history["train_accuracy"],
-                {"units": "1", "description": "accuracy on up to 10,000 random training samples, evaluation mode"},
+                about("1", "accuracy on up to 10,000 random training samples, evaluation mode"),
             ),
             "test_accuracy": (
                 "epoch",
                 history["test_accuracy"],
-                {"units": "1", "description": "accuracy on all test samples, evaluation mode"},
+                about("1", "accuracy on all test samples, evaluation mode"),
             ),
         },
         {"step": np.arange(history["loss"].size), "epoch": np.arange(1, epochs + 1)},

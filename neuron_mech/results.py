@@ -108,6 +108,11 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
         ) from error
 
 
+def about(units: str, description: str) -> dict[str, str]:
+    """The attributes that every variable of a result file has."""
+    return {"units": units, "description": description}
+
+
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     """Write a labelled dataset as NetCDF-4. The same values give the same bytes: no time or host is stored."""
     write(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf"))
