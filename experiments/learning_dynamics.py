@@ -52,6 +52,7 @@ def dataset(run: Run) -> xr.Dataset:
         "label": ("site", [f"{site}-{study.config.model.activation}" for site in study.sites]),
         "partition": list(PARTITIONS),
         "part": list(partitions.PARTS),
+        "variance_part": list(partitions.VARIANCE_PARTS),
         "epoch": np.arange(1, epochs + 1),
         "wide_epoch": _epochs(run, wide),
     }
@@ -136,6 +137,11 @@ def _of_all_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, tupl
             partitions.change_parts(values, own).astype(np.float32),
             about("1", f"shares of the mean squared change since the first recording, {site}"),
         ),
+        f"variance_{site}": (
+            ("wide_epoch", "variance_part", f"neuron_{site}"),
+            partitions.variance_parts(values, own).astype(np.float32),
+            about("1", f"shares of the variance over samples, by what explains it, {site}"),
+        ),
     }
 
 
@@ -182,19 +188,23 @@ def summary(found: xr.Dataset) -> str:
     """How far the categories come apart, what the controls do, and what the change consists of."""
     lines = [
         f"{found.attrs['preset']}: separation of low and high (AUC, mean over neurons; 0.5 none, 1 complete)",
-        f"{'site':18} {'start':>7} {'end':>7} {'another':>9} {'random':>8} {'overlap':>9} {'random':>8}   "
-        "change: translation, scaling, separation, reordering within",
+        f"{'site':18} {'start':>7} {'end':>7} {'another':>9} {'random':>8} {'overlap':>9} {'random':>8}",
     ]
+    parts = []
     for site in found.site.values:
         auc, overlap, change = (found[f"{name}_{site}"] for name in ("auc", "overlap", "change"))
         end = auc.isel(wide_epoch=-1).mean(f"neuron_{site}").values
         covered = overlap.isel(wide_epoch=-1).mean(f"neuron_{site}").values
-        parts = change.isel(wide_epoch=-1).mean(f"neuron_{site}").values
+        label = found.label.sel(site=site).item()
         lines.append(
-            f"{found.label.sel(site=site).item():18} {found.first_separation.sel(site=site).item():7.3f} {end[0]:7.3f} "
-            f"{end[1]:9.3f} {end[2]:8.3f} {covered[0]:9.3f} {covered[2]:8.3f}   "
-            + ", ".join(f"{part:.1%}" for part in parts)
+            f"{label:18} {found.first_separation.sel(site=site).item():7.3f} {end[0]:7.3f} {end[1]:9.3f} {end[2]:8.3f} "
+            f"{covered[0]:9.3f} {covered[2]:8.3f}"
         )
+        for what, of in (("change", change), ("final variance", found[f"variance_{site}"])):
+            shares = of.isel(wide_epoch=-1).mean(f"neuron_{site}")
+            named = zip(shares[shares.dims[0]].values, shares.values, strict=True)
+            parts.append(f"{label}, {what}: " + ", ".join(f"{share:.1%} {part}" for part, share in named))
+    lines += parts
     return "\n".join(lines)
 
 

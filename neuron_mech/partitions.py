@@ -116,6 +116,47 @@ def change_parts(
     return shares
 
 
+VARIANCE_PARTS = ("values at the start", "category", "neither")
+"""What `variance_parts` splits a distribution's variance into."""
+
+
+def variance_parts(
+    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
+) -> Float[np.ndarray, "recordings parts neurons"]:
+    """Shares of the variance over samples at each recording, in the order of VARIANCE_PARTS; they add up to 1.
+
+    First what a linear function of the values at the first recording explains (R^2 = r^2): all of it where the
+    distribution was only translated and scaled. Then what the category explains beyond (the increment of R^2 when it
+    joins the regression, as in an analysis of covariance), and what neither does. Unlike `change_parts` it does not
+    count as scaling what is new variance. NaN for a neuron whose values, at the start or now, are all the same.
+    """
+    counted = category != 0
+    number = np.maximum(counted.sum(0), 1)
+
+    def standardized(found: np.ndarray) -> np.ndarray:
+        """Mean 0 and standard deviation 1 over the samples that have a category; 0 for the others."""
+        found = found.astype(np.float64)
+        centred = np.where(counted, found - np.where(counted, found, 0).sum(0) / number, 0)
+        return centred / np.sqrt((centred**2).sum(0) / number)
+
+    def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return (one * other).sum(0) / number
+
+    shares = np.full((len(values), len(VARIANCE_PARTS), category.shape[1]), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):  # values that are all the same make NaN
+        start = standardized(values[0])
+        kind = np.nan_to_num(standardized(category))  # one category explains nothing
+        before = correlation(start, kind)
+        for row, found in enumerate(values):
+            now = standardized(found)
+            from_start = correlation(now, start)
+            # The part of the category that the start does not already tell.
+            beyond = correlation(now, kind) - from_start * before
+            added = np.where(before**2 > 1 - 1e-12, 0.0, beyond**2 / (1 - before**2))
+            shares[row] = from_start**2, added, 1 - from_start**2 - added
+    return shares
+
+
 def finally_highest(
     final: Float[np.ndarray, "samples neurons"], category: Int[np.ndarray, "samples neurons"], share: float = 0.1
 ) -> Bool[np.ndarray, "samples neurons"]:

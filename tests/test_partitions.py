@@ -107,6 +107,27 @@ def test_parts_of_a_change_are_the_mean_squared_change(case):
             assert found[row, :, neuron].sum() == pytest.approx(1)
 
 
+@given(followed())
+@settings(max_examples=60, deadline=None)
+def test_parts_of_a_variance_are_those_of_two_regressions(case):
+    values, category = case
+    found = partitions.variance_parts(values, category)
+    for row in range(len(values)):
+        for neuron in range(category.shape[1]):
+            of = category[:, neuron]
+            x, y = (values[r, of != 0, neuron].astype(np.float64) for r in (0, row))
+            if len(x) == 0 or x.std() < 1e-9 or y.std() < 1e-9:
+                assert np.isnan(found[row, :, neuron]).all()
+                continue
+
+            def unexplained(*columns, y=y):
+                design = np.column_stack([np.ones_like(y), *columns])
+                return np.mean((y - design @ np.linalg.lstsq(design, y, rcond=None)[0]) ** 2) / y.var()
+
+            alone, both = unexplained(x), unexplained(x, of[of != 0])
+            np.testing.assert_allclose(found[row, :, neuron], [1 - alone, alone - both, both], atol=1e-6)
+
+
 def test_pure_changes_are_told_apart():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(200, 1)).astype(np.float32)
@@ -120,6 +141,10 @@ def test_pure_changes_are_told_apart():
     far, other = 100 * apart + z, rng.normal(size=z.shape).astype(np.float32)
     separated = partitions.change_parts(np.stack([z, far / far.std() * z.std()]), category)[1, :, 0]
     reordered = partitions.change_parts(np.stack([z, other]), category)[1, :, 0]
+    moved = partitions.variance_parts(np.stack([z, 3 - 2 * z]), category)[1, :, 0]
+    np.testing.assert_allclose(moved, [1, 0, 0], atol=1e-6)
+    assert partitions.variance_parts(np.stack([z, far]), category)[1, 1, 0] > 0.9
+    assert partitions.variance_parts(np.stack([z, other]), category)[1, 2, 0] > 0.9
     assert separated[2] > 0.45
     assert reordered[2] < 0.05 < 0.9 < reordered[3]
 

@@ -17,6 +17,7 @@ MOMENTS = (0, 0.02, 0.1, 0.4, 1.0)
 """Columns of a figure, as shares of training: denser at the start, where more happens."""
 
 _PARTITION_COLORS = (HIGH, SERIES[1], NEUTRAL)
+_PART_COLORS = (SERIES[4], SERIES[2], LOW, "#DDDDDD")
 
 
 class Categories(NamedTuple):
@@ -113,19 +114,18 @@ def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
 
 
 def separation(found: xr.Dataset) -> Figure:
-    """All neurons of each site: separation over training above, what the change consists of below.
+    """All neurons of each site: separation over training above, what changes and what it follows below.
 
-    `found` is learning_dynamics.nc. Lines are medians over neurons, bands their quartiles; the parts of the change are
-    means over neurons.
+    `found` is learning_dynamics.nc. Lines are medians over neurons, bands their quartiles, parts means over neurons.
     """
     with style():
         names = [str(name) for name in found.site.values]
-        figure = Figure(figsize=(3.3 * len(names) + 0.3, 6.4))
-        panels = figure.subplots(3, len(names), squeeze=False, sharex=True, sharey="row")
+        figure = Figure(figsize=(3.3 * len(names) + 0.3, 8.4))
+        panels = figure.subplots(4, len(names), squeeze=False, sharex=True, sharey="row")
         epochs = found.wide_epoch.values
         for column, name in enumerate(names):
             neuron = f"neuron_{name}"
-            top, middle, below = panels[:, column]
+            top, middle, change, variance = panels[:, column]
             top.set_title(f"{found.label.sel(site=name).item()}, {found.sizes[neuron]} neurons")
             for axes, variable in ((top, "auc"), (middle, "overlap")):
                 for which, color in zip(found.partition.values, _PARTITION_COLORS, strict=True):
@@ -133,19 +133,25 @@ def separation(found: xr.Dataset) -> Figure:
                     lower, median, upper = curves.quantile([0.25, 0.5, 0.75], neuron).values
                     axes.plot(epochs, median, color=color, lw=2 if which == "own" else 1, label=_WHOSE[str(which)])
                     axes.fill_between(epochs, lower, upper, color=color, alpha=0.2, lw=0)
-            shares = found[f"change_{name}"].mean(neuron).values.T
-            colors = (SERIES[4], SERIES[2], LOW, "#DDDDDD")
-            below.stackplot(epochs[1:], shares[:, 1:], colors=colors, labels=found.part.values)
-            below.set_ylim(0, 1)
-            below.set_xlim(0, found.attrs["epochs"])
-            below.set_xlabel("epoch")
+            for axes, variable, colors in (
+                (change, "change", _PART_COLORS),
+                (variance, "variance", _PART_COLORS[1:]),
+            ):
+                shares = found[f"{variable}_{name}"].mean(neuron)
+                parts = shares[shares.dims[1]].values
+                axes.stackplot(epochs[1:], shares.values.T[:, 1:], colors=colors, labels=parts)
+                axes.set_ylim(0, 1)
+            variance.set_xlim(0, found.attrs["epochs"])
+            variance.set_xlabel("epoch")
         panels[0, 0].set_ylabel("separation of low and high\n(AUC)")
         panels[1, 0].set_ylabel("overlap of low and high")
-        panels[2, 0].set_ylabel("share of the mean squared\nchange since the start")
+        panels[2, 0].set_ylabel("mean squared change\nsince the start, by part")
+        panels[3, 0].set_ylabel("variance over samples,\nby what explains it")
         panels[0, 0].set_ylim(0.3, 1)
         panels[1, 0].set_ylim(0, 1.02)
         panels[1, 0].legend(frameon=False, loc="lower left")
-        figure.legend(*panels[2, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        for row in (2, 3):
+            panels[row, 0].legend(loc="lower left", framealpha=0.85, edgecolor="none", fontsize=7.5)
     return figure
 
 
