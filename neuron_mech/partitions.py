@@ -153,7 +153,8 @@ def variance_parts(
             # The part of the category that the start does not already tell.
             beyond = correlation(now, kind) - from_start * before
             added = np.where(before**2 > 1 - 1e-12, 0.0, beyond**2 / (1 - before**2))
-            shares[row] = from_start**2, added, 1 - from_start**2 - added
+            parts = np.stack([from_start**2, added, 1 - from_start**2 - added])
+            shares[row] = np.where(np.isnan(from_start), np.nan, parts)
     return shares
 
 

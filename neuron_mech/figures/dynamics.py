@@ -120,7 +120,7 @@ def separation(found: xr.Dataset) -> Figure:
     """
     with style():
         names = [str(name) for name in found.site.values]
-        figure = Figure(figsize=(3.3 * len(names) + 0.3, 8.4))
+        figure = Figure(figsize=(2.9 * len(names) + 2.2, 8.4))
         panels = figure.subplots(4, len(names), squeeze=False, sharex=True, sharey="row")
         epochs = found.wide_epoch.values
         for column, name in enumerate(names):
@@ -149,9 +149,8 @@ def separation(found: xr.Dataset) -> Figure:
         panels[3, 0].set_ylabel("variance over samples,\nby what explains it")
         panels[0, 0].set_ylim(0.3, 1)
         panels[1, 0].set_ylim(0, 1.02)
-        panels[1, 0].legend(frameon=False, loc="lower left")
-        for row in (2, 3):
-            panels[row, 0].legend(loc="lower left", framealpha=0.85, edgecolor="none", fontsize=7.5)
+        for axes in panels[1:, -1]:
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
