@@ -7,6 +7,7 @@ MNIST's, on random images: speed does not depend on what they show. Needs the ex
   recording    30,000 samples, 2 sites x 512 neurons: every sign's counts and flips
   epoch        469 training steps and 47 recordings
   online       an epoch that counts its own gradients, against one that only trains
+  watched      an epoch with recordings that keeps trajectories too, as often as the preset does
 
   thresholds   accuracy under eleven two-value codes of a site, all in one program, against one after another
   windows      an epoch of retraining above dense1 through ten windows, together, apart, and in a PyTorch loop
@@ -16,11 +17,13 @@ to the activations alone, no parameter gradients. Both count what ours counts, i
 """
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +31,11 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.command_line import ask, exiting, split_preset
-from neuron_mech import binarization, evaluation, planning, quantization, recording, retraining, sources
+from neuron_mech import binarization, evaluation, planning, quantization, recording, retraining, sources, trajectories
 from neuron_mech.datasets import Dataset, Samples
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config, Record
+from neuron_mech.trajectories import Trajectories
 
 BENCHMARKED = tuple(name for name, config in PRESETS.items() if config.data.name == "mnist")
 
@@ -66,7 +70,8 @@ def random_images(samples: int) -> Dataset:
 class Ours:
     """This package's jitted segments, driven as a run drives them."""
 
-    def __init__(self, config: Config, dataset: Dataset):
+    def __init__(self, config: Config, dataset: Dataset, watching: Path | None = None):
+        """`watching` is where trajectories go; None keeps none."""
         self.study, self.state = planning.study(config, dataset)
         self.dataset, self.counts = dataset, self.study.empty_counts()
         self.recorded = dataset.train.rows(self.study.recorded)
@@ -74,6 +79,9 @@ class Ours:
         self._segment = jax.jit(partial(recording.segment, self.study), donate_argnums=(0, 1))
         self._record = jax.jit(partial(recording.record, self.study), donate_argnums=(0,))
         self._end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
+        watches = trajectories.watches(self.study) if watching else ()
+        self.kept = Trajectories(watching or Path(), watches, trajectories.nothing_kept(watches))
+        self._look = {watch.name: jax.jit(partial(trajectories.read, self.study, watch)) for watch in watches}
 
     def steps(self, count: int) -> None:
         """So many full batches, a segment at a time."""
@@ -89,12 +97,15 @@ class Ours:
         self.counts = jax.block_until_ready(self.counts.replace(tallies=tallies))
 
     def epoch(self) -> None:
-        """One epoch, its recordings and (mode online) the counting at its end included."""
-        for segment in self.plan.segments:
+        """The first epoch, its recordings, trajectories and (mode online) the counting at its end included."""
+        for index, segment in enumerate(self.plan.segments):
+            for watch, row in self.kept.due(index):
+                self.kept.write(watch, row, *jax.device_get(self._look[watch.name](self.state, self.recorded)))
             self.state, self.counts, _ = self._segment(
                 self.state, self.counts, self.dataset.train, self.recorded, *segment
             )
         self.counts = self._end_epoch(self.counts, self.plan.positions)
+        self.kept.sync()
         jax.block_until_ready((self.state, self.counts))
 
 
@@ -245,6 +256,11 @@ def benchmark(preset: str, options: Options) -> None:
         ]
         t = rounds({"plain": plain.epoch, "online": online.epoch}, 5 * options.epoch_repeats, options.pause, "online")
         lines.append(f"epoch, online / training only                 {spread(t['online'] / t['plain'])}")
+        with tempfile.TemporaryDirectory() as directory:
+            watched = Ours(config, dataset, Path(directory))
+            pair: dict[str, Callable[[], object]] = {"unwatched": probe.epoch, "watched": watched.epoch}
+            t = rounds(pair, 2 * options.epoch_repeats, options.pause, "watched")
+        lines.append(f"epoch with recordings, watched / unwatched    {spread(t['watched'] / t['unwatched'])}")
     if options.epoch_repeats:
         codes, windows = code_contenders(plain), window_contenders(plain)
         first: dict[str, float] = {}

@@ -257,6 +257,7 @@ def test_the_benchmark_runs_whole_and_small(monkeypatch, capsys):
         "tuned / ours",
         "matrix multiply",
         "online / training only",
+        "watched / unwatched",
         "at dense1, apart",
         "PyTorch / together",
     ):
