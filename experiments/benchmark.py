@@ -71,7 +71,7 @@ class Ours:
         self.dataset, self.counts = dataset, self.study.empty_counts()
         self.recorded = dataset.train.rows(self.study.recorded)
         self.plan = recording.plan_epoch(self.study, 0)
-        self._segment = jax.jit(partial(recording.segment, self.study), donate_argnums=(0, 1))
+        self._segment = recording.advancing(self.study)
         self._record = jax.jit(partial(recording.record, self.study), donate_argnums=(0,))
         self._end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
 

@@ -108,7 +108,7 @@ def _drive(
 ) -> RunState:
     """The loop over the remaining segments."""
     recorded = dataset.train.rows(what.recorded)
-    advance = jax.jit(partial(recording.segment, what), donate_argnums=(0, 1))
+    advance = recording.advancing(what)
     end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
     look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
     measure = _measures(what, dataset)

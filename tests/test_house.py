@@ -13,6 +13,7 @@ ORDER = [
     "presets",
     "objectives",
     "datasets",
+    "augmentation",
     "models",
     "taps",
     "leakage",

@@ -33,12 +33,12 @@ def after(config, dataset, epochs):
     """(study, state, tallies in canonical order, states before each segment, plans) after whole epochs."""
     study, state = planning.study(config, dataset)
     counts, recorded = study.empty_counts(), dataset.train.rows(study.recorded)
-    advance = jax.jit(partial(recording.segment, study))
+    advance = recording.advancing(study)
     before = []
     for epoch in range(epochs):
         plan = recording.plan_epoch(study, epoch)
         for steps, rest in plan.segments:
-            before.append(state)
+            before.append(jax.tree.map(jnp.copy, state))  # the segment takes over its buffers
             state, counts, _ = advance(state, counts, dataset.train, recorded, steps, rest)
         counts = recording.end_epoch(counts, plan.positions)
     return study, state, counts.tallies, before
@@ -83,7 +83,7 @@ def test_an_epoch_s_plan_trains_on_every_sample_and_finds_every_recorded_row(sam
     config = Config("digits", train=Train(batch_size=batch), record=Record(mode="online", every=every))
     recorded = recording.random_ids(config, samples, max(1, int(share * samples)))
     study = recording.Study(
-        config, models.build(config.model, 10), training.optimizer(config), {}, {}, recorded, samples
+        config, models.build(config.model, 10), training.optimizer(config, samples), sites, {}, recorded, samples
     )
     plan = recording.plan_epoch(study, epoch)
     seen, written = [], np.full(len(recorded) + batch, -1)
