@@ -105,6 +105,11 @@ def dataset(run: Run) -> xr.Dataset:
             histograms,
             {"units": "pairs", "description": "histogram of average signs over all neurons"},
         ),
+        "recorded_samples": (
+            "site",
+            [study.rows(site) for site in study.sites],
+            {"units": "samples", "description": "training samples whose derivatives are recorded at the site"},
+        ),
         "recordings": ((), study.recordings, {"units": "recordings", "description": "of each sample, over the run"}),
         "constancy_so_far": (
             ("site", "epoch"),

@@ -61,7 +61,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
         neurons,
         recording.random_ids(config, size, config.record.samples),
         size,
-        training.stepwise(available.values()),
+        training.stepwise(training.convolutional(available.values())),
     )
     return found, state
 

@@ -38,8 +38,9 @@ class Cut:
     """Modules before the site: neither run nor retrained."""
     image: tuple[int, ...]
     """Shape of an input image, which the network still asks for though nothing depends on it."""
-    stepwise: bool
-    """Whether an epoch's steps are driven from the host; see `training.stepwise`."""
+    convolutional: bool
+    """Whether convolutions follow the site: then windows are better not trained together, and on a CPU steps are driven
+    from the host (see `training.stepwise`)."""
     replaces: Derivative
     """What zeros and ones take the place of: the pre-activation, so that the activation function applies to them, or
     the activation itself. One and the same for ReLU; a sigmoid makes 0.5 and 0.73 of them."""
@@ -63,7 +64,7 @@ def cut(
     """Cut `model` at a site. `sample` holds one sample."""
     found = taps.below(model, variables, sample.inputs, site.name)
     after = [at for name, at in taps.sites(model, variables, sample.inputs).items() if name not in found]
-    return Cut(config, model, site, found, tuple(sample.images.shape[1:]), training.stepwise(after), replaces)
+    return Cut(config, model, site, found, tuple(sample.images.shape[1:]), training.convolutional(after), replaces)
 
 
 def initial(cut: Cut) -> TrainState:
@@ -180,7 +181,7 @@ class Retraining:
     def _epoch(
         self, state: TrainState, train: Binarized, ids: np.ndarray, rest: np.ndarray | None
     ) -> tuple[TrainState, Array]:
-        if not self.cut.stepwise:
+        if not training.stepwise(self.cut.convolutional):
             return self._whole_epoch(state, train.bits, train.labels, ids, rest)
         losses = []
         for batch in ids if rest is None else (*ids, rest):

@@ -57,14 +57,18 @@ def optimizer(config: Config, samples: int) -> optax.GradientTransformation:
     return optax.sgd(lambda step: jnp.where(step < drop, train.learning_rate, train.learning_rate / train.drop_factor))
 
 
-def stepwise(sites: Iterable[Site]) -> bool:
+def convolutional(sites: Iterable[Site]) -> bool:
+    """Whether any of these sites, as `taps.sites` lists them, is a convolution."""
+    return any(site.kind == nn.Conv.__name__ for site in sites)
+
+
+def stepwise(convolutional: bool) -> bool:
     """Whether a loop over training steps or chunks is driven from the host, one compiled call each.
 
-    `sites` are those of the network, as `taps.sites` lists them. On a CPU the gradients of a convolution inside a
-    compiled loop took 7 (recording) to 26 times (training) as long as outside. Elsewhere, and without convolutions, one
-    call for the whole loop saves time.
+    On a CPU the gradients of a convolution inside a compiled loop took 7 (recording) to 26 times (training) as long as
+    outside. Elsewhere, and without convolutions, one call for the whole loop saves time.
     """
-    return jax.default_backend() == "cpu" and any(site.kind == nn.Conv.__name__ for site in sites)
+    return convolutional and jax.default_backend() == "cpu"
 
 
 def init(config: Config, model: nn.Module, sample: Samples) -> TrainState:
