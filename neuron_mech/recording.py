@@ -136,7 +136,7 @@ class Steps(struct.PyTreeNode):
     """
 
     ids: Int[Array | np.ndarray, "*steps batch"]
-    offsets: dict[str, Int[Array | np.ndarray, "*steps"]]
+    offsets: dict[str, Int[Array | np.ndarray | np.integer, "*steps"]]
 
 
 @dataclass(frozen=True)
