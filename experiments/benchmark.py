@@ -68,6 +68,8 @@ class Ours:
 
     def __init__(self, config: Config, dataset: Dataset):
         self.study, self.state = planning.study(config, dataset)
+        # Ratios are of one device each.
+        self.study = replace(self.study, devices=1)
         self.dataset, self.counts = dataset, self.study.empty_counts()
         self.recorded = dataset.train.rows(self.study.recorded)
         self.plan = recording.plan_epoch(self.study, 0)

@@ -62,6 +62,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
         recording.random_ids(config, size, config.record.samples),
         size,
         training.stepwise(training.convolutional(available.values())),
+        jax.local_device_count(),
     )
     return found, state
 

@@ -25,7 +25,7 @@ class Data:
     """digits: scikit-learn's embedded 8x8 digits; mnist, cifar10: those of TensorFlow Datasets."""
     augment: bool = False
     """Whether training images are flipped (left and right) and shifted at random, by up to a tenth of their height and
-    width; recorded, test and retraining images never are."""
+    width. What is probed, tested or retrained on is never changed; online records the images trained on."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from neuron_mech import gradient_signs, taps, training
+from neuron_mech import devices, gradient_signs, taps, training
 from neuron_mech.augmentation import augmented
 from neuron_mech.datasets import Samples
 from neuron_mech.gradient_signs import Tally
@@ -65,6 +65,8 @@ class Study:
     """Size of the training set."""
     stepwise: bool = False
     """Whether loops are driven from the host; see `training.stepwise`."""
+    devices: int = 1
+    """Devices among which batches and, in the probe modes, recorded samples are divided; see `devices`."""
 
     @property
     def batches(self) -> int:
@@ -110,6 +112,27 @@ class Study:
         # A batch writes as many rows as it has samples, though not all are recorded: room for those of the last one.
         signs = {s: jnp.zeros((self.rows(s) + size, *self.value_shape(s)), jnp.int8) for s in recorded}
         return Counts(tallies, signs if mode == "online" else {})
+
+
+def dealt(study: Study, counts: Counts) -> Counts:
+    """The counts with each device holding its own samples'. In mode online every device holds all."""
+    if study.config.record.mode == "online":
+        return devices.everywhere(counts, study.devices)
+    return counts.replace(tallies=_by_site(study, counts.tallies, devices.deal))
+
+
+def collected(study: Study, counts: Counts) -> Counts:
+    """The inverse of `dealt`."""
+    if study.config.record.mode == "online":
+        return devices.on_one(counts, study.devices)
+    return counts.replace(tallies=_by_site(study, counts.tallies, devices.collect))
+
+
+def _by_site(study: Study, tallies: Tallies, place: Callable[[Tally, int, int], Tally]) -> Tallies:
+    return {
+        o: {site: place(tally, study.rows(site), study.devices) for site, tally in by_site.items()}
+        for o, by_site in tallies.items()
+    }
 
 
 def random_ids(config: Config, samples: int, count: int | Literal["all"]) -> Int[np.ndarray, " count"]:
@@ -206,11 +229,16 @@ def advancing(
 ]:
     """`segment`, compiled: as one program, or where `study.stepwise` says so as one a chunk and one a step.
 
-    The first two arguments are donated: what comes back takes their place.
+    The first two arguments are donated: what comes back takes their place. With several devices, state and training
+    samples are everywhere, counts and recorded samples dealt (see `devices`).
     """
     if not study.stepwise:
         return jax.jit(partial(segment, study), donate_argnums=(0, 1))
-    compiled_chunk = jax.jit(partial(record_chunk, study), static_argnames="size", donate_argnums=0)
+
+    def chunk(tallies: Tallies, state: TrainState, recorded: Samples, start: Array, size: int) -> Tallies:
+        return devices.each(partial(record_chunk, study, size=size), study.devices)(tallies, state, recorded, start)
+
+    compiled_chunk = jax.jit(chunk, static_argnames="size", donate_argnums=0)
     compiled_step = jax.jit(partial(_step, study), donate_argnums=(0, 1))
 
     def advance(
@@ -251,7 +279,8 @@ def segment(
     batch, if this is its last segment.
     """
     if study.config.record.mode in ("probe", "probe-train"):
-        counts = counts.replace(tallies=record(study, counts.tallies, state, recorded))
+        own = devices.each(lambda tallies, state, recorded, _: record(study, tallies, state, recorded), study.devices)
+        counts = counts.replace(tallies=own(counts.tallies, state, recorded, state.step))
 
     def step(carry: tuple[TrainState, dict], steps: Steps) -> tuple[tuple[TrainState, dict], jax.Array]:
         return _step(study, *carry, train, steps)
@@ -271,6 +300,7 @@ def _step(
     if study.config.data.augment:
         stream = random_stream(study.config.train.seed, "augmentation")
         batch = augmented(batch, jax.random.fold_in(stream, state.step))
+    batch = devices.spread(batch, study.devices)
     nudges = taps.zeros(study.sites, len(batch)) if signs else {}
     state, loss, gradients = training.train_step(
         study.model, study.optimizer, state, batch, nudges, study.config.record.derivative
@@ -302,10 +332,11 @@ class Group(NamedTuple):
 
 
 def groups(study: Study) -> list[Group]:
-    """The recorded samples by the sites that count them, in row order: the first are counted by all."""
-    edges = sorted({study.rows(site) for site in study.sites})
+    """The recorded samples by the sites that count them, in row order: the first are counted by all. Of each device."""
+    rows = {site: devices.share(study.rows(site), study.devices) for site in study.sites}
+    edges = sorted(set(rows.values()))
     return [
-        Group(start, stop, tuple(site for site in study.sites if study.rows(site) >= stop))
+        Group(start, stop, tuple(site for site in study.sites if rows[site] >= stop))
         for start, stop in itertools.pairwise([0, *edges])
     ]
 
