@@ -43,10 +43,13 @@ record = Record(every=3, samples=37, chunk=3)
 dense = Config("digits", model=Model(width=1 / 32), train=Train(batch_size=16, epochs=2), record=record,
                watch=Watch(recordings=2, wide_recordings=2, samples=20, wide_samples=20))
 dense = replace(dense, record=replace(record, site_samples=("dense1:13",)))
-stages = ("stage0layer0", "stage3layer2")
 # A step size at which the order of a sum does not grow from step to step.
-cnn = replace(dense, train=replace(dense.train, learning_rate=0.001), model=Model(network="cnn", depth=None, dropout=None, width=1 / 32),
-              record=replace(record, sites=stages, site_samples=("stage0layer0:13",)))
+cnn = replace(
+    dense,
+    model=Model(network="cnn", depth=None, dropout=None, width=1 / 32),
+    train=replace(dense.train, learning_rate=0.001),
+    record=replace(record, sites=("stage0layer0", "stage3layer2"), site_samples=("stage0layer0:13",)),
+)
 
 def one_recording(study, state):
     """A recording of the first segment, without its steps."""
@@ -80,7 +83,6 @@ for config in (dense, cnn, replace(dense, record=replace(dense.record, mode="onl
     if config.record.mode == "probe":
         assert held == sorted(held) == [2] * 3 + [5] * 3  # 13 and 37 rows among eight
 
-program = recording.advancing(planning.study(dense, digits)[0])
 directory = Path(sys.argv[1])
 with results.opened(directory, dense):
     runs.datasets.load = lambda *_: digits
