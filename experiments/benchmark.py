@@ -73,11 +73,13 @@ class Ours:
     def __init__(self, config: Config, dataset: Dataset, watching: Path | None = None):
         """`watching` is where trajectories go; None keeps none."""
         self.study, self.state = planning.study(config, dataset)
+        # Ratios are of one device each.
+        self.study = replace(self.study, devices=1)
         self.dataset, self.counts = dataset, self.study.empty_counts()
         self.recorded = dataset.train.rows(self.study.recorded)
         self.plan = recording.plan_epoch(self.study, 0)
-        self._segment = jax.jit(partial(recording.segment, self.study), donate_argnums=(0, 1))
-        self._record = jax.jit(partial(recording.record, self.study), donate_argnums=(0,))
+        self._segment = recording.advancing(self.study)
+        self._record = recording.recorder(self.study)
         self._end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
         watches = trajectories.watches(self.study) if watching else ()
         self.kept = Trajectories(watching or Path(), watches, trajectories.nothing_kept(watches))

@@ -36,20 +36,21 @@ class BinarizationOptions(Seeded):
     width: float = 10.0
     """Width of a window, in percentile ranks; windows at the ends are open-ended."""
     together: int | None = None
-    """Windows retrained in one program. None means all on a GPU or TPU and one on a CPU, where ten together are a
-    sixth faster, but what is not finished is lost when the sweep is stopped."""
+    """Windows retrained in one program. None means all on a GPU or TPU where no convolution follows the site, and one
+    otherwise: on a CPU ten together are a sixth faster, but what is not finished is lost when the sweep is stopped."""
     replace: Derivative = "pre_activation"
     """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
     them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly."""
 
 
-def windows_together(options: BinarizationOptions) -> int:
+def windows_together(options: BinarizationOptions, convolutional: bool) -> int:
     """How many windows are retrained in one program: as asked, or all on an accelerator and one on a CPU.
 
     On two CPU cores ten together take a sixth less time than ten apart (`experiments.benchmark`), but apart no more
-    than one is lost when the sweep is stopped.
+    than one is lost when the sweep is stopped. Convolutions are trained apart everywhere: mapped over their kernels
+    they become one grouped convolution, which can be slow.
     """
-    return options.together or (1 if jax.default_backend() == "cpu" else len(options.centers))
+    return options.together or (1 if convolutional or jax.default_backend() == "cpu" else len(options.centers))
 
 
 def source_of(kind: str, run: Run, site: str) -> Source:
@@ -86,7 +87,7 @@ def empty(run: Run, options: BinarizationOptions) -> xr.Dataset:
             "source": list(SOURCES),
             "seed": seeds,
             "site": sites,
-            "label": ("site", [f"{site}-{config.model.activation}" for site in sites]),
+            "label": ("site", [run.study.label(site) for site in sites]),
             "window_center": np.asarray(options.centers, np.float64),
         },
         {"preset": config.preset, "width": options.width, "replace": options.replace},
@@ -125,14 +126,14 @@ def sweep(run: Run, found: xr.Dataset, path: Path, options: BinarizationOptions)
     """Finish the cells of one seed in `found`, in place, saving after every group of windows."""
     study, seed = run.study, run.study.config.train.seed
     cells = found.accuracy_by_seed.sel(seed=seed)
-    epochs, together = study.config.train.epochs, windows_together(options)
+    epochs = study.config.train.epochs
     total = int(np.isnan(cells).sum()) * epochs
     with tqdm(total=total, desc=f"windows, seed {seed}", unit="epoch") as bar:
         for site in study.sites:
             one = run.dataset.train.rows(np.arange(1))
             variables = run.state.train.variables
             cut = retraining.cut(study.config, study.model, variables, one, study.sites[site], options.replace)
-            retrain = retraining.Retraining(cut)
+            retrain, together = retraining.Retraining(cut), windows_together(options, cut.convolutional)
             for kind in SOURCES:
                 missing = np.flatnonzero(np.isnan(cells.sel(source=kind, site=site)))
                 if not len(missing):

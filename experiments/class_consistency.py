@@ -56,12 +56,12 @@ def dataset(run: Run) -> xr.Dataset:
     )
     sites, pages = [], []
     for site, tally in tqdm(run.tallies[config.record.objective].items(), desc="classes", unit="site", disable=None):
-        sites.append(_of_site(run, site, tally, recorded.labels, first[site], weights[site]))
+        sites.append(_of_site(run, site, tally, recorded.labels[: study.rows(site)], first[site], weights[site]))
         indices = sites[-1].neuron_index.values
         watched = (watch.neurons.get(site, ()) for watch in run.trajectories.watching if watch.name == "close")
         for column in np.searchsorted(indices, [neuron for some in watched for neuron in some]):
             of_neuron = jax.tree.map(lambda counts, column=column: np.asarray(counts[..., column]), tally)
-            pages.append(_atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels))
+            pages.append(_atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.rows(site)]))
     found = xr.concat(sites, "neuron", combine_attrs="override")
     if pages:
         found = found.merge(xr.concat(pages, "atlas_neuron", combine_attrs="override"))
@@ -72,8 +72,8 @@ def dataset(run: Run) -> xr.Dataset:
         found[wholly] = ("site", within, about("1", f"share of (neuron, class) with {name} at most 5 % from 0 or 1"))
     return found.assign_coords(
         site=list(study.sites),
-        site_label=("site", [f"{site}-{config.model.activation}" for site in study.sites]),
-    ).assign_attrs(preset=config.preset, samples=len(study.recorded))
+        site_label=("site", [study.label(site) for site in study.sites]),
+    ).assign_attrs(preset=config.preset, samples=max(study.rows(site) for site in study.sites))
 
 
 def _of_site(run: Run, site: str, tally: Tally, labels: jax.Array, first: jax.Array, weights: jax.Array) -> xr.Dataset:
@@ -133,7 +133,7 @@ def _of_site(run: Run, site: str, tally: Tally, labels: jax.Array, first: jax.Ar
 
 def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Array) -> xr.Dataset:
     """What the atlas shows of one neuron, from its column of the tally: (samples, positions ...)."""
-    config, ids = run.study.config, run.study.recorded
+    config, ids = run.study.config, run.study.recorded[: run.study.rows(site)]
     pairs = [np.asarray(part, np.int64).reshape(len(ids), -1) for part in (tally.positive, tally.negative, tally.flips)]
     positive, negative, flips = (part.sum(1) for part in pairs)
     rng = np.random.default_rng([config.train.seed, neuron])
@@ -165,7 +165,7 @@ def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Arra
                     about("1", "share of |average sign| > 0.9"),
                 ),
                 "atlas_site": ((), site, about("", "site of the neuron on this page of the atlas")),
-                "atlas_label": ((), f"{site}-{config.model.activation}", about("", "site and activation function")),
+                "atlas_label": ((), run.study.label(site), about("", "site and activation function")),
                 "atlas_index": ((), neuron, about("index", "the neuron, within its site")),
             },
             {"sheet": list(SHEETS), "category": ["low", "high"], "label": np.arange(run.dataset.classes)},

@@ -36,7 +36,7 @@ def dataset(run: Run) -> xr.Dataset:
     variables: dict[str, tuple] = {}
     coords: dict[str, object] = {
         "site": list(study.sites),
-        "label": ("site", [f"{site}-{study.config.model.activation}" for site in study.sites]),
+        "label": ("site", [study.label(site) for site in study.sites]),
         "objective": list(study.config.objectives),
         "epoch": np.arange(1, study.config.train.epochs + 1),
         "phase": ["before", "after"],
@@ -93,6 +93,11 @@ def dataset(run: Run) -> xr.Dataset:
             ("site", "average_sign"),
             histograms,
             about("pairs", "histogram of average signs over all neurons"),
+        ),
+        "recorded_samples": (
+            "site",
+            [study.rows(site) for site in study.sites],
+            about("samples", "training samples whose derivatives are recorded at the site"),
         ),
         "recordings": ((), study.recordings, about("recordings", "of each sample, over the run")),
         "constancy_so_far": (

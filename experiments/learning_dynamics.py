@@ -37,7 +37,7 @@ class DynamicsOptions(Options):
 def dataset(run: Run) -> xr.Dataset:
     """learning_dynamics.nc. Raises InputError for a run that kept no trajectories.
 
-    Dimensions `close_epoch` and `wide_epoch` are the two watches' recordings, in epochs; `close_sample` holds ids.
+    Dimensions `close_epoch` and `wide_epoch` are the two watches' recordings, in epochs; `close_sample_SITE` holds ids.
     """
     study, kept = run.study, run.trajectories
     if not kept.watching:
@@ -49,7 +49,7 @@ def dataset(run: Run) -> xr.Dataset:
     epochs = study.config.train.epochs
     coords: dict[str, object] = {
         "site": list(study.sites),
-        "label": ("site", [f"{site}-{study.config.model.activation}" for site in study.sites]),
+        "label": ("site", [study.label(site) for site in study.sites]),
         "partition": list(PARTITIONS),
         "part": list(partitions.PARTS),
         "variance_part": list(partitions.VARIANCE_PARTS),
@@ -61,16 +61,12 @@ def dataset(run: Run) -> xr.Dataset:
     }
     if has_close := any(watch.name == "close" for watch in kept.watching):
         close = kept["close"]
-        ids = study.recorded[: close.samples]
-        coords |= {"close_epoch": _epochs(run, close), "close_sample": ids}
-        variables |= {
-            "accuracy": (
-                "close_epoch",
-                kept.watched["accuracy"]["close"],
-                about("1", "accuracy on the samples watched closely, dropout off"),
-            ),
-            "sample_label": ("close_sample", np.asarray(run.dataset.train.labels)[ids], about("class", "its class")),
-        }
+        coords["close_epoch"] = _epochs(run, close)
+        variables["accuracy"] = (
+            "close_epoch",
+            kept.watched["accuracy"]["close"],
+            about("1", "accuracy on the samples watched closely, dropout off"),
+        )
     tallies = run.tallies[study.config.record.objective]
     for site, tally in tallies.items():
         category = np.asarray(jax.jit(partitions.categories)(tally.positive, tally.negative))
@@ -79,7 +75,8 @@ def dataset(run: Run) -> xr.Dataset:
         of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
         variables |= {f"{name}_{site}": variable for name, variable in by_neuron(site, of).items()}
         if has_close and site in kept["close"].neurons:
-            coords[f"close_neuron_{site}"] = kept["close"].neurons[site]
+            ids = study.recorded[: len(kept["close"].positions[site])]
+            coords |= {f"close_neuron_{site}": kept["close"].neurons[site], f"close_sample_{site}": ids}
             variables |= _of_watched_neurons(run, site, category)
     final = [variables[f"auc_{site}"][1][0, -1] for site in study.sites]
     first = [variables[f"auc_{site}"][1][0, 0] for site in study.sites]
@@ -98,7 +95,6 @@ def dataset(run: Run) -> xr.Dataset:
             "preset": study.config.preset,
             "steps": study.batches * epochs,
             "epochs": epochs,
-            "wide_samples": wide.samples,
         },
     )
 
@@ -151,8 +147,10 @@ def _of_watched_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, 
     values = run.trajectories.values("close", site)
     own = trajectories.seen(run.study, close, site, category)
     highest = partitions.finally_highest(values[-1], own)
-    dims = ("close_sample", f"close_neuron_{site}")
+    dims = (f"close_sample_{site}", f"close_neuron_{site}")
+    labels = np.asarray(run.dataset.train.labels)[run.study.recorded[: len(own)]]
     return {
+        f"sample_label_{site}": (dims[0], labels, about("class", f"class of the samples watched closely at {site}")),
         f"pre_activation_{site}": (
             ("close_epoch", *dims),
             values,

@@ -20,7 +20,7 @@ class Torch:
         self.config, self.tuned = config, tuned
         activation = ACTIVATIONS[config.model.activation]
         self.activations = [activation(), activation()]
-        drop = config.model.dropout
+        drop = config.model.dropout or 0.0
         self.model = torch.nn.Sequential(
             torch.nn.Linear(784, 512),
             self.activations[0],
@@ -110,7 +110,7 @@ class Torch:
 
 def retrain_epoch(config: Config, bits: np.ndarray, labels: np.ndarray) -> None:
     """An epoch of what follows dense1, for every window of `bits`, (windows, samples, 512) zeros and ones."""
-    activation, drop, size = ACTIVATIONS[config.model.activation], config.model.dropout, config.train.batch_size
+    activation, drop, size = ACTIVATIONS[config.model.activation], config.model.dropout or 0.0, config.train.batch_size
     targets = torch.from_numpy(np.array(labels)).long()
     for window in bits:
         model = torch.nn.Sequential(

@@ -170,7 +170,7 @@ def experiment(session: Session) -> None:
             by_seed.append(measure(run, session.options.ranks, bar))
         seeds.append(run.study.config.train.seed)
     found = over_seeds(by_seed, seeds)
-    labels = [f"{site}-{session.config.model.activation}" for site in found.site.values]
+    labels = [run.study.label(site) for site in found.site.values]
     found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
     results.write_dataset(session.directory / "quantization.nc", found)
     results.write(session.directory / "table1.txt", lambda part: part.write_text(table_1(found) + "\n"))

@@ -1,5 +1,6 @@
 """What a run studies, what it starts from, and what it will cost: all before anything is computed."""
 
+import fnmatch
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,16 +47,22 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
         )
     one = dataset.train.rows(np.arange(1))
     state = training.init(config, model, one)
-    chosen = taps.select(taps.sites(model, state.variables, one.inputs), config.record.sites)
+    available = taps.sites(model, state.variables, one.inputs)
+    chosen = taps.select(available, config.record.sites)
+    for entry in config.record.site_samples:
+        if not fnmatch.filter(available, entry.rpartition(":")[0]):
+            raise InputError(f"record.site_samples has {entry!r}, which is no site; sites are: {', '.join(available)}")
     neurons = {name: recording.recorded_neurons(config, name, site.shape[-1]) for name, site in chosen.items()}
     found = Study(
         config,
         model,
-        training.optimizer(config),
+        training.optimizer(config, size),
         chosen,
         neurons,
         recording.random_ids(config, size, config.record.samples),
         size,
+        training.stepwise(training.convolutional(available.values())),
+        jax.local_device_count(),
     )
     return found, state
 
@@ -110,9 +117,12 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
     parameters = checkpoints.nbytes(state.train.params)
     image = dataset.train.images.nbytes // len(dataset.train)
     values = sum(int(np.prod(site.shape)) for site in study.sites.values())
+    everything = taps.sites(study.model, state.train.variables, dataset.train.rows(np.arange(1)).inputs).values()
+    passing = sum(int(np.prod(site.shape)) for site in everything)
     chunk = min(study.config.record.chunk, len(study.recorded))
-    # A chunk's inputs, and at each site its value, its gradient, and one temporary, in float32.
-    working = chunk * 4 * (image + 3 * values * len(study.config.objectives))
+    # In float32, a chunk's inputs, at each recorded site its value, its gradient, and one temporary, and what a forward
+    # pass keeps of every layer for the way back.
+    working = chunk * 4 * (image + 3 * values * len(study.config.objectives) + passing)
     saved = checkpoints.nbytes(state)
     return Cost(
         counts=counts,
@@ -132,7 +142,8 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
         raise InputError(
             f"recording needs {_size(cost.device)} of {device.platform} memory and {_size(room)} are free: lower "
             f"record.samples (now {len(study.recorded)}), record.neurons (now {record.neurons}) or record.chunk "
-            f"(now {record.chunk}), or name fewer record.sites (now {', '.join(study.sites)})"
+            f"(now {record.chunk}), limit record.site_samples, or name fewer record.sites (now "
+            f"{', '.join(study.sites)})"
         )
     free = shutil.disk_usage(directory).free
     written = (f for part in ("checkpoints", "trajectories") for f in (directory / part).rglob("*") if f.is_file())
@@ -146,11 +157,14 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
         )
     if record.mode == "none":
         return f"no recording; {_size(cost.device)} on the device, up to {_size(cost.disk)} on disk in {directory}"
-    pairs = sum(int(np.prod(study.value_shape(site))) for site in study.sites)
+    parts = (
+        f"{site} ({study.rows(site):,} samples x {int(np.prod(study.value_shape(site))):,} values)"
+        for site in study.sites
+    )
     return (
-        f"{study.recordings:,} recordings ({record.mode}) of {len(study.recorded):,} samples x {pairs:,} values at "
-        f"{', '.join(study.sites)}: {_size(cost.counts)} of counts, {_size(cost.device)} on the device; on disk in "
-        f"{directory} {_size(cost.trajectories)} of trajectories and up to {_size(cost.checkpoints)} of checkpoints"
+        f"{study.recordings:,} recordings ({record.mode}) of {', '.join(parts)}: {_size(cost.counts)} of counts, "
+        f"{_size(cost.device)} on the device; on disk in {directory} {_size(cost.trajectories)} of trajectories and up "
+        f"to {_size(cost.checkpoints)} of checkpoints"
     )
 
 

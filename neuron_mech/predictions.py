@@ -31,10 +31,9 @@ def first_categories(
     """
     objective = study.config.record.objective
     record = replace(study.config.record, mode="probe", compare_objectives=(), every=study.batches)
-    once = replace(study, config=replace(study.config, record=record, train=replace(study.config.train, epochs=1)))
-    tallies = jax.jit(lambda counts, state, samples: recording.record(once, counts.tallies, state, samples))(
-        once.empty_counts(), state, recorded
-    )
+    config = replace(study.config, record=record, train=replace(study.config.train, epochs=1))
+    once = replace(study, config=config, devices=1)
+    tallies = recording.recorder(once)(once.empty_counts().tallies, state, recorded)
     return {site: partitions.categories(t.positive, t.negative) for site, t in tallies[objective].items()}
 
 

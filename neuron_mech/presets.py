@@ -21,22 +21,28 @@ Derivative = Literal["activation", "pre_activation"]
 class Data:
     """The samples."""
 
-    name: Literal["digits", "mnist"] = "digits"
-    """digits: scikit-learn's embedded 8x8 digits; mnist: TensorFlow Datasets' MNIST."""
+    name: Literal["digits", "mnist", "cifar10"] = "digits"
+    """digits: scikit-learn's embedded 8x8 digits; mnist, cifar10: those of TensorFlow Datasets."""
+    augment: bool = False
+    """Whether training images are flipped (left and right) and shifted at random, by up to a tenth of their height and
+    width. What is probed, tested or retrained on is never changed; online records the images trained on."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """The network: [Dense - activation - dropout] x depth - Dense."""
+    """The network. A field that one of the two kinds does not have is None for it."""
 
-    activation: Literal["relu", "sigmoid"] = "relu"
-    """Activation function of the hidden layers."""
-    depth: int = 2
-    """Number of hidden layers."""
+    network: Literal["mlp", "cnn"] = "mlp"
+    """mlp: [Dense - activation - dropout] x depth - Dense. cnn: twelve layers [convolution - activation - BatchNorm] in
+    four stages of three, max pooling between them, global average pooling and Dense."""
+    activation: Literal["relu", "sigmoid", "linear"] = "relu"
+    """Activation function of the hidden layers; linear: none."""
     width: float = 1.0
-    """Factor on the 512 neurons of a hidden layer."""
-    dropout: float = 0.5
-    """Share of activations set to zero in training, 0 <= dropout < 1."""
+    """Factor on the neurons of a hidden layer: 512 in the mlp, 64, 128, 256 and 512 in the cnn's stages."""
+    depth: int | None = 2
+    """Hidden layers of the mlp; None for the cnn."""
+    dropout: float | None = 0.5
+    """Share of the mlp's activations set to zero in training, 0 <= dropout < 1; None for the cnn."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class Train:
 
     learning_rate: float = 0.1
     """Step size."""
+    drop_after: float = 1.0
+    """Share of the epochs, rounded to whole ones, after which the step size is divided by drop_factor: 0.6 is after
+    epoch 60 of 100, and after epoch 18 of 30. 1: never."""
+    drop_factor: float = 5.0
+    """What the step size is divided by after that."""
     batch_size: int = 128
     """Samples a step; an epoch's last, smaller batch is trained on too."""
     epochs: int = 50
@@ -65,6 +76,9 @@ class Record:
     online ignores it and records at every batch."""
     samples: int | Literal["all"] = "all"
     """Training samples recorded, chosen at random."""
+    site_samples: tuple[str, ...] = ()
+    """Sites at which fewer of them are, each as SITE:COUNT: the first COUNT of the same samples. SITE may hold * for
+    any characters; of several entries that match a site, the first counts."""
     sites: tuple[str, ...] = ("all",)
     """Sites recorded, by name; all: every site of the network."""
     neurons: int | Literal["all"] = "all"
@@ -116,8 +130,8 @@ class Config:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
+        self._check_model()
         for name, value, lowest in (
-            ("model.depth", self.model.depth, 1),
             ("train.batch_size", self.train.batch_size, 1),
             ("train.epochs", self.train.epochs, 1),
             ("record.every", self.record.every, 1),
@@ -135,16 +149,22 @@ class Config:
                 raise InputError(f"{name} is {value!r}: give a whole number of at least {lowest}")
         if self.train.seed >= 2**32:
             raise InputError(f"train.seed is {self.train.seed}: give a seed below 2**32")
-        if not 0 <= self.model.dropout < 1:
-            raise InputError(f"model.dropout is {self.model.dropout}: give a share of at least 0 and below 1")
-        if not 0 < self.model.width <= 64 or round(512 * self.model.width) < 1:
-            raise InputError(f"model.width is {self.model.width}: give a factor from 1/512 to 64")
         if not 0 < self.train.learning_rate < float("inf"):
             raise InputError(f"train.learning_rate is {self.train.learning_rate}: give a positive, finite step size")
+        if not 0 < self.train.drop_after <= 1:
+            raise InputError(f"train.drop_after is {self.train.drop_after}: give a share above 0, at most 1")
+        if not 0 < self.train.drop_factor < float("inf"):
+            raise InputError(f"train.drop_factor is {self.train.drop_factor}: give a positive, finite factor")
         if not 0 < self.record.saturation <= 1:
             raise InputError(f"record.saturation is {self.record.saturation}: give an accuracy above 0, at most 1")
         if not self.record.sites:
             raise InputError("record.sites is empty: name at least one site, or say all")
+        for entry in self.record.site_samples:
+            site, _, count = entry.rpartition(":")
+            if not site or not count.isdecimal() or not int(count):
+                raise InputError(
+                    f"record.site_samples has {entry!r}: give SITE:COUNT with a count of at least 1, such as conv1:500"
+                )
         if self.record.mode == "online" and (self.record.objective != "margin" or self.record.compare_objectives):
             raise InputError(
                 "record.mode online counts the training loss's own gradients, whose signs are the margin's: "
@@ -152,6 +172,24 @@ class Config:
             )
         if len(set(self.objectives)) < len(self.objectives):
             raise InputError(f"record.compare_objectives repeats an objective: {', '.join(self.objectives)}")
+
+    def _check_model(self) -> None:
+        model = self.model
+        if model.network == "cnn":
+            for name in ("depth", "dropout"):
+                if (value := getattr(model, name)) is not None:
+                    raise InputError(f"model.{name} is {value}, which the network cnn does not have: leave it at None")
+        elif model.depth is None or model.dropout is None:
+            name = "depth" if model.depth is None else "dropout"
+            raise InputError(f"model.{name} is None, but the network mlp needs one: give a number")
+        else:
+            if not isinstance(model.depth, int) or model.depth < 1:
+                raise InputError(f"model.depth is {model.depth!r}: give a whole number of at least 1")
+            if not 0 <= model.dropout < 1:
+                raise InputError(f"model.dropout is {model.dropout}: give a share of at least 0 and below 1")
+        narrowest = {"mlp": 512, "cnn": 64}[model.network]
+        if not 0 < model.width <= 64 or round(narrowest * model.width) < 1:
+            raise InputError(f"model.width is {model.width}: give a factor from 1/{narrowest} to 64")
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -185,6 +223,20 @@ _mnist = Config(
     record=Record(every=10, samples=30_000),
 )
 
+_cifar10 = Config(
+    preset="cifar10-relu",
+    data=Data(name="cifar10", augment=True),
+    model=Model(network="cnn", depth=None, dropout=None),
+    train=Train(learning_rate=0.01, drop_after=0.6, batch_size=32, epochs=100),
+    record=Record(
+        every=100,
+        samples=10_000,
+        sites=("stage0layer0", "stage2layer2", "stage3layer2"),
+        site_samples=("stage3layer2:10000", "stage2layer2:5000", "*:500"),
+        chunk=250,
+    ),
+)
+
 PRESETS: dict[str, Config] = {
     # The embedded 8x8 digits: no download. 45 batches an epoch, 9 recordings each: 450 in all.
     "digits": Config(preset="digits", train=Train(batch_size=32), record=Record(every=5)),
@@ -196,4 +248,7 @@ PRESETS: dict[str, Config] = {
         model=Model(activation="sigmoid"),
         train=replace(_mnist.train, learning_rate=1.0),
     ),
+    # The paper's CIFAR-10 networks (appendix B): 1,563 batches an epoch, 16 recordings each: 1,600 in all.
+    "cifar10-relu": _cifar10,
+    "cifar10-linear": replace(_cifar10, preset="cifar10-linear", model=replace(_cifar10.model, activation="linear")),
 }

@@ -1,12 +1,18 @@
-"""Recording while training: which gradients are counted in each mode, and the segment, one jitted call.
+"""Recording while training: which gradients are counted in each mode, and the segment, the unit of a run's work.
 
 A run is a fixed list of segments. A segment is one recording (in the modes that record fixed samples) followed by
 `record.every` training steps, so that every recording sees the parameters before its batch's update.
+
+Sites may have different numbers of recorded samples. They are nested: each site's are the first of one random order, so
+that one forward pass serves every site that counts a sample, and no derivative is computed that no site counts.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,7 +22,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from neuron_mech import gradient_signs, taps, training
+from neuron_mech import devices, gradient_signs, taps, training
+from neuron_mech.augmentation import augmented
 from neuron_mech.datasets import Samples
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.objectives import OBJECTIVES
@@ -56,11 +63,15 @@ class Study:
     """Ids of the recorded training samples, in the tally's row order; subsets for smaller counts are its prefixes."""
     samples: int
     """Size of the training set."""
+    stepwise: bool = False
+    """Whether loops are driven from the host; see `training.stepwise`."""
+    devices: int = 1
+    """Devices among which batches and, in the probe modes, recorded samples are divided; see `devices`."""
 
     @property
     def batches(self) -> int:
         """Batches an epoch, the last smaller one counted."""
-        return -(-self.samples // self.config.train.batch_size)
+        return training.batches(self.config, self.samples)
 
     @property
     def segments_per_epoch(self) -> int:
@@ -77,6 +88,16 @@ class Study:
         """Recordings of one sample over the whole run."""
         return {"none": 0, "online": self.config.train.epochs}.get(self.config.record.mode, self.segments)
 
+    def rows(self, site: str) -> int:
+        """Recorded samples at a site, the tally's rows: the first so many of `recorded`."""
+        limits = (entry.rpartition(":") for entry in self.config.record.site_samples)
+        limit = next((int(count) for name, _, count in limits if fnmatchcase(site, name)), len(self.recorded))
+        return min(limit, len(self.recorded))
+
+    def label(self, site: str) -> str:
+        """The site with its activation function, as the paper writes it: dense1-relu."""
+        return f"{site}-{self.config.model.activation}"
+
     def value_shape(self, site: str) -> tuple[int, ...]:
         """Shape of one sample's recorded values at a site: (positions ..., recorded neurons)."""
         chosen = self.neurons[site]
@@ -85,17 +106,37 @@ class Study:
 
     def empty_counts(self) -> Counts:
         """Counts before the first recording."""
-        mode, rows = self.config.record.mode, len(self.recorded)
-        shapes = {} if mode == "none" else {site: self.value_shape(site) for site in self.sites}
+        mode, size = self.config.record.mode, self.config.train.batch_size
+        recorded = () if mode == "none" else self.sites
         objectives = () if mode == "none" else self.config.objectives
         tallies: Tallies = {
-            o: {site: gradient_signs.empty((rows, *shape), self.recordings) for site, shape in shapes.items()}
+            o: {s: gradient_signs.empty((self.rows(s), *self.value_shape(s)), self.recordings) for s in recorded}
             for o in objectives
         }
         # A batch writes as many rows as it has samples, though not all are recorded: room for those of the last one.
-        written = rows + self.config.train.batch_size
-        signs = {site: jnp.zeros((written, *shape), jnp.int8) for site, shape in shapes.items()}
+        signs = {s: jnp.zeros((self.rows(s) + size, *self.value_shape(s)), jnp.int8) for s in recorded}
         return Counts(tallies, signs if mode == "online" else {})
+
+
+def dealt(study: Study, counts: Counts) -> Counts:
+    """The counts with each device holding its own samples'. In mode online every device holds all."""
+    if study.config.record.mode == "online":
+        return devices.everywhere(counts, study.devices)
+    return counts.replace(tallies=_by_site(study, counts.tallies, devices.deal))
+
+
+def collected(study: Study, counts: Counts) -> Counts:
+    """The inverse of `dealt`."""
+    if study.config.record.mode == "online":
+        return devices.on_one(counts, study.devices)
+    return counts.replace(tallies=_by_site(study, counts.tallies, devices.collect))
+
+
+def _by_site(study: Study, tallies: Tallies, place: Callable[[Tally, int, int], Tally]) -> Tallies:
+    return {
+        o: {site: place(tally, study.rows(site), study.devices) for site, tally in by_site.items()}
+        for o, by_site in tallies.items()
+    }
 
 
 def random_ids(config: Config, samples: int, count: int | Literal["all"]) -> Int[np.ndarray, " count"]:
@@ -116,42 +157,47 @@ def recorded_neurons(config: Config, site: str, neurons: int) -> np.ndarray | No
 
 
 class Steps(struct.PyTreeNode):
-    """Training steps of equal batch size: sample ids, and how many recorded samples the epoch had seen before each.
+    """Training steps of equal batch size: sample ids, and by site how many recorded samples the epoch saw before each.
 
-    Within a batch the recorded samples come first: the epoch's signs from row `offsets` on are theirs.
+    Within a batch a site's recorded samples come first: the epoch's signs from row `offsets[site]` on are theirs.
     """
 
     ids: Int[Array | np.ndarray, "*steps batch"]
-    offsets: Int[Array | np.ndarray, "*steps"]
+    offsets: dict[str, Int[Array | np.ndarray | np.integer, "*steps"]]
 
 
 @dataclass(frozen=True)
 class Epoch:
     """One epoch's segments, each full batches and perhaps the last, smaller one.
 
-    `positions[r]` is the place, among the recorded samples in the order of this epoch, of the tally's row r.
+    Of the samples that a site records, in the order of this epoch, `positions[site][r]` is the place of its tally's
+    row r.
     """
 
     segments: list[tuple[Steps, Steps | None]]
-    positions: Int[np.ndarray, " recorded"]
+    positions: dict[str, Int[np.ndarray, " rows"]]
 
 
 def plan_epoch(study: Study, epoch: int) -> Epoch:
     """The epoch's batches, cut into segments. On the host: a permutation and a few sums."""
     size, every = study.config.train.batch_size, study.config.record.every
-    row_of = np.full(study.samples, -1, np.int32)
+    row_of = np.full(study.samples, study.samples, np.int32)
     row_of[study.recorded] = np.arange(len(study.recorded), dtype=np.int32)
     order = training.epoch_order(study.config, study.samples, epoch)
-    # Within each batch, recorded samples first: their signs are then neighbours in the epoch's.
+    # Within each batch, samples that more sites record come first: at every site, the signs of its own are neighbours.
+    edges = sorted({study.rows(site) for site in study.sites} or {len(study.recorded)})
     batch_of = np.arange(study.samples) // size
-    order = order[np.lexsort((row_of[order] < 0, batch_of))]
-    rows = row_of[order][row_of[order] >= 0]
-    counts = np.bincount(batch_of, weights=row_of[order] >= 0, minlength=study.batches).astype(np.int32)
-    offsets = (np.cumsum(counts) - counts).astype(np.int32)
+    order = order[np.lexsort((np.searchsorted(edges, row_of[order], side="right"), batch_of))]
+    offsets, positions = {}, {}
+    for site in study.sites:
+        seen = row_of[order] < study.rows(site)
+        counts = np.bincount(batch_of, weights=seen, minlength=study.batches).astype(np.int32)
+        offsets[site] = (np.cumsum(counts) - counts).astype(np.int32)
+        positions[site] = np.argsort(row_of[order][seen]).astype(np.int32)
 
     def steps(start: int, stop: int) -> Steps:
         ids = order[start * size : stop * size].reshape(stop - start, -1 if stop > start else size)
-        return Steps(ids, offsets[start:stop])
+        return Steps(ids, {site: at[start:stop] for site, at in offsets.items()})
 
     full = study.samples // size
     segments = []
@@ -159,15 +205,15 @@ def plan_epoch(study: Study, epoch: int) -> Epoch:
         stop = min(start + every, study.batches)
         rest = steps(full, stop) if stop > full else None
         segments.append((steps(start, min(stop, full)), rest))
-    return Epoch(segments, np.argsort(rows).astype(np.int32))
+    return Epoch(segments, positions)
 
 
-def end_epoch(counts: Counts, positions: Int[Array | np.ndarray, " recorded"]) -> Counts:
+def end_epoch(counts: Counts, positions: dict[str, Int[Array | np.ndarray, " rows"]]) -> Counts:
     """The counts after an epoch: in mode online, its signs are taken over into the tallies. Pure; jit it."""
     return counts.replace(
         tallies={
             o: {
-                site: gradient_signs.update(tally, counts.epoch_signs[site][positions])
+                site: gradient_signs.update(tally, counts.epoch_signs[site][positions[site]])
                 if site in counts.epoch_signs
                 else tally
                 for site, tally in tallies.items()
@@ -180,6 +226,62 @@ def end_epoch(counts: Counts, positions: Int[Array | np.ndarray, " recorded"]) -
 # --- The segment ------------------------------------------------------------------------------------------------------
 
 
+def advancing(
+    study: Study,
+) -> Callable[
+    [TrainState, Counts, Samples, Samples, Steps, Steps | None], tuple[TrainState, Counts, Float[Array, " steps"]]
+]:
+    """`segment`, compiled: as one program, or where `study.stepwise` says so as one a chunk and one a step.
+
+    The first two arguments are donated: what comes back takes their place. With several devices, state and training
+    samples are everywhere, counts and recorded samples dealt (see `devices`).
+    """
+    if not study.stepwise:
+        return jax.jit(partial(segment, study), donate_argnums=(0, 1))
+
+    record_all = recorder(study)
+    compiled_step = jax.jit(partial(_step, study), donate_argnums=(0, 1))
+
+    def advance(
+        state: TrainState, counts: Counts, train: Samples, recorded: Samples, steps: Steps, rest: Steps | None
+    ) -> tuple[TrainState, Counts, Float[Array, " steps"]]:
+        if study.config.record.mode in ("probe", "probe-train"):
+            counts = counts.replace(tallies=record_all(counts.tallies, state, recorded))
+        signs, losses = counts.epoch_signs, []
+        for several in (steps,) if rest is None else (steps, rest):
+            for index in range(len(several.ids)):
+                one = jax.tree.map(lambda leaf, index=index: leaf[index], several)
+                (state, signs), loss = compiled_step(state, signs, train, one)
+                losses.append(loss)
+        return state, counts.replace(epoch_signs=signs), jnp.stack(losses)
+
+    return advance
+
+
+def recorder(study: Study) -> Callable[[Tallies, TrainState, Samples], Tallies]:
+    """`record`, compiled: as one program, or where `study.stepwise` says so as one a chunk. Tallies are donated."""
+    if not study.stepwise:
+        own = devices.each(lambda tallies, state, recorded, _: record(study, tallies, state, recorded), study.devices)
+        return jax.jit(lambda tallies, state, recorded: own(tallies, state, recorded, state.step), donate_argnums=0)
+
+    def chunk(tallies: Tallies, state: TrainState, recorded: Samples, start: Array, size: int) -> Tallies:
+        return devices.each(partial(record_chunk, study, size=size), study.devices)(tallies, state, recorded, start)
+
+    compiled_chunk = jax.jit(chunk, static_argnames="size", donate_argnums=0)
+
+    def record_all(tallies: Tallies, state: TrainState, recorded: Samples) -> Tallies:
+        limit = _chunk(study)
+        for group in groups(study):
+            part = _at(tallies, group.sites)
+            for start in range(group.start, group.stop, limit):
+                size = min(limit, group.stop - start)
+                part = compiled_chunk(part, state, recorded, np.int32(start), size=size)
+            tallies = {o: tallies[o] | part[o] for o in tallies}
+        return tallies
+
+    return record_all
+
+
 def segment(
     study: Study,
     state: TrainState,
@@ -189,19 +291,18 @@ def segment(
     steps: Steps,
     rest: Steps | None,
 ) -> tuple[TrainState, Counts, Float[Array, " steps"]]:
-    """One recording, then the steps: (state, counts, each step's loss in nats). Pure; jit it with `study` bound.
+    """One recording, then the steps: (state, counts, each step's loss in nats). Pure; `advancing` compiles it.
 
     `recorded` are the recorded samples in the tally's row order, gathered once. `rest` is the epoch's last, smaller
     batch, if this is its last segment.
     """
     if study.config.record.mode in ("probe", "probe-train"):
-        counts = counts.replace(tallies=record(study, counts.tallies, state, recorded))
-    signs = counts.epoch_signs
+        counts = counts.replace(tallies=recorder(study)(counts.tallies, state, recorded))
 
     def step(carry: tuple[TrainState, dict], steps: Steps) -> tuple[tuple[TrainState, dict], jax.Array]:
-        return _step(study, *carry, train.rows(steps.ids), steps)
+        return _step(study, *carry, train, steps)
 
-    (state, signs), losses = jax.lax.scan(step, (state, signs), steps)
+    (state, signs), losses = jax.lax.scan(step, (state, counts.epoch_signs), steps)
     if rest is not None:
         (state, signs), last = step((state, signs), jax.tree.map(lambda leaf: leaf[0], rest))
         losses = jnp.append(losses, last)
@@ -209,16 +310,21 @@ def segment(
 
 
 def _step(
-    study: Study, state: TrainState, signs: dict[str, jax.Array], batch: Samples, where: Steps
+    study: Study, state: TrainState, signs: dict[str, jax.Array], train: Samples, where: Steps
 ) -> tuple[tuple[TrainState, dict[str, jax.Array]], jax.Array]:
     """A training step; in mode online the signs of its activation gradients go to their place in the epoch's."""
+    batch = train.rows(where.ids)
+    if study.config.data.augment:
+        stream = random_stream(study.config.train.seed, "augmentation")
+        batch = augmented(batch, jax.random.fold_in(stream, state.step))
+    batch = devices.spread(batch, study.devices)
     nudges = taps.zeros(study.sites, len(batch)) if signs else {}
     state, loss, gradients = training.train_step(
         study.model, study.optimizer, state, batch, nudges, study.config.record.derivative
     )
     # Rows past the batch's recorded samples are the next batch's, which overwrites them.
     signs = {
-        site: jax.lax.dynamic_update_slice_in_dim(before, _sign(study, site, gradients[site]), where.offsets, 0)
+        site: jax.lax.dynamic_update_slice_in_dim(before, _sign(study, site, gradients[site]), where.offsets[site], 0)
         for site, before in signs.items()
     }
     return (state, signs), loss
@@ -231,49 +337,94 @@ def _sign(study: Study, site: str, gradient: jax.Array) -> jax.Array:
     return (gradient > 0).astype(jnp.int8) - (gradient < 0).astype(jnp.int8)
 
 
+# --- A recording ------------------------------------------------------------------------------------------------------
+
+
+class Group(NamedTuple):
+    """Recorded samples, rows `start` to `stop`, that the same sites count."""
+
+    start: int
+    stop: int
+    sites: tuple[str, ...]
+
+
+def groups(study: Study) -> list[Group]:
+    """The recorded samples by the sites that count them, in row order: the first are counted by all. Of each device."""
+    rows = {site: devices.share(study.rows(site), study.devices) for site in study.sites}
+    edges = sorted(set(rows.values()))
+    return [
+        Group(start, stop, tuple(site for site in study.sites if rows[site] >= stop))
+        for start, stop in itertools.pairwise([0, *edges])
+    ]
+
+
+def _chunk(study: Study) -> int:
+    """Samples of one pass, at most. With batch statistics a sample's derivative depends on its batch's size."""
+    record = study.config.record
+    return study.config.train.batch_size if record.mode == "probe-train" else record.chunk
+
+
+def _at(tallies: Tallies, sites: tuple[str, ...]) -> Tallies:
+    return {o: {site: tally for site, tally in by_site.items() if site in sites} for o, by_site in tallies.items()}
+
+
 def record(study: Study, tallies: Tallies, state: TrainState, recorded: Samples) -> Tallies:
     """One recording of all recorded samples, chunk by chunk, so that memory is bounded whatever their number."""
+    for group in groups(study):
+        chunk = min(_chunk(study), group.stop - group.start)
+        whole, left = divmod(group.stop - group.start, chunk)
+
+        def count(i: Array, part: Tallies, group: Group = group, chunk: int = chunk) -> Tallies:
+            return record_chunk(study, part, state, recorded, group.start + i * chunk, chunk)
+
+        part = jax.lax.fori_loop(0, whole, count, _at(tallies, group.sites))
+        part = record_chunk(study, part, state, recorded, group.stop - left, left) if left else part
+        tallies = {o: tallies[o] | part[o] for o in tallies}
+    return tallies
+
+
+def record_chunk(
+    study: Study,
+    tallies: Tallies,
+    state: TrainState,
+    recorded: Samples,
+    start: Int[Array | np.integer, ""] | int,
+    size: int,
+) -> Tallies:
+    """One recording of `size` recorded samples from row `start` on, at the sites that `tallies` has. Pure."""
     objectives: dict[str, taps.PerSampleLoss] = {name: OBJECTIVES[name] for name in study.config.objectives}
     derivative = study.config.record.derivative
-    noise = jax.random.fold_in(random_stream(study.config.train.seed, "probe-train"), state.step)
-
-    def gradients(samples: Samples, start: Int[Array, ""]) -> dict[str, dict[str, jax.Array]]:
-        if study.config.record.mode == "probe":
-            return taps.per_sample_gradients(
-                study.model, state.variables, samples.inputs, samples.labels, study.sites, objectives, derivative
-            )
+    counted = tallies[study.config.record.objective]
+    sites = {name: site for name, site in study.sites.items() if name in counted}
+    samples = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), recorded)
+    if study.config.record.mode == "probe":
+        found = taps.per_sample_gradients(
+            study.model, state.variables, samples.inputs, samples.labels, sites, objectives, derivative
+        )
+    else:
         # Batches as training sees them, since with batch statistics a sample's derivative depends on its batch. The
         # statistics it would update are dropped: a recording leaves no trace in the training.
-        return taps.activation_gradients(
+        noise = jax.random.fold_in(random_stream(study.config.train.seed, "probe-train"), state.step)
+        found = taps.activation_gradients(
             study.model,
             state.variables,
             samples.inputs,
             samples.labels,
-            taps.zeros(study.sites, len(samples)),
+            taps.zeros(sites, size),
             objectives,
             derivative,
             train=True,
             rngs={"dropout": jax.random.fold_in(noise, start)},
             mutable=list(state.statistics),
         )
-
-    def count(start: Int[Array, ""] | int, size: int, tallies: Tallies) -> Tallies:
-        samples = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), recorded)
-        found = gradients(samples, jnp.asarray(start))
-        return {o: _update_rows(study, tallies[o], found[o], start) for o in tallies}
-
-    limit = study.config.train.batch_size if study.config.record.mode == "probe-train" else study.config.record.chunk
-    chunk = min(limit, len(recorded))
-    whole, left = divmod(len(recorded), chunk)
-    tallies = jax.lax.fori_loop(0, whole, lambda i, t: count(i * chunk, chunk, t), tallies)
-    return count(whole * chunk, left, tallies) if left else tallies
+    return {o: _update_rows(study, tallies[o], found[o], start) for o in tallies}
 
 
 def _update_rows(
     study: Study,
     tallies: dict[str, Tally],
     gradients: dict[str, jax.Array],
-    start: Int[Array | np.ndarray, ""] | int,
+    start: Int[Array | np.integer, ""] | int,
 ) -> dict[str, Tally]:
     """Update, in place under jit, the window of rows that begins at `start` and is as long as the gradients."""
     new = {}

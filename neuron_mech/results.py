@@ -67,7 +67,7 @@ def read_config(directory: Path) -> Config:
     try:
         tree = json.loads(path.read_text())
         record = tree["record"]
-        record |= {name: tuple(record[name]) for name in ("sites", "compare_objectives")}
+        record |= {k: tuple(record[k]) for k in ("sites", "site_samples", "compare_objectives") if k in record}
         return Config(
             tree["preset"],
             Data(**tree["data"]),

@@ -38,6 +38,9 @@ class Cut:
     """Modules before the site: neither run nor retrained."""
     image: tuple[int, ...]
     """Shape of an input image, which the network still asks for though nothing depends on it."""
+    convolutional: bool
+    """Whether convolutions follow the site: then windows are better not trained together, and on a CPU steps are driven
+    from the host (see `training.stepwise`)."""
     replaces: Derivative
     """What zeros and ones take the place of: the pre-activation, so that the activation function applies to them, or
     the activation itself. One and the same for ReLU; a sigmoid makes 0.5 and 0.73 of them."""
@@ -60,7 +63,8 @@ def cut(
 ) -> Cut:
     """Cut `model` at a site. `sample` holds one sample."""
     found = taps.below(model, variables, sample.inputs, site.name)
-    return Cut(config, model, site, found, tuple(sample.images.shape[1:]), replaces)
+    after = [at for name, at in taps.sites(model, variables, sample.inputs).items() if name not in found]
+    return Cut(config, model, site, found, tuple(sample.images.shape[1:]), training.convolutional(after), replaces)
 
 
 def initial(cut: Cut) -> TrainState:
@@ -73,7 +77,8 @@ def initial(cut: Cut) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         params=params,
         statistics={k: v for k, v in statistics.items() if v},
-        opt_state=training.optimizer(cut.config).init(params),
+        # What it carries does not depend on the number of samples.
+        opt_state=training.optimizer(cut.config, 1).init(params),
         key=random_stream(seed, f"dropout above {name}"),
     )
 
@@ -84,43 +89,52 @@ def _above(cut: Cut, tree: PyTree) -> PyTree:
     return traverse_util.unflatten_dict({k: v for k, v in flat.items() if "/".join(k[:-1]) not in cut.below})
 
 
-def _prefix(cut: Cut) -> PyTree:
-    """Stand-ins for the parameters before the site: Flax asks for them, and the compiler drops them."""
-    shapes = jax.eval_shape(lambda: cut.model.init(jax.random.key(0), jnp.zeros((1, *cut.image))))["params"]
-    flat = traverse_util.flatten_dict(shapes)
-    return {k: jnp.zeros(v.shape, v.dtype) for k, v in flat.items() if "/".join(k[:-1]) in cut.below}
+def _whole(cut: Cut, above: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """All variables of the network from those after the site, with zeros in the place of the others.
+
+    Flax asks for them, and the compiler drops them.
+    """
+    shapes = jax.eval_shape(lambda: cut.model.init(jax.random.key(0), jnp.zeros((1, *cut.image))))
+    variables = {}
+    for name in shapes.keys() - {"intermediates"}:
+        flat = traverse_util.flatten_dict(shapes[name])
+        zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in flat.items() if "/".join(k[:-1]) in cut.below}
+        variables[name] = traverse_util.unflatten_dict(zeros | traverse_util.flatten_dict(above.get(name, {})))
+    return variables
 
 
 def _forward(cut: Cut, state: TrainState, params: PyTree, bits: jax.Array, **kwargs: Any) -> Any:
     """The network's output with the site's pre-activations, or activations, replaced by zeros and ones."""
     values = binarization.unpack(bits, cut.site.shape)
-    everything = traverse_util.unflatten_dict(_prefix(cut) | traverse_util.flatten_dict(params))
     edit = {cut.site.name: lambda _: values}
     run = taps.edited(cut.model, pre=edit) if cut.replaces == "pre_activation" else taps.edited(cut.model, post=edit)
-    return run({"params": everything, **state.statistics}, jnp.zeros((len(bits), *cut.image)), **kwargs)
+    return run(_whole(cut, {"params": params, **state.statistics}), jnp.zeros((len(bits), *cut.image)), **kwargs)
+
+
+def step(
+    cut: Cut, state: TrainState, train: Binarized, ids: Int[Array, " batch"]
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One step of retraining: (state, loss in nats). Pure; jit it with `cut` bound."""
+    bits, labels = train.bits[ids], train.labels[ids]
+
+    def mean_loss(params: PyTree, _: Mapping) -> tuple[jax.Array, PyTree]:
+        rngs = {"dropout": jax.random.fold_in(state.key, state.step)}
+        mutable = list(state.statistics)
+        logits, statistics = _forward(cut, state, params, bits, train=True, rngs=rngs, mutable=mutable)
+        return nn.softplus(margin(logits, labels)).mean(), {k: _above(cut, v) for k, v in statistics.items()}
+
+    optimizer = training.optimizer(cut.config, train.labels.shape[0])
+    state, loss, _ = training.descend(optimizer, state, mean_loss, {})
+    return state, loss
 
 
 def epoch(
     cut: Cut, state: TrainState, train: Binarized, ids: Int[Array, "steps batch"], rest: Int[Array, " rest"] | None
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One epoch of retraining, the model's own schedule: (state, mean loss in nats). Pure; jit it with `cut` bound."""
-    optimizer = training.optimizer(cut.config)
-
-    def step(state: TrainState, ids: jax.Array) -> tuple[TrainState, jax.Array]:
-        bits, labels = train.bits[ids], train.labels[ids]
-
-        def mean_loss(params: PyTree, _: Mapping) -> tuple[jax.Array, PyTree]:
-            rngs = {"dropout": jax.random.fold_in(state.key, state.step)}
-            mutable = list(state.statistics)
-            logits, statistics = _forward(cut, state, params, bits, train=True, rngs=rngs, mutable=mutable)
-            return nn.softplus(margin(logits, labels)).mean(), statistics
-
-        state, loss, _ = training.descend(optimizer, state, mean_loss, {})
-        return state, loss
-
-    state, losses = jax.lax.scan(step, state, ids)
+    state, losses = jax.lax.scan(lambda state, ids: step(cut, state, train, ids), state, ids)
     if rest is not None:
-        state, last = step(state, rest)
+        state, last = step(cut, state, train, rest)
         losses = jnp.append(losses, last)
     return state, losses.mean()
 
@@ -146,10 +160,14 @@ class Retraining:
         def one_epoch(state: TrainState, bits: Array, labels: Array, ids: Array, rest: Array | None):
             return epoch(cut, state, Binarized(bits, labels), ids, rest)
 
+        def one_step(state: TrainState, bits: Array, labels: Array, ids: Array):
+            return step(cut, state, Binarized(bits, labels), ids)
+
         def one_accuracy(state: TrainState, bits: Array, labels: Array):
             return accuracy(cut, state, Binarized(bits, labels))
 
-        self._epoch = jax.jit(jax.vmap(one_epoch, in_axes=(0, 0, None, None, None)), donate_argnums=0)
+        self._whole_epoch = jax.jit(jax.vmap(one_epoch, in_axes=(0, 0, None, None, None)), donate_argnums=0)
+        self._step = jax.jit(jax.vmap(one_step, in_axes=(0, 0, None, None)), donate_argnums=0)
         self._accuracy = jax.jit(jax.vmap(one_accuracy, in_axes=(0, 0, None)))
 
     def order(self, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -159,6 +177,17 @@ class Retraining:
         ids = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), samples), dtype=np.int32)
         whole = samples // config.train.batch_size * config.train.batch_size
         return ids[:whole].reshape(-1, config.train.batch_size), ids[whole:] if whole < samples else None
+
+    def _epoch(
+        self, state: TrainState, train: Binarized, ids: np.ndarray, rest: np.ndarray | None
+    ) -> tuple[TrainState, Array]:
+        if not training.stepwise(self.cut.convolutional):
+            return self._whole_epoch(state, train.bits, train.labels, ids, rest)
+        losses = []
+        for batch in ids if rest is None else (*ids, rest):
+            state, loss = self._step(state, train.bits, train.labels, batch)
+            losses.append(loss)
+        return state, jnp.stack(losses).mean(0)
 
     def __call__(
         self, train: Binarized, test: Binarized, tick: Callable[[], Any] = lambda: None
@@ -170,7 +199,7 @@ class Retraining:
         windows = train.bits.shape[0]
         state = jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), initial(self.cut))
         for index in range(self.cut.config.train.epochs):
-            state, loss = self._epoch(state, train.bits, train.labels, *self.order(len(train.labels), index))
+            state, loss = self._epoch(state, train, *self.order(len(train.labels), index))
             if not np.isfinite(loss).all():
                 raise RunError(
                     f"retraining above {self.cut.site.name}: the loss is {np.asarray(loss).max()} in epoch {index + 1} "

@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from neuron_mech import datasets, gradient_signs, leakage, planning, recording, training, trajectories
+from neuron_mech import datasets, devices, gradient_signs, leakage, planning, recording, training, trajectories
 from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.datasets import Dataset
 from neuron_mech.errors import Interrupted, RunError
@@ -108,13 +108,16 @@ def _drive(
 ) -> RunState:
     """The loop over the remaining segments."""
     recorded = dataset.train.rows(what.recorded)
-    advance = jax.jit(partial(recording.segment, what), donate_argnums=(0, 1))
+    own = devices.deal(recorded, len(what.recorded), what.devices)
+    samples = devices.everywhere(dataset.train, what.devices)
+    advance = recording.advancing(what)
     end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
     look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
     measure = _measures(what, dataset)
 
     history = {name: np.array(values) for name, values in state.history.items()}
-    train, counts, at_saturation = state.train, state.counts, state.at_saturation
+    train, at_saturation = devices.everywhere(state.train, what.devices), state.at_saturation
+    counts = recording.dealt(what, state.counts)
     pending: list[tuple[int, jax.Array, list]] = []
     saved, last_save = done, time.monotonic()
 
@@ -141,7 +144,7 @@ def _drive(
         nonlocal saved, last_save
         settle()
         kept.sync()
-        saves.save(done, RunState(train, counts, at_saturation, history, kept.watched))
+        saves.save(done, RunState(train, recording.collected(what, counts), at_saturation, history, kept.watched))
         saved, last_save = done, time.monotonic()
 
     per_epoch = what.segments_per_epoch
@@ -154,20 +157,21 @@ def _drive(
                 plan = recording.plan_epoch(what, epoch)
             first = epoch * what.batches + index * what.config.record.every
             seen = [(watch, row, look[watch.name](train, recorded)) for watch, row in kept.due(done)]
-            train, counts, losses = advance(train, counts, dataset.train, recorded, *plan.segments[index])
+            train, counts, losses = advance(train, counts, samples, own, *plan.segments[index])
             settle()  # the segment before, while this one runs
             pending.append((first, losses, seen))
             done += 1
             if index == per_epoch - 1:
                 counts = end_epoch(counts, plan.positions)
                 settle()
-                measured = measure(train, counts.tallies)
+                tallies = recording.collected(what, counts).tallies
+                measured = measure(train, tallies)
                 for name, values in measured.items():
                     history[name][..., epoch] = values
                 saturated = measured["train_accuracy"] >= what.config.record.saturation
                 if saturated and history["saturation_epoch"][0] < 0:
                     history["saturation_epoch"][0] = epoch + 1
-                    main = counts.tallies.get(what.config.record.objective, {})
+                    main = tallies.get(what.config.record.objective, {})
                     at_saturation = {s: (np.array(t.positive), np.array(t.negative)) for s, t in main.items()}
                 bar.set_postfix(loss=f"{history['loss'][first]:.4f}", test=f"{measured['test_accuracy']:.4f}")
             bar.update(len(losses))
@@ -181,7 +185,8 @@ def _drive(
                 save()
         if saved < done:
             save()
-    return RunState(train, counts, at_saturation, history, kept.watched)
+    train = devices.on_one(train, what.devices)
+    return RunState(train, recording.collected(what, counts), at_saturation, history, kept.watched)
 
 
 def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], dict[str, Any]]:

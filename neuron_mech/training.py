@@ -3,7 +3,7 @@
 Nothing here is jitted and nothing keeps state: the callers own the `jit`, and with it the donation of buffers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +18,7 @@ from neuron_mech import taps
 from neuron_mech.datasets import Samples
 from neuron_mech.objectives import margin
 from neuron_mech.presets import Config, Derivative, random_stream
+from neuron_mech.taps import Site
 
 
 class TrainState(struct.PyTreeNode):
@@ -39,9 +40,35 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, **self.statistics}
 
 
-def optimizer(config: Config) -> optax.GradientTransformation:
-    """Plain SGD, momentum 0."""
-    return optax.sgd(config.train.learning_rate)
+def batches(config: Config, samples: int) -> int:
+    """Batches an epoch of so many training samples, the last smaller one counted."""
+    return -(-samples // config.train.batch_size)
+
+
+def optimizer(config: Config, samples: int) -> optax.GradientTransformation:
+    """Plain SGD, momentum 0; its step size is divided once, after `train.drop_after` of the epochs.
+
+    `samples` is the size of the training set.
+    """
+    train = config.train
+    drop = round(train.drop_after * train.epochs) * batches(config, samples)
+    if drop >= train.epochs * batches(config, samples):
+        return optax.sgd(train.learning_rate)
+    return optax.sgd(lambda step: jnp.where(step < drop, train.learning_rate, train.learning_rate / train.drop_factor))
+
+
+def convolutional(sites: Iterable[Site]) -> bool:
+    """Whether any of these sites, as `taps.sites` lists them, is a convolution."""
+    return any(site.kind == nn.Conv.__name__ for site in sites)
+
+
+def stepwise(convolutional: bool) -> bool:
+    """Whether a loop over training steps or chunks is driven from the host, one compiled call each.
+
+    On a CPU the gradients of a convolution inside a compiled loop took 7 (recording) to 26 times (training) as long as
+    outside. Elsewhere, and without convolutions, one call for the whole loop saves time.
+    """
+    return convolutional and jax.default_backend() == "cpu"
 
 
 def init(config: Config, model: nn.Module, sample: Samples) -> TrainState:
@@ -53,7 +80,8 @@ def init(config: Config, model: nn.Module, sample: Samples) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         statistics=statistics,
-        opt_state=optimizer(config).init(variables["params"]),
+        # What it carries does not depend on the number of samples.
+        opt_state=optimizer(config, 1).init(variables["params"]),
         key=random_stream(config.train.seed, "dropout"),
     )
 

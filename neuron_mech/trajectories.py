@@ -40,9 +40,9 @@ _HEADER = 128
 class Watch:
     """What one watch keeps.
 
-    `segments[k]` is the segment before which row k is read. The samples are the first `samples` of `Study.recorded`.
-    By site, `neurons` are indices into the site's neurons, and `positions[s]` is the position at which sample s is
-    looked at (a flat index; 0 where the site has none).
+    `segments[k]` is the segment before which row k is read. The samples are the first `samples` of `Study.recorded`, at
+    a site that records fewer all of its own. By site, `neurons` are indices into the site's neurons, and `positions[s]`
+    is the position at which its sample s is looked at (a flat index; 0 where the site has none).
     """
 
     name: str
@@ -53,7 +53,7 @@ class Watch:
 
     def shape(self, site: str) -> tuple[int, int, int]:
         """(kept recordings, samples, neurons) of a site's file."""
-        return len(self.segments), self.samples, len(self.neurons[site])
+        return len(self.segments), len(self.positions[site]), len(self.neurons[site])
 
     @property
     def nbytes(self) -> int:
@@ -87,7 +87,7 @@ def watches(study: Study) -> tuple[Watch, ...]:
             key = random_stream(study.config.train.seed, f"watched positions of {site}")
             # Of all recorded samples, so that both watches look at a sample in the same place.
             places = jax.random.randint(key, (len(study.recorded),), 0, int(np.prod(at.shape[:-1])))
-            positions[site] = np.asarray(places)[:samples]
+            positions[site] = np.asarray(places)[: min(samples, study.rows(site))]
         segments = np.round(np.linspace(0, study.segments - 1, kept)).astype(np.int64)
         return Watch(name, segments, samples, neurons, positions)
 
@@ -131,10 +131,11 @@ def read(
         return kept, jnp.argmax(logits[0]) == sample.labels
 
     samples = recorded.rows(np.arange(watch.samples))
-    places = {site: jnp.asarray(watch.positions[site]) for site in watch.neurons}
+    # One pass looks at all sites; what it finds of samples that a site does not record is dropped.
+    places = {site: jnp.asarray(np.resize(watch.positions[site], watch.samples)) for site in watch.neurons}
     chunk = min(study.config.record.chunk, watch.samples)
     kept, right = jax.lax.map(lambda both: one(*both), (samples, places), batch_size=chunk)
-    return kept, right.mean()
+    return {site: values[: len(watch.positions[site])] for site, values in kept.items()}, right.mean()
 
 
 def seen(
@@ -143,8 +144,9 @@ def seen(
     """Of an array over all recorded pairs of a site, such as a tally's counts, what the watch looks at."""
     chosen = study.neurons[site]
     columns = watch.neurons[site] if chosen is None else np.searchsorted(chosen, watch.neurons[site])
-    flat = pairs[: watch.samples].reshape(watch.samples, -1, pairs.shape[-1])
-    return flat[np.arange(watch.samples), watch.positions[site]][:, columns]
+    places = watch.positions[site]
+    flat = pairs[: len(places)].reshape(len(places), -1, pairs.shape[-1])
+    return flat[np.arange(len(places)), places][:, columns]
 
 
 def nothing_kept(watching: tuple[Watch, ...]) -> Watched:

@@ -35,3 +35,11 @@ def mnist() -> datasets.Dataset:
         return datasets.load(Data("mnist"))
     except InputError as error:
         pytest.skip(f"MNIST is not prepared in TFDS_DATA_DIR: {error}")
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> datasets.Dataset:
+    try:
+        return datasets.load(Data("cifar10"))
+    except InputError as error:
+        pytest.skip(f"CIFAR-10 is not prepared in TFDS_DATA_DIR: {error}")

@@ -68,8 +68,9 @@ def test_files_are_labelled_and_figures_are_there(reported, dynamics, consistenc
 def test_learning_dynamics_says_what_the_run_kept(reported, dynamics):
     run, _ = reported
     assert list(dynamics.close_epoch.values[[0, -1]]) == [0, 3 + 40 / 45]
-    np.testing.assert_array_equal(dynamics.close_sample, run.study.recorded)
-    np.testing.assert_array_equal(dynamics.sample_label, np.asarray(run.dataset.train.labels)[run.study.recorded])
+    np.testing.assert_array_equal(dynamics.close_sample_dense2, run.study.recorded)
+    labels = np.asarray(run.dataset.train.labels)[run.study.recorded]
+    np.testing.assert_array_equal(dynamics.sample_label_dense1, labels)
     for site in ("dense1", "dense2"):
         category = category_of(run, site)
         neurons = dynamics[f"close_neuron_{site}"].values

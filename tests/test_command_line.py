@@ -12,6 +12,7 @@ from neuron_mech import datasets, planning
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config
 
+CNN = ("--model.network", "cnn", "--model.depth", "None", "--model.dropout", "None", "--model.width", "0.0625")
 EXPERIMENTS = (
     "train",
     "gradient_signs",
@@ -78,6 +79,23 @@ def call(monkeypatch, capsys, name, *arguments):
         (["digits", "--model.width", "0"], r"model.width is 0.0"),
         (["digits", "--model.depth", "0"], r"model.depth is 0"),
         (["digits", "--record.every", "0"], r"record.every is 0"),
+        (["digits", "--train.drop-after", "0"], r"train.drop_after is 0.0: give a share above 0, at most 1"),
+        (["digits", "--train.drop-factor", "0"], r"train.drop_factor is 0.0: give a positive"),
+        (["digits", "--model.depth", "None"], r"model.depth is None, but the network mlp needs one"),
+        (["digits", "--model.network", "cnn"], r"model.depth is 2, which the network cnn does not have"),
+        (["cifar10-relu", "--model.dropout", "0.5"], r"model.dropout is 0.5, which the network cnn does not have"),
+        (["cifar10-relu", "--model.width", "0.001"], r"model.width is 0.001: give a factor from 1/64 to 64"),
+        (["digits", "--record.site-samples", "dense1"], r"site_samples has 'dense1': give SITE:COUNT"),
+        (["digits", "--record.site-samples", "dense1:0"], r"site_samples has 'dense1:0': give SITE:COUNT"),
+        (
+            ["digits", "--record.site-samples", "dense9:5"],
+            r"site_samples has 'dense9:5', which is no site; sites are: affine1, dense1",
+        ),
+        (
+            ["digits", *CNN, "--record.sites", "stage3layer3"],
+            r"names 'stage3layer3', which is no site; did you mean 'stage\dlayer\d'\? sites are: .*stage0layer0, .*"
+            r"stage3layer2",
+        ),
         (["digits", "--record.chunk", "0"], r"record.chunk is 0"),
         (["digits", "--record.saturation", "2"], r"record.saturation is 2.0"),
         (

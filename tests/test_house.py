@@ -10,9 +10,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = [
     "errors",
+    "devices",
     "presets",
     "objectives",
     "datasets",
+    "augmentation",
     "models",
     "taps",
     "leakage",

@@ -1,7 +1,6 @@
 """Recording in its three modes, against tallies kept one sample at a time."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +32,12 @@ def after(config, dataset, epochs):
     """(study, state, tallies in canonical order, states before each segment, plans) after whole epochs."""
     study, state = planning.study(config, dataset)
     counts, recorded = study.empty_counts(), dataset.train.rows(study.recorded)
-    advance = jax.jit(partial(recording.segment, study))
+    advance = recording.advancing(study)
     before = []
     for epoch in range(epochs):
         plan = recording.plan_epoch(study, epoch)
         for steps, rest in plan.segments:
-            before.append(state)
+            before.append(jax.tree.map(jnp.copy, state))  # the segment takes over its buffers
             state, counts, _ = advance(state, counts, dataset.train, recorded, steps, rest)
         counts = recording.end_epoch(counts, plan.positions)
     return study, state, counts.tallies, before
@@ -60,13 +59,21 @@ def assert_tally(tally, signs, rows):
 
 
 def test_the_paper_s_counts_of_recordings():
-    sizes = {"mnist-relu": 60_000, "mnist-sigmoid": 60_000, "digits": 1_437}
+    sizes = {"mnist-relu": 60_000, "mnist-sigmoid": 60_000, "cifar10-relu": 50_000, "cifar10-linear": 50_000}
     counts = {}
-    for name, size in sizes.items():
-        shape = Samples(jnp.zeros((size, 1, 1, 1), jnp.uint8), jnp.zeros(size, jnp.int32), 255)
-        study, _ = planning.study(PRESETS[name], Dataset(name, shape, shape, 10))
+    for name, size in (sizes | {"digits": 1_437}).items():
+        shape = Samples(jnp.zeros((size, 8, 8, 1), jnp.uint8), jnp.zeros(size, jnp.int32), 255)
+        config = replace(PRESETS[name], model=replace(PRESETS[name].model, width=1 / 64))
+        study, _ = planning.study(config, Dataset(name, shape, shape, 10))
         counts[name] = (study.batches, study.segments_per_epoch, study.recordings)
+        if name.startswith("cifar10"):
+            assert {site: study.rows(site) for site in study.sites} == {
+                "stage0layer0": 500,
+                "stage2layer2": 5_000,
+                "stage3layer2": 10_000,
+            }
     assert counts["mnist-relu"] == counts["mnist-sigmoid"] == (469, 47, 2350)
+    assert counts["cifar10-relu"] == counts["cifar10-linear"] == (1563, 16, 1600)
     assert counts["digits"] == (45, 9, 450)
 
 
@@ -75,28 +82,36 @@ def test_the_paper_s_counts_of_recordings():
     batch=st.integers(1, 64),
     every=st.integers(1, 9),
     share=st.floats(0.01, 1),
+    fewer=st.integers(1, 100),
     epoch=st.integers(0, 5),
 )
 @settings(max_examples=60, deadline=None)
-def test_an_epoch_s_plan_trains_on_every_sample_and_finds_every_recorded_row(samples, batch, every, share, epoch):
+def test_an_epoch_s_plan_trains_on_every_sample_and_finds_every_recorded_row(
+    samples, batch, every, share, fewer, epoch
+):
     batch = min(batch, samples)
-    config = Config("digits", train=Train(batch_size=batch), record=Record(mode="online", every=every))
+    record = Record(mode="online", every=every, site_samples=(f"dense1:{fewer}",))
+    config = Config("digits", train=Train(batch_size=batch), record=record)
+    sites = {name: taps.Site(name, "Neurons", (4,), jnp.float32) for name in ("dense1", "dense2")}
     recorded = recording.random_ids(config, samples, max(1, int(share * samples)))
     study = recording.Study(
-        config, models.build(config.model, 10), training.optimizer(config), {}, {}, recorded, samples
+        config, models.build(config.model, 10), training.optimizer(config, samples), sites, {}, recorded, samples
     )
     plan = recording.plan_epoch(study, epoch)
-    seen, written = [], np.full(len(recorded) + batch, -1)
+    rows = {"dense1": min(fewer, len(recorded)), "dense2": len(recorded)}
+    seen, written = [], {site: np.full(count + batch, -1) for site, count in rows.items()}
     for steps, rest in plan.segments:
         assert len(steps.ids) + (rest is not None) <= every
         for part in [steps] if rest is None else [steps, rest]:
-            for ids, offset in zip(part.ids, part.offsets, strict=True):
-                assert offset + len(ids) <= len(recorded) + batch
-                written[offset : offset + len(ids)] = ids
+            for index, ids in enumerate(part.ids):
+                for site, offsets in part.offsets.items():
+                    assert offsets[index] + len(ids) <= len(written[site])
+                    written[site][offsets[index] : offsets[index] + len(ids)] = ids
                 seen += list(ids)
     assert sorted(seen) == list(range(samples))
     # What each window wrote last is, at every tally row's position, that row's sample.
-    np.testing.assert_array_equal(written[plan.positions], recorded)
+    for site, count in rows.items():
+        np.testing.assert_array_equal(written[site][plan.positions[site]], recorded[:count])
     assert len(plan.segments) == study.segments_per_epoch
 
 

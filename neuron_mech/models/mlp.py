@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from neuron_mech.models.neurons import Neurons
+from neuron_mech.models.neurons import ACTIVATIONS, Neurons
 
 
 class MLP(nn.Module):
@@ -25,7 +25,7 @@ class MLP(nn.Module):
         x = images.reshape(images.shape[0], -1)
         for i in range(1, self.depth + 1):
             x = _dense(self.neurons, name=f"affine{i}")(x)
-            x = Neurons(getattr(nn, self.activation), name=f"dense{i}")(x)
+            x = Neurons(ACTIVATIONS[self.activation], name=f"dense{i}")(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return _dense(self.classes, name="logits")(x)
 

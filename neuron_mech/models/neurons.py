@@ -19,3 +19,11 @@ class Neurons(nn.Module):
     def __call__(self, pre_activation: jax.Array) -> jax.Array:
         self.sow("intermediates", "pre_activation", pre_activation)
         return self.fn(pre_activation)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "sigmoid": nn.sigmoid,
+    "linear": lambda pre_activation: pre_activation,
+}
+"""Activation functions by name, as in a preset's `model` section; linear is none."""
