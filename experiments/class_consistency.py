@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from experiments.command_line import Session, main
+from experiments.command_line import Session, check_recording, main
 from neuron_mech import figures, partitions, predictions, recording, results, training
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
@@ -211,4 +211,4 @@ def report(run: Run, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main("class_consistency", __doc__ or "", experiment)
+    main("class_consistency", __doc__ or "", experiment, check=check_recording)

@@ -129,6 +129,12 @@ def ask(kind: type[T], default: T, arguments: Sequence[str], name: str, descript
         raise InputError(_one_line(errors.getvalue())) from None
 
 
+def check_recording(options: Options) -> None:
+    """Refuse a run that records no signs, before anything is trained. Raises InputError."""
+    if options.record.mode == "none":
+        raise InputError("record.mode is none, but this experiment is about recorded signs: choose another mode")
+
+
 def main(
     name: str,
     description: str,

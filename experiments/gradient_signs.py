@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from experiments import train
-from experiments.command_line import Session, main
+from experiments.command_line import Session, check_recording, main
 from neuron_mech import figures, gradient_signs, results
 from neuron_mech.errors import InputError
 from neuron_mech.presets import random_stream
@@ -179,16 +179,17 @@ def summary(signs: xr.Dataset) -> str:
     """The numbers a reader wants first, as a table."""
     test = float(signs.test_accuracy[-1])
     lines = [
-        f"{signs.attrs['preset']}: test accuracy {test:.2%}, {int(signs.recordings):,} recordings of "
-        f"{signs.attrs['samples']:,} samples ({signs.attrs['mode']}, {signs.attrs['objective']})",
-        f"{'site':18} {'constant':>9} {'before':>8} {'after':>8} {'low':>7} {'flips':>8} {'zeros':>8}",
+        f"{signs.attrs['preset']}: test accuracy {test:.2%}, {int(signs.recordings):,} recordings "
+        f"({signs.attrs['mode']}, {signs.attrs['objective']})",
+        f"{'site':20} {'samples':>8} {'constant':>9} {'before':>8} {'after':>8} {'low':>7} {'flips':>8} {'zeros':>8}",
     ]
     for site in signs.site.values:
         at = signs.sel(site=site)
         before, after = at.constancy_by_phase.values
+        zeros = at.zero_share.sel(objective=signs.attrs["objective"]).item()
         lines.append(
-            f"{at.label.item():18} {at.constancy.item():9.1%} {before:8.1%} {after:8.1%} {at.low_share.item():7.1%} "
-            f"{at.flips_per_recording.item():8.2%} {at.zero_share.sel(objective=signs.attrs['objective']).item():8.2%}"
+            f"{at.label.item():20} {at.recorded_samples.item():8,} {at.constancy.item():9.1%} {before:8.1%} "
+            f"{after:8.1%} {at.low_share.item():7.1%} {at.flips_per_recording.item():8.2%} {zeros:8.2%}"
         )
     saturated = int(signs.saturation_epoch)
     lines.append(
@@ -232,4 +233,4 @@ def report(run: Run, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main("gradient_signs", __doc__ or "", experiment)
+    main("gradient_signs", __doc__ or "", experiment, check=check_recording)

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from experiments.command_line import Options, Session, main
+from experiments.command_line import Options, Session, check_recording, main
 from experiments.gradient_signs import by_neuron
 from neuron_mech import figures, gradient_signs, partitions, results, trajectories, videos
 from neuron_mech.errors import InputError
@@ -235,5 +235,12 @@ def report(run: Run, directory: Path, with_videos: bool = True) -> None:
     print(f"results: {directory / 'learning_dynamics.nc'}; figures: {directory / 'figures'}")
 
 
+def check(options: Options) -> None:
+    """Refuse a run that keeps no trajectories before anything is trained."""
+    check_recording(options)
+    if not options.watch.recordings:
+        raise InputError("watch.recordings is 0, but this experiment is about the trajectories kept: give at least 2")
+
+
 if __name__ == "__main__":
-    main("learning_dynamics", __doc__ or "", experiment, DynamicsOptions)
+    main("learning_dynamics", __doc__ or "", experiment, DynamicsOptions, check)

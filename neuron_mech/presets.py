@@ -147,6 +147,8 @@ class Config:
         ):
             if value != "all" and (not isinstance(value, int) or value < lowest):
                 raise InputError(f"{name} is {value!r}: give a whole number of at least {lowest}")
+        if self.watch.recordings == 1:
+            raise InputError("watch.recordings is 1: give at least 2, the first and the last, or 0 to keep nothing")
         if self.train.seed >= 2**32:
             raise InputError(f"train.seed is {self.train.seed}: give a seed below 2**32")
         if not 0 < self.train.learning_rate < float("inf"):

@@ -37,9 +37,12 @@ def call(monkeypatch, capsys, name, *arguments):
             extras = {
                 "quantization": ("QuantizationOptions", "check"),
                 "binarization": ("BinarizationOptions", "check"),
-                "learning_dynamics": ("DynamicsOptions",),
+                "learning_dynamics": ("DynamicsOptions", "check"),
+                "gradient_signs": ("Options", "check_recording"),
+                "class_consistency": ("Options", "check_recording"),
             }.get(name, ())
-            command_line.main(name, module.__doc__, module.experiment, *(getattr(module, part) for part in extras))
+            known = vars(command_line) | vars(module)
+            command_line.main(name, module.__doc__, module.experiment, *(known[part] for part in extras))
         code = 0
     except SystemExit as stop:
         code = stop.code
@@ -104,6 +107,7 @@ def call(monkeypatch, capsys, name, *arguments):
         ),
         (["digits", "--record.compare-objectives", "margin"], r"repeats an objective"),
         (["digits", "--watch.recordings", "-1"], r"watch.recordings is -1"),
+        (["digits", "--watch.recordings", "1"], r"watch.recordings is 1: give at least 2"),
         (["digits", "--watch.wide-samples", "1"], r"watch.wide_samples is 1: give a whole number of at least 2"),
         (
             ["digits", "--watch.named", "dense2"],
@@ -133,6 +137,10 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, ar
         ("quantization", ["--ranks", "50", "120"], r"--ranks has 120.0: percentile ranks run from 0 to 100"),
         ("quantization", ["--ranks"], r"--ranks is empty"),
         ("quantization", ["--seeds", "0"], r"--seeds is 0"),
+        ("gradient_signs", ["--record.mode", "none"], r"record.mode is none"),
+        ("class_consistency", ["--record.mode", "none"], r"record.mode is none"),
+        ("learning_dynamics", ["--record.mode", "none"], r"record.mode is none"),
+        ("learning_dynamics", ["--watch.recordings", "0"], r"watch.recordings is 0"),
         ("binarization", ["--width", "150"], r"--width is 150.0"),
         ("binarization", ["--centers", "2"], r"--centers has 2.0, whose window of width 10.0 leaves ranks 0 to 100"),
         ("binarization", ["--centers"], r"--centers is empty"),
