@@ -1,19 +1,24 @@
 """How fast are training and recording, against PyTorch and against this machine's own matrix multiply?
 
-Everything runs in one process, in turns, again and again; what counts are ratios, with their spread. The work is
-MNIST's, on random images: speed does not depend on what they show. Needs the extra: pip install 'neuron_mech[bench]'.
+Everything runs in one process, in turns, again and again; what counts are ratios, with their spread. The work is the
+preset's, on random images: speed does not depend on what they show. On a GPU where JAX and PyTorch have one. Needs the
+extra: pip install 'neuron_mech[bench]'.
 
-  train step   a batch of 128, dropout, SGD
-  recording    30,000 samples, 2 sites x 512 neurons: every sign's counts and flips
+  train step   a batch as the preset trains on it, dropout or augmentation included, SGD
+  recording    the preset's samples and sites, all neurons: every sign's counts and flips
+  segment      a recording and the training steps to the next; cifar10 only: images a second, recording included
+
+and for mnist
+
   epoch        469 training steps and 47 recordings
   online       an epoch that counts its own gradients, against one that only trains
   watched      an epoch with recordings that keeps trajectories too, as often as the preset does
-
   thresholds   accuracy under eleven two-value codes of a site, all in one program, against one after another
   windows      an epoch of retraining above dense1 through ten windows, together, apart, and in a PyTorch loop
 
 hooks: forward hooks, retain_grad and backward(), as one would write it first. tuned: torch.autograd.grad with respect
-to the activations alone, no parameter gradients. Both count what ours counts, in chunks as large.
+to the activations alone, no parameter gradients. compiled: training through torch.compile. All count what ours counts,
+in chunks as large.
 """
 
 import sys
@@ -24,6 +29,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +37,25 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.command_line import ask, exiting, split_preset
-from neuron_mech import binarization, evaluation, planning, quantization, recording, retraining, sources, trajectories
+from neuron_mech import (
+    binarization,
+    evaluation,
+    planning,
+    quantization,
+    recording,
+    retraining,
+    sources,
+    taps,
+    trajectories,
+)
 from neuron_mech.datasets import Dataset, Samples
 from neuron_mech.errors import InputError
-from neuron_mech.presets import PRESETS, Config, Record
+from neuron_mech.presets import PRESETS, Config
 from neuron_mech.trajectories import Trajectories
 
-BENCHMARKED = tuple(name for name, config in PRESETS.items() if config.data.name == "mnist")
+SHAPES = {"mnist": (60_000, 28, 28, 1), "cifar10": (50_000, 32, 32, 3)}
+"""Training images of the data sets that are benchmarked."""
+BENCHMARKED = tuple(name for name, config in PRESETS.items() if config.data.name in SHAPES)
 
 
 @dataclass(frozen=True)
@@ -47,24 +65,30 @@ class Options:
     repeats: int = 7
     """Rounds; in each, every contender runs once."""
     epoch_repeats: int = 3
-    """Rounds of the contenders that take a whole epoch; 0 leaves them out."""
-    samples: int = 30_000
-    """Samples of a recording."""
-    training_samples: int = 60_000
-    """Samples of an epoch."""
+    """Rounds of the contenders that take a whole epoch or segment; 0 leaves them out."""
+    steps: int = 100
+    """Training steps of one measurement, and of a segment."""
+    samples: int | None = None
+    """Samples of a recording; None: the preset's."""
+    training_samples: int | None = None
+    """Samples of an epoch; None: the data set's."""
+    width: float = 1.0
+    """Factor on the neurons of a hidden layer."""
+    compiled: bool = False
+    """Whether PyTorch's training step is also measured compiled; it needs a C++ compiler."""
     pause: float = 0.3
     """Seconds of rest before each measurement, since both libraries' idle threads spin for a while."""
 
 
-def random_images(samples: int) -> Dataset:
-    """A data set of MNIST's shapes."""
+def random_images(name: str, samples: int) -> Dataset:
+    """A data set of the shapes of the one called `name`."""
     draw = np.random.default_rng(0)
     part = Samples(
-        jnp.asarray(draw.integers(0, 256, (samples, 28, 28, 1), dtype=np.uint8)),
+        jnp.asarray(draw.integers(0, 256, (samples, *SHAPES[name][1:]), dtype=np.uint8)),
         jnp.asarray(draw.integers(0, 10, samples), jnp.int32),
         largest=255,
     )
-    return Dataset("mnist", part, part.rows(jnp.arange(100)), 10)
+    return Dataset(name, part, part.rows(jnp.arange(min(100, samples))), 10)
 
 
 class Ours:
@@ -85,9 +109,9 @@ class Ours:
         self.kept = Trajectories(watching or Path(), watches, trajectories.nothing_kept(watches))
         self._look = {watch.name: jax.jit(partial(trajectories.read, self.study, watch)) for watch in watches}
 
-    def steps(self, count: int) -> None:
-        """So many full batches, a segment at a time."""
-        for segment in self.plan.segments[: count // self.study.config.record.every]:
+    def segments(self, count: int) -> None:
+        """The epoch's first so many segments: training steps, after a recording in the modes that have one."""
+        for segment in self.plan.segments[:count]:
             self.state, self.counts, _ = self._segment(
                 self.state, self.counts, self.dataset.train, self.recorded, *segment
             )
@@ -111,17 +135,21 @@ class Ours:
         jax.block_until_ready((self.state, self.counts))
 
 
-def matmul_rates() -> dict[str, Callable[[], None]]:
+def matmul_rates() -> dict[str, Callable[[], object]]:
     """Square float32 matrix multiplies, 2 x 2048^3 operations each, by both libraries."""
     import torch
 
+    from experiments import pytorch
+
     a = jax.random.normal(jax.random.key(0), (2048, 2048))
     multiply = jax.jit(jnp.matmul)
-    b = torch.from_numpy(np.array(a))
-    return {
-        "matmul jax": lambda: multiply(a, a).block_until_ready(),
-        "matmul torch": lambda: torch.mm(b, b),
-    }
+    b = torch.from_numpy(np.array(a)).to(pytorch.DEVICE)
+
+    def torch_multiply() -> None:
+        torch.mm(b, b)
+        pytorch.wait()
+
+    return {"matmul jax": lambda: multiply(a, a).block_until_ready(), "matmul torch": torch_multiply}
 
 
 def rounds(contenders: dict[str, Callable[[], object]], repeats: int, pause: float, what: str) -> dict[str, np.ndarray]:
@@ -194,9 +222,26 @@ def spread(values: np.ndarray, unit: str = "") -> str:
     return f"{np.median(values):7.3f}{unit} ({values.min():.3f} to {values.max():.3f})"
 
 
-def useful_flops(samples: int) -> int:
-    """Multiplications and additions that recording both sites cannot do without: forward, and back to dense1."""
-    return 2 * samples * (784 * 512 + 512 * 512 + 512 * 10 + 10 * 512 + 512 * 512)
+def operations(ours: Ours) -> tuple[int, int]:
+    """Multiplications and additions that (a training step, a recording) cannot do without.
+
+    A step takes the forward pass thrice, but for the derivative with respect to the input. A recording takes it once
+    for every sample, and the way back from the logits to the earliest site that counts the sample.
+    """
+    study, variables, one = ours.study, ours.state.variables, ours.dataset.train.rows(np.arange(1)).inputs
+    layers = {
+        name: 2 * int(np.prod(variables["params"][name]["kernel"].shape)) * int(np.prod(site.shape[:-1]))
+        for name, site in taps.sites(study.model, variables, one).items()
+        if name in variables["params"]
+    }
+    forward = sum(layers.values())
+    step = study.config.train.batch_size * (3 * forward - next(iter(layers.values())))
+    recording_ = 0
+    for group in recording.groups(study):
+        before = taps.below(study.model, variables, one, group.sites[0])
+        back = sum(count for name, count in layers.items() if name not in before)
+        recording_ += (group.stop - group.start) * (forward + back)
+    return step, recording_
 
 
 def benchmark(preset: str, options: Options) -> None:
@@ -204,19 +249,29 @@ def benchmark(preset: str, options: Options) -> None:
     from experiments import pytorch
 
     config = PRESETS[preset]
-    dataset = random_images(options.training_samples)
-    config = replace(config, record=replace(config.record, samples=options.samples))
+    dataset = random_images(config.data.name, options.training_samples or SHAPES[config.data.name][0])
+    config = replace(config, model=replace(config.model, width=options.width))
+    config = replace(
+        config,
+        record=replace(
+            config.record,
+            samples=options.samples or config.record.samples,
+            every=min(options.steps, config.record.every),
+        ),
+    )
     probe = Ours(config, dataset)
-    plain = Ours(replace(config, record=Record(mode="none", every=config.record.every)), dataset)
-    online = Ours(replace(config, record=replace(config.record, mode="online")), dataset)
-    hooks, tuned = (pytorch.Torch(config, dataset, tuned=which) for which in (False, True))
+    plain = Ours(replace(config, record=replace(config.record, mode="none")), dataset)
+    hooks, tuned = (pytorch.Torch(probe.study, dataset, tuned=which) for which in (False, True))
+    compiled = pytorch.Torch(probe.study, dataset, tuned=False, compiled=True) if options.compiled else None
 
-    count = config.record.every * min(10, len(plain.plan.segments) - 1)  # the last segment is shorter
+    segments = min(max(1, options.steps // config.record.every), len(plain.plan.segments) - 1)  # the last is shorter
+    count = segments * config.record.every
     t = rounds(
         {
             **matmul_rates(),
-            "step ours": lambda: plain.steps(count),
+            "step ours": lambda: plain.segments(segments),
             "step torch": lambda: hooks.steps(count),
+            **({"step compiled": lambda: compiled.steps(count)} if compiled else {}),
             "recording ours": probe.record,
             "recording hooks": hooks.record,
             "recording tuned": tuned.record,
@@ -226,75 +281,115 @@ def benchmark(preset: str, options: Options) -> None:
         "steps and recordings",
     )
     peak = 2 * 2048**3 / np.minimum(t["matmul jax"], t["matmul torch"]) / 1e9
-    rate = useful_flops(options.samples) / t["recording ours"] / 1e9
+    of_step, of_recording = operations(probe)
+    step_rate, rate = count * of_step / t["step ours"] / 1e9, of_recording / t["recording ours"] / 1e9
     lines = [
         f"{preset} on one {jax.devices()[0].device_kind}; median (range) of {options.repeats} rounds",
         f"float32 matrix multiply, the faster library   {spread(peak, ' GFLOP/s')}",
         f"train step, ours                              {spread(t['step ours'] / count * 1e3, ' ms')}",
         f"train step, PyTorch                           {spread(t['step torch'] / count * 1e3, ' ms')}",
         f"train step, ours / PyTorch                    {spread(t['step ours'] / t['step torch'])}",
+        *(
+            [f"train step, ours / PyTorch compiled           {spread(t['step ours'] / t['step compiled'])}"]
+            if compiled
+            else []
+        ),
+        f"train step, useful rate / matrix multiply     {spread(step_rate / peak)}",
         f"recording, ours                               {spread(t['recording ours'], ' s')}",
         f"recording, hooks / ours                       {spread(t['recording hooks'] / t['recording ours'])}",
         f"recording, tuned / ours                       {spread(t['recording tuned'] / t['recording ours'])}",
         f"recording, useful rate / matrix multiply      {spread(rate / peak)}",
     ]
-    if options.epoch_repeats:
-        t = rounds(
-            {
-                "plain": plain.epoch,
-                "online": online.epoch,
-                "ours": probe.epoch,
-                "hooks": hooks.epoch,
-                "tuned": tuned.epoch,
-            },
-            options.epoch_repeats,
-            options.pause,
-            "epochs",
-        )
-        lines += [
-            f"epoch with recordings, ours                   {spread(t['ours'], ' s')}",
-            f"epoch with recordings, hooks / ours           {spread(t['hooks'] / t['ours'])}",
-            f"epoch with recordings, tuned / ours           {spread(t['tuned'] / t['ours'])}",
-        ]
-        t = rounds({"plain": plain.epoch, "online": online.epoch}, 5 * options.epoch_repeats, options.pause, "online")
-        lines.append(f"epoch, online / training only                 {spread(t['online'] / t['plain'])}")
-        with tempfile.TemporaryDirectory() as directory:
-            watched = Ours(config, dataset, Path(directory))
-            pair: dict[str, Callable[[], object]] = {"unwatched": probe.epoch, "watched": watched.epoch}
-            t = rounds(pair, 2 * options.epoch_repeats, options.pause, "watched")
-        lines.append(f"epoch with recordings, watched / unwatched    {spread(t['watched'] / t['unwatched'])}")
-    if options.epoch_repeats:
-        codes, windows = code_contenders(plain), window_contenders(plain)
-        first: dict[str, float] = {}
-        for name, work in (codes | windows).items():
-            start = time.perf_counter()
-            work()
-            first[name] = time.perf_counter() - start
-        t = rounds(codes, options.repeats, options.pause, "thresholds") | rounds(
-            windows, options.epoch_repeats, options.pause, "windows"
-        )
-        lines += [
-            f"eleven thresholds at dense1, apart / together  {spread(t['dense1 apart'] / t['dense1 together'])}",
-            f"eleven thresholds at dense2, apart / together  {spread(t['dense2 apart'] / t['dense2 together'])}",
-            f"ten windows, an epoch together                {spread(t['windows together'], ' s')}",
-            f"ten windows, apart / together                 {spread(t['windows apart'] / t['windows together'])}",
-            f"ten windows, PyTorch / together               {spread(t['windows torch'] / t['windows together'])}",
-            f"ten windows, PyTorch / apart                  {spread(t['windows torch'] / t['windows apart'])}",
-            "compilation: "
-            + ", ".join(f"{name} {first[name] - np.median(t[name]):.1f} s" for name in first if "torch" not in name),
-        ]
+    if options.epoch_repeats and config.model.network == "cnn":
+        lines += segment_lines(probe, plain, hooks, options)
+    elif options.epoch_repeats:
+        lines += epoch_lines(probe, plain, hooks, tuned, options) + code_lines(plain, options)
     print("\n".join(lines))
+
+
+def segment_lines(probe: Ours, plain: Ours, hooks: Any, options: Options) -> list[str]:
+    """A recording with the steps to the next, as images trained on a second."""
+    contenders: dict[str, Callable[[], object]] = {
+        "ours": lambda: probe.segments(1),
+        "plain": lambda: plain.segments(1),
+        "hooks": lambda: hooks.segments(1),
+    }
+    t = rounds(contenders, options.epoch_repeats, options.pause, "segments")
+    images = probe.study.config.record.every * probe.study.config.train.batch_size
+    return [
+        f"segment with its recording, ours              {spread(images / t['ours'], ' images/s')}",
+        f"segment with its recording, PyTorch hooks     {spread(images / t['hooks'], ' images/s')}",
+        f"segment with its recording, hooks / ours      {spread(t['hooks'] / t['ours'])}",
+        f"segment, with recording / training only       {spread(t['ours'] / t['plain'])}",
+    ]
+
+
+def epoch_lines(probe: Ours, plain: Ours, hooks: Any, tuned: Any, options: Options) -> list[str]:
+    """Whole epochs: with recordings, with the step's own gradients, with trajectories."""
+    config, dataset = probe.study.config, probe.dataset
+    online = Ours(replace(config, record=replace(config.record, mode="online")), dataset)
+    whole = len(probe.plan.segments)
+    t = rounds(
+        {
+            "plain": plain.epoch,
+            "online": online.epoch,
+            "ours": probe.epoch,
+            "hooks": lambda: hooks.segments(whole),
+            "tuned": lambda: tuned.segments(whole),
+        },
+        options.epoch_repeats,
+        options.pause,
+        "epochs",
+    )
+    lines = [
+        f"epoch with recordings, ours                   {spread(t['ours'], ' s')}",
+        f"epoch with recordings, hooks / ours           {spread(t['hooks'] / t['ours'])}",
+        f"epoch with recordings, tuned / ours           {spread(t['tuned'] / t['ours'])}",
+    ]
+    t = rounds({"plain": plain.epoch, "online": online.epoch}, 5 * options.epoch_repeats, options.pause, "online")
+    lines.append(f"epoch, online / training only                 {spread(t['online'] / t['plain'])}")
+    with tempfile.TemporaryDirectory() as directory:
+        watched = Ours(config, dataset, Path(directory))
+        pair: dict[str, Callable[[], object]] = {"unwatched": probe.epoch, "watched": watched.epoch}
+        t = rounds(pair, 2 * options.epoch_repeats, options.pause, "watched")
+    lines.append(f"epoch with recordings, watched / unwatched    {spread(t['watched'] / t['unwatched'])}")
+    return lines
+
+
+def code_lines(plain: Ours, options: Options) -> list[str]:
+    """Eleven thresholds, and ten windows' retraining."""
+    codes, windows = code_contenders(plain), window_contenders(plain)
+    first: dict[str, float] = {}
+    for name, work in (codes | windows).items():
+        start = time.perf_counter()
+        work()
+        first[name] = time.perf_counter() - start
+    t = rounds(codes, options.repeats, options.pause, "thresholds") | rounds(
+        windows, options.epoch_repeats, options.pause, "windows"
+    )
+    return [
+        f"eleven thresholds at dense1, apart / together  {spread(t['dense1 apart'] / t['dense1 together'])}",
+        f"eleven thresholds at dense2, apart / together  {spread(t['dense2 apart'] / t['dense2 together'])}",
+        f"ten windows, an epoch together                {spread(t['windows together'], ' s')}",
+        f"ten windows, apart / together                 {spread(t['windows apart'] / t['windows together'])}",
+        f"ten windows, PyTorch / together               {spread(t['windows torch'] / t['windows together'])}",
+        f"ten windows, PyTorch / apart                  {spread(t['windows torch'] / t['windows apart'])}",
+        "compilation: "
+        + ", ".join(f"{name} {first[name] - np.median(t[name]):.1f} s" for name in first if "torch" not in name),
+    ]
 
 
 def main() -> None:
     """The command line."""
     preset, rest = split_preset(sys.argv[1:], "benchmark", BENCHMARKED)
     options = ask(Options, Options(), rest, f"benchmark {preset}", __doc__ or "")
-    for name in ("repeats", "samples", "training_samples"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give a number of at least 1")
-    if options.samples > options.training_samples:
-        raise InputError(f"--samples is {options.samples}, more than --training-samples {options.training_samples}")
+    for name in ("repeats", "steps", "samples", "training_samples"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: give a number of at least 1")
+    recorded, there = (options.samples or PRESETS[preset].record.samples), options.training_samples
+    if isinstance(recorded, int) and recorded > (there or SHAPES[PRESETS[preset].data.name][0]):
+        raise InputError(f"--samples is {recorded}, more than --training-samples {there}")
     try:
         import torch  # noqa: F401
     except ImportError:

@@ -3,12 +3,12 @@
 import importlib
 import re
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from experiments import benchmark, command_line, prepare_data
-from neuron_mech import datasets, planning
+from neuron_mech import datasets, planning, taps
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config
 
@@ -233,58 +233,71 @@ def test_a_damaged_data_set_is_said(tmp_path, mnist):
 
 
 @pytest.mark.parametrize("tuned", [True, False])
-def test_the_benchmark_compares_equal_work(tuned):
+@pytest.mark.parametrize("preset", ["mnist-relu", "cifar10-relu"])
+def test_the_benchmark_compares_equal_work(preset, tuned):
     """PyTorch's hooks, its autograd.grad and our recording count the same signs on the same weights."""
     torch = pytest.importorskip("torch", reason="the extra bench is not installed")
+    import jax
     import numpy as np
 
     from experiments import pytorch
-    from neuron_mech.presets import Record, Train
 
-    config = Config("mnist-relu", train=Train(), record=Record(samples=50, chunk=20))
-    data = benchmark.random_images(300)
-    ours, theirs = benchmark.Ours(config, data), pytorch.Torch(config, data, tuned)
-    order = torch.from_numpy(np.asarray(ours.study.recorded)).long()
-    theirs.images, theirs.labels = theirs.images[order], theirs.labels[order]
-    for layer, name in ((0, "affine1"), (3, "affine2"), (6, "logits")):
-        theirs.model[layer].weight.data = torch.from_numpy(np.array(ours.state.params[name]["kernel"]).T.copy())
-        theirs.model[layer].bias.data = torch.from_numpy(np.array(ours.state.params[name]["bias"]))
+    config = PRESETS[preset]
+    limits = ("stage0layer0:20", "stage2layer2:30") if preset == "cifar10-relu" else ()
+    record = replace(config.record, samples=50, chunk=20, site_samples=limits)
+    config = replace(config, record=record, model=replace(config.model, width=1 / 8))
+    data = benchmark.random_images(config.data.name, 300)
+    ours = benchmark.Ours(config, data)
+    theirs = pytorch.Torch(ours.study, data, tuned)
+    affine = [layer for layer in theirs.model if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))]
+    named = [
+        part
+        for part in taps.sites(ours.study.model, ours.state.variables, data.test.inputs[:1])
+        if part in ours.state.params
+    ]
+    assert len(affine) == len(named)
+    for layer, name in zip(affine, named, strict=True):
+        kernel = np.array(ours.state.params[name]["kernel"])
+        order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+        layer.weight.data = torch.from_numpy(kernel.transpose(order).copy())
+        layer.bias.data = torch.from_numpy(np.array(ours.state.params[name]["bias"]))
     for _ in range(2):
         ours.record()
         theirs.record()
-    for site, (positive, negative, flips, _) in zip(("dense1", "dense2"), theirs.counts, strict=True):
+    for site, (positive, negative, flips, _) in theirs.counts.items():
         tally = ours.counts.tallies["margin"][site]
+        assert tally.positive.shape[0] == ours.study.rows(site)
         for mine, other in ((tally.positive, positive), (tally.negative, negative), (tally.flips, flips)):
-            assert (np.asarray(mine) != other.numpy()).mean() < 1e-3
+            other = other.numpy()
+            other = other.transpose(0, 2, 3, 1) if other.ndim == 4 else other
+            assert (np.asarray(mine) != other).mean() < 2e-3
+    assert jax.tree.leaves(ours.counts)
 
 
-def test_the_benchmark_runs_whole_and_small(monkeypatch, capsys):
+def test_the_benchmark_counts_the_operations_of_the_mlp():
+    config = replace(PRESETS["mnist-relu"], record=replace(PRESETS["mnist-relu"].record, samples=50))
+    step, recording = benchmark.operations(benchmark.Ours(config, benchmark.random_images("mnist", 300)))
+    assert step == 2 * 128 * (3 * (784 * 512 + 512 * 512 + 512 * 10) - 784 * 512)
+    assert recording == 2 * 50 * (784 * 512 + 512 * 512 + 512 * 10 + 10 * 512 + 512 * 512)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["mnist-relu", "--training-samples", "2700", "--samples", "200"],
+            ("tuned / ours", "online / training only", "watched / unwatched", "at dense1, apart", "PyTorch / together"),
+        ),
+        (
+            ["cifar10-relu", "--training-samples", "400", "--samples", "20", "--steps", "2", "--width", "0.0625"],
+            ("recording, hooks / ours", "segment with its recording, hooks / ours", "images/s"),
+        ),
+    ],
+)
+def test_the_benchmark_runs_whole_and_small(monkeypatch, capsys, arguments, said):
     pytest.importorskip("torch", reason="the extra bench is not installed")
-    code, out, _ = call(
-        monkeypatch,
-        capsys,
-        "benchmark",
-        "mnist-relu",
-        "--repeats",
-        "1",
-        "--epoch-repeats",
-        "1",
-        "--samples",
-        "200",
-        "--training-samples",
-        "2700",
-        "--pause",
-        "0",
-    )
+    few = ("--repeats", "1", "--epoch-repeats", "1", "--pause", "0")
+    code, out, _ = call(monkeypatch, capsys, "benchmark", *arguments, *few)
     assert code == 0
-    for line in (
-        "ours / PyTorch",
-        "hooks / ours",
-        "tuned / ours",
-        "matrix multiply",
-        "online / training only",
-        "watched / unwatched",
-        "at dense1, apart",
-        "PyTorch / together",
-    ):
+    for line in ("ours / PyTorch", "useful rate / matrix multiply", *said):
         assert line in out
