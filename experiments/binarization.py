@@ -9,6 +9,7 @@ neurons of the untrained network, and on a random projection of the input.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,8 @@ from neuron_mech.presets import Derivative, random_stream
 from neuron_mech.runs import Run
 from neuron_mech.sources import Source
 
-SOURCES = ("trained", "untrained", "projection")
+Kind = Literal["trained", "untrained", "projection"]
+SOURCES: tuple[Kind, ...] = get_args(Kind)
 """The network's neurons; those it started with; a random projection of the input."""
 
 
@@ -38,6 +40,8 @@ class BinarizationOptions(Seeded):
     together: int | None = None
     """Windows retrained in one program. None means all on a GPU or TPU where no convolution follows the site, and one
     otherwise: on a CPU ten together are a sixth faster, but what is not finished is lost when the sweep is stopped."""
+    sources: tuple[Kind, ...] = SOURCES
+    """What the windows look at: the trained network, and two controls. What is left out can be added later."""
     replace: Derivative = "pre_activation"
     """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
     them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly."""
@@ -127,14 +131,14 @@ def sweep(run: Run, found: xr.Dataset, path: Path, options: BinarizationOptions)
     study, seed = run.study, run.study.config.train.seed
     cells = found.accuracy_by_seed.sel(seed=seed)
     epochs = study.config.train.epochs
-    total = int(np.isnan(cells).sum()) * epochs
+    total = int(np.isnan(cells.sel(source=list(options.sources))).sum()) * epochs
     with tqdm(total=total, desc=f"windows, seed {seed}", unit="epoch") as bar:
         for site in study.sites:
             one = run.dataset.train.rows(np.arange(1))
             variables = run.state.train.variables
             cut = retraining.cut(study.config, study.model, variables, one, study.sites[site], options.replace)
             retrain, together = retraining.Retraining(cut), windows_together(options, cut.convolutional)
-            for kind in SOURCES:
+            for kind in options.sources:
                 missing = np.flatnonzero(np.isnan(cells.sel(source=kind, site=site)))
                 if not len(missing):
                     continue
@@ -166,6 +170,8 @@ def summary(found: xr.Dataset) -> str:
         for kind in SOURCES:
             curve = found["accuracy" if kind == "trained" else f"{kind}_accuracy"].sel(site=site)
             values = curve.values
+            if np.isnan(values).any():
+                continue  # not asked for, so far
             lowest = int(values.argmin())
             lines.append(
                 f"{found.label.sel(site=site).item():18} {kind:11} {values[lowest]:8.2%} "
@@ -199,6 +205,8 @@ def check(options: Options) -> None:
     """Refuse windows that are none before anything is trained."""
     assert isinstance(options, BinarizationOptions)
     binarization.check_windows(options.centers, options.width)
+    if not options.sources:
+        raise InputError(f"--sources is empty: name at least one of {', '.join(SOURCES)}")
     if options.together is not None and options.together < 1:
         raise InputError(f"--together is {options.together}: give a whole number of at least 1")
 

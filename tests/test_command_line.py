@@ -145,6 +145,8 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, ar
         ("binarization", ["--centers", "2"], r"--centers has 2.0, whose window of width 10.0 leaves ranks 0 to 100"),
         ("binarization", ["--centers"], r"--centers is empty"),
         ("binarization", ["--together", "0"], r"--together is 0"),
+        ("binarization", ["--sources"], r"--sources is empty: name at least one of trained, untrained, projection"),
+        ("binarization", ["--sources", "pixels"], r"invalid choice 'pixels'"),
     ],
 )
 def test_bad_codes_are_refused_before_anything_is_trained(monkeypatch, capsys, tmp_path, name, arguments, message):

@@ -1,6 +1,7 @@
 """Codes inside a network: evaluation of many at once, sources, and retraining above a cut."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,12 @@ from neuron_mech import (
     sources,
     taps,
     training,
+    trajectories,
 )
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.presets import PRESETS, Model
 from neuron_mech.taps import Site
+from neuron_mech.trajectories import Trajectories
 
 CONFIG = replace(PRESETS["digits"], model=Model(width=1 / 16), train=replace(PRESETS["digits"].train, epochs=3))
 
@@ -322,6 +325,13 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
         binarization_experiment.experiment(Session(CONFIG, together, tmp_path / "together"))
     found = results.read_dataset(tmp_path / "together" / "binarization.nc")
     np.testing.assert_allclose(found.accuracy_by_seed, whole.accuracy_by_seed, atol=2 / 360)
+    # Of one source alone: the same cells, and nothing of the others.
+    only = binarization_experiment.BinarizationOptions(centers=(5.0, 45.0), sources=("trained",))
+    with results.opened(tmp_path / "only", CONFIG):
+        binarization_experiment.experiment(Session(CONFIG, only, tmp_path / "only"))
+    found = results.read_dataset(tmp_path / "only" / "binarization.nc")
+    np.testing.assert_array_equal(found.accuracy, whole.accuracy)
+    assert np.isnan(found.accuracy_by_seed.sel(source=["untrained", "projection"])).all()
     # Another width is another sweep.
     wider = binarization_experiment.BinarizationOptions(centers=(10.0, 50.0), width=20.0)
     with results.opened(tmp_path / "stopped", CONFIG), pytest.raises(InputError, match="holds windows of width 10"):
@@ -331,7 +341,7 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
 def test_untrained_sources_are_the_network_s_own_start(studied, digits):
     study, variables = studied
     state = planning.start(study, training.init(CONFIG, study.model, digits.test.rows(jnp.arange(1))))
-    run = runs.Run(study, digits, state, {})
+    run = runs.Run(study, digits, state, {}, Trajectories(Path(), (), trajectories.nothing_kept(())))
     untrained = binarization_experiment.source_of("untrained", run, "dense1")
     network = sources.network(study.model, variables, study.sites["dense1"])
     np.testing.assert_array_equal(untrained(digits.test.inputs), network(digits.test.inputs))
