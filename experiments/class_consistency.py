@@ -164,6 +164,7 @@ def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Arra
                     (10 * lead > 9 * recorded).sum() / (recorded > 0).sum(),
                     about("1", "share of |average sign| > 0.9"),
                 ),
+                "atlas_positions": ((), pairs[0].shape[1], about("1", "positions of the site: pairs of each sample")),
                 "atlas_site": ((), site, about("", "site of the neuron on this page of the atlas")),
                 "atlas_label": ((), run.study.label(site), about("", "site and activation function")),
                 "atlas_index": ((), neuron, about("index", "the neuron, within its site")),

@@ -76,10 +76,11 @@ def atlas(found: xr.Dataset, which: int, images: UInt8[np.ndarray, "sheets place
     sheets = [str(sheet) for sheet in found.sheet.values]
     counts = at.atlas_class_counts.values
     low = counts[0].sum() / counts.sum()
+    unit = "samples" if int(at.atlas_positions) == 1 else "(sample, position) pairs"
     with style():
         figure = Figure(figsize=(7.2, 4.5))
         figure.suptitle(
-            f"neuron {int(at.atlas_index)} of {at.atlas_label.item()}: {low:.0%} of {int(counts.sum()):,} samples low, "
+            f"neuron {int(at.atlas_index)} of {at.atlas_label.item()}: {low:.0%} of {int(counts.sum()):,} {unit} low, "
             f"{1 - low:.0%} high; {float(at.atlas_constancy):.0%} of signs constant",
             fontsize=9.5,
         )
@@ -94,7 +95,7 @@ def atlas(found: xr.Dataset, which: int, images: UInt8[np.ndarray, "sheets place
         x = np.arange(classes)
         panels["d"].bar(x, counts[0], color=LOW, label="low")
         panels["d"].bar(x, counts[1], bottom=counts[0], color=HIGH, label="high")
-        panels["d"].set_ylabel("samples")
+        panels["d"].set_ylabel(unit)
         panels["d"].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
         panels["e"].bar(x, 100 * at.atlas_class_flips.values, color=NEUTRAL)
         panels["e"].set_ylabel("sign flips\nper recording (%)")
