@@ -185,11 +185,11 @@ def summary(signs: xr.Dataset) -> str:
     ]
     for site in signs.site.values:
         at = signs.sel(site=site)
-        before, after = at.constancy_by_phase.values
+        before, after = ("–" if np.isnan(share) else f"{share:.1%}" for share in at.constancy_by_phase.values)
         zeros = at.zero_share.sel(objective=signs.attrs["objective"]).item()
         lines.append(
-            f"{at.label.item():20} {at.recorded_samples.item():8,} {at.constancy.item():9.1%} {before:8.1%} "
-            f"{after:8.1%} {at.low_share.item():7.1%} {at.flips_per_recording.item():8.2%} {zeros:8.2%}"
+            f"{at.label.item():20} {at.recorded_samples.item():8,} {at.constancy.item():9.1%} {before:>8} "
+            f"{after:>8} {at.low_share.item():7.1%} {at.flips_per_recording.item():8.2%} {zeros:8.2%}"
         )
     saturated = int(signs.saturation_epoch)
     lines.append(

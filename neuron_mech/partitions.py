@@ -221,14 +221,16 @@ def majority(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"
 def agreement(
     predicted: Num[Array, "samples *positions neurons"], category: Int[Array, "samples *positions neurons"]
 ) -> Float[Array, " neurons"]:
-    """Share of a neuron's pairs whose category is the sign of `predicted`; pairs without a category are left out.
+    """Share of a neuron's pairs whose category is the sign of `predicted`.
 
-    A prediction of 0 is wrong. NaN for a neuron without pairs.
+    Pairs without a category and those of which 0 is predicted are left out (where max pooling follows, three quarters
+    of the derivatives of any one recording are 0). NaN for a neuron that has no others.
     """
     neurons = category.shape[-1]
     flat = category.reshape(-1, neurons)
     sign = jnp.sign(predicted).astype(flat.dtype).reshape(-1, neurons)
-    return ((sign == flat) & (flat != 0)).sum(0) / (flat != 0).sum(0)
+    told = (flat != 0) & (sign != 0)
+    return ((sign == flat) & told).sum(0) / told.sum(0)
 
 
 def atlas(

@@ -159,7 +159,7 @@ def test_the_yellow_samples_are_the_same_at_every_moment(dynamics):
             for drawn, expected in zip((low, high, yellow), counts, strict=True):
                 np.testing.assert_allclose(drawn.values * peak, expected, atol=1e-9)
         assert row[0].get_ylabel().startswith("dense2-relu\nneuron ")
-    assert [axes.get_title() for axes in panels[0]] == ["start", "epoch 0", "epoch 2", "epoch 4"]
+    assert [axes.get_title() for axes in panels[0]] == ["start", "epoch 0.4", "epoch 2", "epoch 4"]
 
 
 def test_figure_8_shows_every_class_of_every_neuron(consistency):

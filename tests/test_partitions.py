@@ -236,7 +236,7 @@ def test_agreement_counts_pairs_of_the_predicted_sign(labelled):
     found = partitions.agreement(jnp.asarray(predicted), jnp.asarray(category))
     for neuron in range(5):
         kinds, signs = category[..., neuron].ravel(), np.sign(predicted[..., neuron]).ravel()
-        expected = np.mean([sign == kind for sign, kind in zip(signs, kinds, strict=True) if kind])
+        expected = np.mean([sign == kind for sign, kind in zip(signs, kinds, strict=True) if kind and sign])
         assert float(found[neuron]) == pytest.approx(expected)
 
 

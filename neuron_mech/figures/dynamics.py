@@ -108,7 +108,8 @@ def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
                 if row == len(rows) - 1:
                     axes.set_xlabel("pre-activation", fontsize=8)
                 if row == 0:
-                    axes.set_title("start" if moment == 0 else f"epoch {epochs[moment]:.0f}", fontsize=8.5)
+                    epoch = f"{epochs[moment]:.{0 if epochs[moment] >= 0.95 else 1}f}"
+                    axes.set_title("start" if moment == 0 else f"epoch {epoch}", fontsize=8.5)
         figure.legend(handles=handles(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 

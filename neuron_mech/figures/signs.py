@@ -38,6 +38,7 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
             axes.set_xlim(-1.03, 1.03)
             axes.set_xlabel("average derivative sign")
             axes.set_ylabel("samples" if one_neuron else "(sample, neuron) pairs")
+            axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the text
             share = _constant_share(signs, name, one_neuron)
             axes.text(0.5, 0.97, f"{share:.0%} constant", transform=axes.transAxes, ha="center", va="top")
         handles = [
