@@ -236,12 +236,12 @@ def operations(ours: Ours) -> tuple[int, int]:
     }
     forward = sum(layers.values())
     step = study.config.train.batch_size * (3 * forward - next(iter(layers.values())))
-    recording_ = 0
+    of_recording = 0
     for group in recording.groups(study):
         before = taps.below(study.model, variables, one, group.sites[0])
         back = sum(count for name, count in layers.items() if name not in before)
-        recording_ += (group.stop - group.start) * (forward + back)
-    return step, recording_
+        of_recording += (group.stop - group.start) * (forward + back)
+    return step, of_recording
 
 
 def benchmark(preset: str, options: Options) -> None:

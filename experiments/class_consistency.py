@@ -58,8 +58,8 @@ def dataset(run: Run) -> xr.Dataset:
     for site, tally in tqdm(run.tallies[config.record.objective].items(), desc="classes", unit="site", disable=None):
         sites.append(_of_site(run, site, tally, recorded.labels[: study.rows(site)], first[site], weights[site]))
         indices = sites[-1].neuron_index.values
-        watched = (watch.neurons.get(site, ()) for watch in run.trajectories.watching if watch.name == "close")
-        for column in np.searchsorted(indices, [neuron for some in watched for neuron in some]):
+        close = run.trajectories["close"].neurons if run.trajectories.watching else {}
+        for column in np.searchsorted(indices, close.get(site, ())):
             of_neuron = jax.tree.map(lambda counts, column=column: np.asarray(counts[..., column]), tally)
             pages.append(_atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.rows(site)]))
     found = xr.concat(sites, "neuron", combine_attrs="override")
@@ -82,8 +82,7 @@ def _of_site(run: Run, site: str, tally: Tally, labels: jax.Array, first: jax.Ar
     `first` are the categories by the first recording alone, `weights` those from each neuron to each logit.
     """
     study = run.study
-    chosen = study.neurons[site]
-    neurons = np.arange(study.sites[site].shape[-1]) if chosen is None else chosen
+    neurons = study.indices(site)
     dealt = jax.random.permutation(random_stream(study.config.train.seed, "dealt labels"), labels)
     category = jax.jit(partitions.categories)(tally.positive, tally.negative)
     count = jax.jit(partitions.class_counts, static_argnames="classes")

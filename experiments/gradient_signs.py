@@ -47,8 +47,7 @@ def dataset(run: Run) -> xr.Dataset:
     for site, tally in main_tallies.items():
         of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
         counts = np.asarray(jax.jit(gradient_signs.histograms)(tally.positive, tally.negative))
-        chosen = study.neurons[site]
-        neurons = np.arange(study.sites[site].shape[-1]) if chosen is None else chosen
+        neurons = study.indices(site)
         coords[f"neuron_{site}"] = neurons
         variables[f"neuron_histogram_{site}"] = (
             (f"neuron_{site}", "average_sign"),

@@ -45,7 +45,7 @@ def dataset(run: Run) -> xr.Dataset:
             f"record.mode is {study.config.record.mode} and watch.recordings {study.config.watch.recordings}: this run "
             "kept no trajectories; name another --run-dir and set both"
         )
-    wide = kept["wide"]
+    close, wide = kept["close"], kept["wide"]
     epochs = study.config.train.epochs
     coords: dict[str, object] = {
         "site": list(study.sites),
@@ -53,20 +53,16 @@ def dataset(run: Run) -> xr.Dataset:
         "partition": list(PARTITIONS),
         "part": list(partitions.PARTS),
         "variance_part": list(partitions.VARIANCE_PARTS),
-        "epoch": np.arange(1, epochs + 1),
+        "close_epoch": _epochs(run, close),
         "wide_epoch": _epochs(run, wide),
     }
     variables: dict[str, tuple] = {
-        "test_accuracy": ("epoch", run.state.history["test_accuracy"], about("1", "test accuracy at the epoch's end"))
-    }
-    if has_close := any(watch.name == "close" for watch in kept.watching):
-        close = kept["close"]
-        coords["close_epoch"] = _epochs(run, close)
-        variables["accuracy"] = (
+        "accuracy": (
             "close_epoch",
             kept.watched["accuracy"]["close"],
             about("1", "accuracy on the samples watched closely, dropout off"),
         )
+    }
     tallies = run.tallies[study.config.record.objective]
     for site, tally in tallies.items():
         category = np.asarray(jax.jit(partitions.categories)(tally.positive, tally.negative))
@@ -74,9 +70,9 @@ def dataset(run: Run) -> xr.Dataset:
         variables |= _of_all_neurons(run, site, category)
         of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
         variables |= {f"{name}_{site}": variable for name, variable in by_neuron(site, of).items()}
-        if has_close and site in kept["close"].neurons:
-            ids = study.recorded[: len(kept["close"].positions[site])]
-            coords |= {f"close_neuron_{site}": kept["close"].neurons[site], f"close_sample_{site}": ids}
+        if site in close.neurons:
+            ids = study.recorded[: len(close.positions[site])]
+            coords |= {f"close_neuron_{site}": close.neurons[site], f"close_sample_{site}": ids}
             variables |= _of_watched_neurons(run, site, category)
     final = [variables[f"auc_{site}"][1][0, -1] for site in study.sites]
     first = [variables[f"auc_{site}"][1][0, 0] for site in study.sites]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from neuron_mech import partitions, recording, taps
+from neuron_mech import gradient_signs, partitions, recording, taps
 from neuron_mech.datasets import Samples
 from neuron_mech.presets import Derivative
 from neuron_mech.recording import Study
@@ -30,10 +30,12 @@ def first_categories(
     `state` is that before the first step, `recorded` are the recorded samples in the study's order.
     """
     objective = study.config.record.objective
-    record = replace(study.config.record, mode="probe", compare_objectives=(), every=study.batches)
-    config = replace(study.config, record=record, train=replace(study.config.train, epochs=1))
-    once = replace(study, config=config, devices=1)
-    tallies = recording.recorder(once)(once.empty_counts().tallies, state, recorded)
+    record = replace(study.config.record, mode="probe", compare_objectives=())
+    probe = replace(study, config=replace(study.config, record=record), devices=1)
+    nothing = {
+        site: gradient_signs.empty((study.rows(site), *study.value_shape(site)), recordings=1) for site in study.sites
+    }
+    tallies = recording.recorder(probe)({objective: nothing}, state, recorded)
     return {site: partitions.categories(t.positive, t.negative) for site, t in tallies[objective].items()}
 
 

@@ -98,6 +98,11 @@ class Study:
         """The site with its activation function, as the paper writes it: dense1-relu."""
         return f"{site}-{self.config.model.activation}"
 
+    def indices(self, site: str) -> Int[np.ndarray, " neurons"]:
+        """The recorded neurons of a site, ascending, as indices into all of its neurons."""
+        chosen = self.neurons[site]
+        return np.arange(self.sites[site].shape[-1]) if chosen is None else chosen
+
     def value_shape(self, site: str) -> tuple[int, ...]:
         """Shape of one sample's recorded values at a site: (positions ..., recorded neurons)."""
         chosen = self.neurons[site]

@@ -100,12 +100,13 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.exists() else 0
         raise RunError(
             f"cannot write {path} ({error.strerror or error}; {free:.0f} MB free): what was there before is intact; "
             "make room and run the same command again"
         ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def about(units: str, description: str) -> dict[str, str]:

@@ -69,10 +69,7 @@ def watches(study: Study) -> tuple[Watch, ...]:
     config = study.config.watch
     if study.config.record.mode == "none" or not config.recordings:
         return ()
-    recorded = {
-        site: np.arange(at.shape[-1]) if study.neurons[site] is None else np.asarray(study.neurons[site])
-        for site, at in study.sites.items()
-    }
+    recorded = {site: study.indices(site) for site in study.sites}
     named = [_named(name, recorded) for name in config.named]
     close = {}
     for site, neurons in recorded.items():
@@ -91,9 +88,11 @@ def watches(study: Study) -> tuple[Watch, ...]:
         segments = np.round(np.linspace(0, study.segments - 1, kept)).astype(np.int64)
         return Watch(name, segments, samples, neurons, positions)
 
-    wide = watch("wide", config.wide_recordings, config.wide_samples, recorded)
     watched = {site: neurons for site, neurons in close.items() if len(neurons)}
-    return (watch("close", config.recordings, config.samples, watched), wide) if watched else (wide,)
+    return (
+        watch("close", config.recordings, config.samples, watched),
+        watch("wide", config.wide_recordings, config.wide_samples, recorded),
+    )
 
 
 def _named(name: str, recorded: Mapping[str, np.ndarray]) -> tuple[str, int]:
@@ -142,8 +141,7 @@ def seen(
     study: Study, watch: Watch, site: str, pairs: Num[np.ndarray, "recorded *positions neurons"]
 ) -> Num[np.ndarray, "samples watched"]:
     """Of an array over all recorded pairs of a site, such as a tally's counts, what the watch looks at."""
-    chosen = study.neurons[site]
-    columns = watch.neurons[site] if chosen is None else np.searchsorted(chosen, watch.neurons[site])
+    columns = np.searchsorted(study.indices(site), watch.neurons[site])
     places = watch.positions[site]
     flat = pairs[: len(places)].reshape(len(places), -1, pairs.shape[-1])
     return flat[np.arange(len(places)), places][:, columns]

@@ -98,11 +98,10 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[
     for suffix, encode in ((".mp4", _mp4), (".gif", _gif)):
         path = stem.with_name(stem.name + suffix)
         try:
-            results.write(path, partial(encode, figure, draw, frames))
+            results.write(path, partial(encode, figure, draw, frames, stem.name))
         except Exception as error:  # whatever an encoder can think of: a video is not worth a run
             reason = error if isinstance(error, RunError) else (str(error).splitlines() or [type(error).__name__])[0]
             said.append(f"no {suffix[1:]} of {stem.name}: {reason}")
-            path.with_name(f".{path.stem}.part{path.suffix}").unlink(missing_ok=True)
         else:
             return [*said, f"video: {path} ({path.stat().st_size / 1e6:.1f} MB)"]
     return said
@@ -119,7 +118,7 @@ def _frames(figure: Figure, draw: Draw, numbers: np.ndarray, name: str) -> "tqdm
     return tqdm(pictures(), total=len(numbers), desc=name, unit="frame", leave=False)
 
 
-def _mp4(figure: Figure, draw: Draw, frames: int, path: Path) -> None:
+def _mp4(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None:
     import imageio_ffmpeg  # where it is missing, a GIF is written
 
     width, height = (int(side) for side in figure.canvas.get_width_height())
@@ -138,20 +137,20 @@ def _mp4(figure: Figure, draw: Draw, frames: int, path: Path) -> None:
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
         writer.send(None)
     try:
-        for picture in _frames(figure, draw, np.arange(frames), path.stem.removesuffix(".part").lstrip(".")):
+        for picture in _frames(figure, draw, np.arange(frames), name):
             writer.send(np.ascontiguousarray(picture))
     finally:
         writer.close()
 
 
-def _gif(figure: Figure, draw: Draw, frames: int, path: Path) -> None:
+def _gif(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None:
     """A third of the frames at half the size; fewer where that is still too large."""
     every = 3
     while True:
         numbers = np.unique(np.append(np.arange(0, frames, every), frames - 1))
         pictures = [
             Image.fromarray(picture).reduce(2).quantize(48, dither=Image.Dither.NONE)
-            for picture in _frames(figure, draw, numbers, path.stem.removesuffix(".part").lstrip("."))
+            for picture in _frames(figure, draw, numbers, name)
         ]
         pictures[0].save(
             path, save_all=True, append_images=pictures[1:], duration=round(1000 * every / RATE), loop=0, optimize=True

@@ -138,6 +138,19 @@ def test_only_some_neurons_and_sites_can_be_recorded_and_watched(tmp_path):
     np.testing.assert_array_equal(classes.atlas_index, found.close_neuron_dense2)
 
 
+def test_without_closely_watched_neurons_all_of_them_are_still_measured(tmp_path):
+    config = replace(SMALL, watch=replace(SMALL.watch, named=(), neurons=0), train=replace(SMALL.train, epochs=1))
+    run = finished(config, tmp_path)
+    learning_dynamics.report(run, tmp_path)
+    found = results.read_dataset(tmp_path / "learning_dynamics.nc")
+    assert found.auc_dense2.sizes["neuron_dense2"] == 64
+    assert np.isfinite(found.accuracy).all()
+    assert "atlas_neuron" not in class_consistency.dataset(run).dims
+    assert {file.stem for file in (tmp_path / "figures").glob("*.png")} == {
+        *("separation", "neurons_dense1", "neurons_dense2")
+    }
+
+
 # --- Figures and videos -----------------------------------------------------------------------------------------------
 
 

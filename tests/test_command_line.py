@@ -239,7 +239,6 @@ def test_a_damaged_data_set_is_said(tmp_path, mnist):
 def test_the_benchmark_compares_equal_work(preset, tuned):
     """PyTorch's hooks, its autograd.grad and our recording count the same signs on the same weights."""
     torch = pytest.importorskip("torch", reason="the extra bench is not installed")
-    import jax
     import numpy as np
 
     from experiments import pytorch
@@ -273,7 +272,6 @@ def test_the_benchmark_compares_equal_work(preset, tuned):
             other = other.numpy()
             other = other.transpose(0, 2, 3, 1) if other.ndim == 4 else other
             assert (np.asarray(mine) != other).mean() < 2e-3
-    assert jax.tree.leaves(ours.counts)
 
 
 def test_the_benchmark_counts_the_operations_of_the_mlp():

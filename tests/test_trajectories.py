@@ -1,17 +1,17 @@
 """Trajectories: the right values of the right samples, within the announced bytes, whatever happens on the way."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
 import oracles
-from neuron_mech import planning, recording, results, runs, trajectories
+from neuron_mech import planning, results, runs, trajectories
 from neuron_mech.errors import Interrupted, RunError
 from neuron_mech.presets import Config, Model, Record, Train, Watch
 from neuron_mech.taps import Site
+from test_recording import after
 
 SMALL = Config(
     "digits",
@@ -33,14 +33,8 @@ def run(tmp_path_factory):
 
 
 def test_values_are_those_of_the_parameters_at_each_recording_kept(run, digits):
-    study, state = planning.study(SMALL, digits)
-    counts, recorded = study.empty_counts(), digits.train.rows(study.recorded)
-    advance = jax.jit(partial(recording.segment, study))
-    before = []
-    for epoch in range(3):
-        for segment in recording.plan_epoch(study, epoch).segments:
-            before.append(state)
-            state, counts, _ = advance(state, counts, digits.train, recorded, *segment)
+    study, _, _, before = after(SMALL, digits, 3)
+    recorded = digits.train.rows(study.recorded)
     kept = run.trajectories
     assert [watch.shape("dense2") for watch in kept.watching] == [(7, 50, 3), (4, 30, 16)]
     for watch in kept.watching:
@@ -88,7 +82,6 @@ def files(directory):
 
 @pytest.mark.parametrize("at", [1, 4, 9])
 def test_a_run_stopped_and_resumed_keeps_the_same_bytes(run, tmp_path, monkeypatch, at):
-    original = recording.segment
     with monkeypatch.context() as patch:
         # The state saved at the last save lacks what was kept after it: the resumed run writes those rows again.
         calls = []
@@ -103,7 +96,6 @@ def test_a_run_stopped_and_resumed_keeps_the_same_bytes(run, tmp_path, monkeypat
         patch.setattr(trajectories.Trajectories, "write", stop)
         with pytest.raises(Interrupted):
             finished(SMALL, tmp_path, save_seconds=0.0)
-    assert recording.segment is original
     finished(SMALL, tmp_path)
     assert files(tmp_path) == files(run.trajectories.directory.parent)
 

@@ -26,10 +26,10 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
             if one_neuron:
                 neuron = int(signs.random_neuron.sel(site=name))
                 counts = by_neuron.sel({f"neuron_{name}": neuron})
-                axes.set_title(f"neuron {neuron} of {label}")
+                axes.set_title(f"neuron {neuron} of {label}", y=1, pad=14)  # above the axis's power of ten
             else:
                 counts = by_neuron.sum(f"neuron_{name}")
-                axes.set_title(f"all {by_neuron.sizes[f'neuron_{name}']} neurons of {label}")
+                axes.set_title(f"all {by_neuron.sizes[f'neuron_{name}']} neurons of {label}", y=1, pad=14)
             center = signs.average_sign.values
             width = center[1] - center[0]
             axes.bar(center, counts, width=0.9 * width, color=np.where(center < 0, HIGH, LOW))
