@@ -6,15 +6,13 @@ logit. Writes class_consistency.nc and figures/: figure8, predictions, and an at
 (atlas_SITE_NEURON). Controls: labels dealt at random among the samples, and the neuron's larger category.
 """
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from experiments.command_line import Session, check_recording, main
+from experiments.command_line import Seeded, Session, check_recording, main
 from neuron_mech import figures, partitions, predictions, recording, results, training
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
@@ -109,6 +107,11 @@ def _of_site(run: Run, site: str, tally: Tally, labels: jax.Array, first: jax.Ar
                 partitions.low_share(permuted),
                 about("1", "control: the same with labels dealt at random among the samples"),
             ),
+            "first_low_share": (
+                "neuron",
+                (first > 0).reshape(-1, len(neurons)).mean(0),
+                about("1", "control: share of pairs that are low by the first recording alone"),
+            ),
             "explained_by_class": ("neuron", partitions.explained_by_class(counts), about("1", explained)),
             "permuted_explained_by_class": (
                 "neuron",
@@ -191,13 +194,13 @@ def summary(found: xr.Dataset) -> str:
 
 def experiment(session: Session) -> None:
     """Train and record, write the results, draw, and print the summary."""
-    report(session.run(), session.directory)
+    for run in session.seeds():
+        report(run)
 
 
-def report(run: Run, directory: Path) -> None:
-    """Write the results of a finished run and print their summary."""
-    found = dataset(run)
-    results.write_dataset(directory / "class_consistency.nc", found)
+def report(run: Run) -> None:
+    """Draw a finished run, print its summary, and write class_consistency.nc, last: where it is, all of it is."""
+    found, directory = dataset(run), run.directory
     results.write_figure(directory, "figure8", figures.class_consistency(found))
     results.write_figure(directory, "predictions", figures.predictions(found))
     for page in range(found.sizes.get("atlas_neuron", 0)):
@@ -206,9 +209,10 @@ def report(run: Run, directory: Path) -> None:
         images = np.asarray(run.dataset.train.images[jnp.asarray(ids.ravel())])
         figure = figures.atlas(found, page, images.reshape(*ids.shape, *images.shape[1:]))
         results.write_figure(directory, f"atlas_{at.atlas_site.item()}_{int(at.atlas_index)}", figure)
+    results.write_dataset(directory / "class_consistency.nc", found)
     print(summary(found))
     print(f"results: {directory / 'class_consistency.nc'}; figures: {directory / 'figures'}")
 
 
 if __name__ == "__main__":
-    main("class_consistency", __doc__ or "", experiment, check=check_recording)
+    main("class_consistency", __doc__ or "", experiment, Seeded, check_recording)

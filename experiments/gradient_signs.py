@@ -4,20 +4,23 @@ Writes gradient_signs.nc and figures/: figure1 (one random neuron a site), figur
 training time, before and after saturation), and objectives where several were recorded.
 """
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 from experiments import train
-from experiments.command_line import Session, check_recording, main
-from neuron_mech import figures, gradient_signs, results
+from experiments.command_line import Seeded, Session, check_recording, main
+from neuron_mech import figures, gradient_signs, numerics, results
 from neuron_mech.errors import InputError
+from neuron_mech.numerics import SignHealth
+from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.presets import random_stream
 from neuron_mech.results import about
 from neuron_mech.runs import Run, constancy
+
+AUDITED = 200
+"""Recorded samples whose signs are held against double precision."""
 
 
 def dataset(run: Run) -> xr.Dataset:
@@ -42,10 +45,15 @@ def dataset(run: Run) -> xr.Dataset:
         "phase": ["before", "after"],
         "average_sign": (gradient_signs.BIN_EDGES[:-1] + gradient_signs.BIN_EDGES[1:]) / 2,
     }
-    per_site: dict[str, list] = {name: [] for name in ("constancy", "low_share", "flips", "random_neuron")}
+    per_site: dict[str, list] = {
+        name: [] for name in ("constancy", "independent_constancy", "low_share", "flips", "random_neuron")
+    }
     phases, histograms = [], []
+    health = _sign_health(run)
     for site, tally in main_tallies.items():
         of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
+        independent = gradient_signs.independent_constancy(tally)
+        per_site["independent_constancy"].append(np.nanmean(independent))
         counts = np.asarray(jax.jit(gradient_signs.histograms)(tally.positive, tally.negative))
         neurons = study.indices(site)
         coords[f"neuron_{site}"] = neurons
@@ -55,6 +63,11 @@ def dataset(run: Run) -> xr.Dataset:
             about("pairs", f"histogram of average signs of each neuron of {site}"),
         )
         variables |= {f"neuron_{name}_{site}": variable for name, variable in by_neuron(site, of).items()}
+        variables[f"neuron_independent_constancy_{site}"] = (
+            f"neuron_{site}",
+            independent,
+            about("1", f"control: expected constancy of independent signs, each neuron of {site}"),
+        )
         histograms.append(counts.sum(0))
         per_site["constancy"].append(constancy(of.constant, of.ever))
         per_site["low_share"].append(of.low.sum() / max(of.ever.sum(), 1))
@@ -77,6 +90,11 @@ def dataset(run: Run) -> xr.Dataset:
             per_site["constancy"],
             about("1", "share of (sample, position, neuron) with |average sign| > 0.9"),
         ),
+        "independent_constancy": (
+            "site",
+            per_site["independent_constancy"],
+            about("1", "control: constancy if each neuron's recordings were independent, mean over neurons"),
+        ),
         "low_share": (
             "site",
             per_site["low_share"],
@@ -97,6 +115,11 @@ def dataset(run: Run) -> xr.Dataset:
             "site",
             [study.rows(site) for site in study.sites],
             about("samples", "training samples whose derivatives are recorded at the site"),
+        ),
+        "positions": (
+            "site",
+            [int(np.prod(study.value_shape(site)[:-1])) for site in study.sites],
+            about("positions", "positions of the site's feature map, each counted by itself; 1 without a map"),
         ),
         "recordings": ((), study.recordings, about("recordings", "of each sample, over the run")),
         "constancy_so_far": (
@@ -124,6 +147,16 @@ def dataset(run: Run) -> xr.Dataset:
             zero,
             about("1", "share of recorded derivatives that were exactly zero, and not counted"),
         ),
+        "wrong_sign": (
+            ("objective", "site"),
+            [[health[o][site].wrong for site in study.sites] for o in tallies],
+            about("1", "share of signs, at the end, that are the opposite in double precision"),
+        ),
+        "lost_sign": (
+            ("objective", "site"),
+            [[health[o][site].zeroed for site in study.sites] for o in tallies],
+            about("1", "share of derivatives, at the end, that are zero but not so in double precision"),
+        ),
         "category_disagreement": (
             ("objective", "site"),
             disagreement,
@@ -147,6 +180,22 @@ def dataset(run: Run) -> xr.Dataset:
         "saturation": record.saturation,
     }
     return xr.Dataset(variables, coords, attributes)
+
+
+def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
+    """The finished network's signs against double precision, on a few recorded samples, dropout off."""
+    study = run.study
+    some = run.dataset.train.rows(study.recorded[:AUDITED])
+    return numerics.sign_health(
+        study.model,
+        run.state.train.variables,
+        some.inputs,
+        some.labels,
+        study.sites,
+        {name: OBJECTIVES[name] for name in study.config.objectives},
+        OBJECTIVES["margin"],
+        study.config.record.derivative,
+    )
 
 
 def by_neuron(site: str, of: gradient_signs.NeuronCounts) -> dict[str, tuple]:
@@ -214,22 +263,23 @@ def summary(signs: xr.Dataset) -> str:
 
 def experiment(session: Session) -> None:
     """Train and record, write the results and print their summary."""
-    report(session.run(), session.directory)
+    for run in session.seeds():
+        report(run)
 
 
-def report(run: Run, directory: Path) -> None:
-    """Write the results of a finished run and print their summary."""
-    signs = dataset(run)
-    train.report(run, directory)
-    results.write_dataset(directory / "gradient_signs.nc", signs)
+def report(run: Run) -> None:
+    """Draw a finished run, print its summary, and write gradient_signs.nc, last: where it is, all of it is."""
+    signs, directory = dataset(run), run.directory
+    train.report(run)
     results.write_figure(directory, "figure1", figures.average_sign_histograms(signs, one_neuron=True))
     results.write_figure(directory, "figure5", figures.average_sign_histograms(signs))
     results.write_figure(directory, "constancy", figures.constancy_over_training(signs))
     if signs.sizes["objective"] > 1:
         results.write_figure(directory, "objectives", figures.objectives(signs))
+    results.write_dataset(directory / "gradient_signs.nc", signs)
     print(summary(signs))
     print(f"results: {directory / 'gradient_signs.nc'}; figures: {directory / 'figures'}")
 
 
 if __name__ == "__main__":
-    main("gradient_signs", __doc__ or "", experiment, check=check_recording)
+    main("gradient_signs", __doc__ or "", experiment, Seeded, check_recording)

@@ -8,14 +8,13 @@ size, constancy, flips and separation). Controls: the categories of another neur
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from experiments.command_line import Options, Session, check_recording, main
+from experiments.command_line import Options, Seeded, Session, check_recording, main
 from experiments.gradient_signs import by_neuron
 from neuron_mech import figures, gradient_signs, partitions, results, trajectories, videos
 from neuron_mech.errors import InputError
@@ -27,7 +26,7 @@ PARTITIONS = ("own", "another neuron's", "dealt at random")
 
 
 @dataclass(frozen=True)
-class DynamicsOptions(Options):
+class DynamicsOptions(Seeded):
     """Options of this experiment."""
 
     videos: bool = True
@@ -205,13 +204,13 @@ def summary(found: xr.Dataset) -> str:
 def experiment(session: Session) -> None:
     """Train and record, write the results, draw, and print the summary."""
     assert isinstance(session.options, DynamicsOptions)
-    report(session.run(), session.directory, session.options.videos)
+    for run in session.seeds():
+        report(run, session.options.videos)
 
 
-def report(run: Run, directory: Path, with_videos: bool = True) -> None:
-    """Write the results of a finished run and print their summary."""
-    found = dataset(run)
-    results.write_dataset(directory / "learning_dynamics.nc", found)
+def report(run: Run, with_videos: bool = True) -> None:
+    """Draw a finished run, print its summary, and write learning_dynamics.nc, last: where it is, all of it is."""
+    found, directory = dataset(run), run.directory
     number = "figure7" if any(len(at.shape) > 1 for at in run.study.sites.values()) else "figure6"
     watched = [site for site in run.study.sites if f"pre_activation_{site}" in found]
     if watched:
@@ -228,6 +227,7 @@ def report(run: Run, directory: Path, with_videos: bool = True) -> None:
             label = found.label.sel(site=site).item()
             for line in videos.write(directory / "videos" / label, *videos.dynamics(found, site)):
                 print(line)
+    results.write_dataset(directory / "learning_dynamics.nc", found)
     print(f"results: {directory / 'learning_dynamics.nc'}; figures: {directory / 'figures'}")
 
 

@@ -79,6 +79,11 @@ def measure(run: Run, ranks: tuple[float, ...], bar: tqdm) -> xr.Dataset:
         bits = np.asarray(information.threshold_information(counts))
         neurons |= {
             f"zero_rank_{name}": (f"neuron_{name}", rank, about("percentile rank", "percentile rank of 0")),
+            f"untrained_zero_rank_{name}": (
+                f"neuron_{name}",
+                rank_before,
+                about("percentile rank", "control: percentile rank of 0 before training"),
+            ),
             f"best_rank_{name}": (
                 f"neuron_{name}",
                 bits.argmax(1) + 1.0,

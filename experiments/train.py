@@ -4,12 +4,10 @@ Writes train.nc (loss by step, accuracy by epoch) and figures/training. Every ot
 itself; on its own it is for training first and looking later.
 """
 
-from pathlib import Path
-
 import numpy as np
 import xarray as xr
 
-from experiments.command_line import Session, main
+from experiments.command_line import Seeded, Session, main
 from neuron_mech import figures, results
 from neuron_mech.results import about
 from neuron_mech.runs import Run
@@ -38,23 +36,29 @@ def dataset(run: Run) -> xr.Dataset:
             ),
         },
         {"step": np.arange(history["loss"].size), "epoch": np.arange(1, epochs + 1)},
-        {"preset": run.study.config.preset, "batches_per_epoch": run.study.batches},
+        {
+            "preset": run.study.config.preset,
+            "batches_per_epoch": run.study.batches,
+            "test_samples": len(run.dataset.test),
+            "seed": run.study.config.train.seed,
+        },
     )
 
 
 def experiment(session: Session) -> None:
     """Train, write the results and print the accuracy."""
-    report(session.run(), session.directory)
+    for run in session.seeds():
+        report(run)
 
 
-def report(run: Run, directory: Path) -> None:
-    """Write the results of a finished run and print its accuracy."""
+def report(run: Run) -> None:
+    """Draw a finished run, print its accuracy, and write train.nc, last: where it is, all of it is."""
     found = dataset(run)
-    results.write_dataset(directory / "train.nc", found)
-    results.write_figure(directory, "training", figures.training_curves(found))
+    results.write_figure(run.directory, "training", figures.training_curves(found))
+    results.write_dataset(run.directory / "train.nc", found)
     test = float(found.test_accuracy[-1])
-    print(f"test accuracy {test:.2%} after {found.sizes['epoch']} epochs; {directory / 'train.nc'}")
+    print(f"test accuracy {test:.2%} after {found.sizes['epoch']} epochs; {run.directory / 'train.nc'}")
 
 
 if __name__ == "__main__":
-    main("train", __doc__ or "", experiment)
+    main("train", __doc__ or "", experiment, Seeded)

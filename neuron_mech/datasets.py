@@ -4,7 +4,7 @@ The row is the position in the split as TensorFlow Datasets (or scikit-learn, af
 id means the same image in every run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from tqdm import tqdm
 
 from neuron_mech.errors import InputError
-from neuron_mech.presets import Data
+from neuron_mech.presets import Data, random_stream
 
 
 class Samples(struct.PyTreeNode):
@@ -56,13 +56,18 @@ class Dataset:
         return sum(leaf.nbytes for leaf in jax.tree.leaves((self.train, self.test)))
 
 
-def load(data: Data, data_dir: Path | None = None) -> Dataset:
+def load(data: Data, data_dir: Path | None = None, seed: int = 0) -> Dataset:
     """Load a data set, with a progress bar where that takes seconds.
 
     `data_dir` is where TensorFlow Datasets keeps prepared data; None means its own default, TFDS_DATA_DIR or
-    ~/tensorflow_datasets. Raises InputError where the data set is not prepared there or cannot be read.
+    ~/tensorflow_datasets. `seed` deals random labels, where `data` asks for them. Raises InputError where the data set
+    is not prepared there or cannot be read.
     """
-    return _digits() if data.name == "digits" else _tfds(data.name, data_dir)
+    found = _digits() if data.name == "digits" else _tfds(data.name, data_dir)
+    if data.labels == "true":
+        return found
+    dealt = jax.random.permutation(random_stream(seed, "random labels"), found.train.labels)
+    return replace(found, train=found.train.replace(labels=dealt))
 
 
 def _digits() -> Dataset:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, Num
+from scipy import stats
 
 
 class Tally(struct.PyTreeNode):
@@ -113,6 +114,28 @@ def neuron_counts(tally: Tally) -> NeuronCounts:
         tally.flips.reshape(lead.shape).sum(0, dtype=jnp.float32),
         jnp.maximum(recorded - 1, 0).sum(0, dtype=jnp.float32),
     )
+
+
+def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
+    """Constancy that each neuron would have if its recordings were independent: the expectation to compare it with.
+
+    Each recording of a pair positive with the neuron's own share p of positive ones, a pair of n nonzero recordings is
+    constant with probability P(|2K - n| > CONSTANT n), K ~ Binomial(n, p); the mean over pairs. On the host.
+    """
+    positive, recorded = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.recorded))
+    neurons = recorded.shape[1]
+    with np.errstate(invalid="ignore"):
+        share = positive.sum(0, dtype=np.int64) / recorded.sum(0, dtype=np.int64)
+    expected, pairs = np.zeros(neurons), np.zeros(neurons)
+    for n in np.flatnonzero(np.bincount(recorded.ravel())):
+        if n:
+            many = (recorded == n).sum(0)
+            # 2K - n > 0.9 n and 2K - n < -0.9 n, in integers.
+            tails = stats.binom.sf(19 * n // 20, n, share) + stats.binom.cdf(-(-n // 20) - 1, n, share)
+            expected += np.where(many > 0, many * tails, 0.0)
+            pairs += many
+    with np.errstate(invalid="ignore"):
+        return expected / pairs
 
 
 def histograms(

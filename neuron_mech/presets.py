@@ -26,6 +26,9 @@ class Data:
     augment: bool = False
     """Whether training images are flipped (left and right) and shifted at random, by up to a tenth of their height and
     width. What is probed, tested or retrained on is never changed; online records the images trained on."""
+    labels: Literal["true", "random"] = "true"
+    """random: the training images' labels dealt to them at random, a control: nothing is left to learn but each sample.
+    Test labels stay as they are."""
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,12 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
         part.unlink(missing_ok=True)
 
 
+def seed_directories(directory: Path) -> list[Path]:
+    """The run's directory, and those of its repetitions with other seeds, in the order of their seeds."""
+    others = (path for path in directory.glob("seed*") if path.is_dir() and path.name[4:].isdecimal())
+    return [directory, *sorted(others, key=lambda path: int(path.name[4:]))]
+
+
 def about(units: str, description: str) -> dict[str, str]:
     """The attributes that every variable of a result file has."""
     return {"units": units, "description": description}

@@ -44,6 +44,8 @@ class Run:
     """Per site, `leakage.leakage` of the derivatives as recorded; empty in mode probe, where samples cannot mix."""
     trajectories: Trajectories
     """Pre-activations kept through training."""
+    directory: Path
+    """Where its files are."""
 
     @property
     def tallies(self) -> Tallies:
@@ -68,7 +70,7 @@ def run(
     Saves every `save_seconds`, at the end, and on SIGTERM or SIGINT (then raises Interrupted). Raises InputError
     before work starts, and RunError for a loss that is not finite or a state that cannot be saved.
     """
-    dataset = datasets.load(config.data, data_dir)
+    dataset = datasets.load(config.data, data_dir, config.train.seed)
     what, train = planning.study(config, dataset)
     outline = planning.outline(what, train)
     say(planning.announce(what, planning.cost(what, dataset, outline), directory))
@@ -93,7 +95,7 @@ def run(
         if done < what.segments:
             kept.verify(done)
             state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
-    return Run(what, dataset, state, mixing, kept)
+    return Run(what, dataset, state, mixing, kept, directory)
 
 
 def _drive(

@@ -29,8 +29,8 @@ def reported(tmp_path_factory):
     """A small run with both experiments' results, but for the videos."""
     directory = tmp_path_factory.mktemp("run")
     run = finished(SMALL, directory)
-    learning_dynamics.report(run, directory, with_videos=False)
-    class_consistency.report(run, directory)
+    learning_dynamics.report(run, with_videos=False)
+    class_consistency.report(run)
     return run, directory
 
 
@@ -141,7 +141,7 @@ def test_only_some_neurons_and_sites_can_be_recorded_and_watched(tmp_path):
 def test_without_closely_watched_neurons_all_of_them_are_still_measured(tmp_path):
     config = replace(SMALL, watch=replace(SMALL.watch, named=(), neurons=0), train=replace(SMALL.train, epochs=1))
     run = finished(config, tmp_path)
-    learning_dynamics.report(run, tmp_path)
+    learning_dynamics.report(run)
     found = results.read_dataset(tmp_path / "learning_dynamics.nc")
     assert found.auc_dense2.sizes["neuron_dense2"] == 64
     assert np.isfinite(found.accuracy).all()

@@ -421,7 +421,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_bits(finished, data, tmp_path, 
 
 def test_every_experiment_runs_on_it(finished, tmp_path):
     whole, directory = finished
-    gradient_signs.report(whole, directory)
+    gradient_signs.report(whole)
     signs = results.read_dataset(directory / "gradient_signs.nc")
     assert list(signs.recorded_samples.values) == [10, 25, 40]
     assert list(signs.label.values) == ["stage0layer0-relu", "stage2layer2-relu", "stage3layer2-relu"]

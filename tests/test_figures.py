@@ -14,6 +14,7 @@ def signs():
     variables = {
         "constancy": ("site", [0.25, 0.75]),
         "random_neuron": ("site", [2, 0]),
+        "positions": ("site", [1, 16]),
         "constancy_so_far": (("site", "epoch"), [[0.2, 0.3], [0.7, 0.8]]),
         "constancy_by_phase": (("site", "phase"), [[0.2, np.nan], [0.6, 0.8]]),
         "saturation_epoch": ((), -1),

@@ -1,11 +1,13 @@
 """The tally against lists of signs kept by hand."""
 
 import itertools
+import math
 from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -106,3 +108,22 @@ def test_disagreement_is_the_share_of_pairs_in_another_category():
     other = Tally(jnp.asarray([[3, 3], [1, 0]]), jnp.asarray([[0, 0], [0, 1]]), jnp.zeros((2, 2), jnp.int32))
     assert float(gradient_signs.disagreement(one, one)) == 0.0
     assert float(gradient_signs.disagreement(one, other)) == 0.5
+
+
+@given(histories)
+@settings(max_examples=20, deadline=None)
+def test_the_constancy_of_independent_signs_is_the_binomial_distribution_s(history):
+    tally = tallied(history)
+    found = gradient_signs.independent_constancy(tally)
+    positive, negative = (np.asarray(a, int).reshape(-1, a.shape[-1]) for a in (tally.positive, tally.negative))
+    for neuron in range(3):
+        up, many = positive[:, neuron], (positive + negative)[:, neuron]
+        if not many.sum():
+            assert np.isnan(found[neuron])
+            continue
+        p, chances = up.sum() / many.sum(), []
+        for n in many[many > 0]:
+            # The probability of every outcome, summed over those that count as constant.
+            outcomes = [(k, math.comb(n, k) * p**k * (1 - p) ** (n - k)) for k in range(n + 1)]
+            chances.append(sum(chance for k, chance in outcomes if abs(Fraction(2 * k - n, int(n))) > Fraction(9, 10)))
+        assert found[neuron] == pytest.approx(np.mean(chances), abs=1e-12)

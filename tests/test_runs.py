@@ -32,7 +32,7 @@ def undisturbed(tmp_path_factory):
     """A small run with its results."""
     directory = tmp_path_factory.mktemp("undisturbed")
     run = finished(SMALL, directory)
-    gradient_signs.report(run, directory)
+    gradient_signs.report(run)
     return run, directory
 
 
@@ -115,11 +115,11 @@ def test_the_other_modes_run_whole(tmp_path, mode):
     config = replace(SMALL, record=replace(SMALL.record, mode=mode), train=replace(SMALL.train, epochs=2))
     run = finished(config, tmp_path)
     if mode == "none":
-        train.report(run, tmp_path)
+        train.report(run)
         with pytest.raises(ValueError, match=r"record.mode is none"):
-            gradient_signs.report(run, tmp_path)
+            gradient_signs.report(run)
         return
-    gradient_signs.report(run, tmp_path)
+    gradient_signs.report(run)
     found = results.read_dataset(tmp_path / "gradient_signs.nc")
     assert int(found.recordings) == (2 if mode == "online" else 18)
     assert (found.mixing < 1e-4).all()  # dropout does not mix samples
@@ -129,7 +129,7 @@ def test_the_same_command_again_trains_nothing_and_writes_the_same(undisturbed, 
     _, directory = undisturbed
     before = digest(directory)
     monkeypatch.setattr(runs, "_drive", lambda *_: pytest.fail("it trained again"))
-    gradient_signs.report(finished(SMALL, directory), directory)
+    gradient_signs.report(finished(SMALL, directory))
     assert digest(directory) == before
 
 

@@ -3,7 +3,13 @@
 from neuron_mech.figures.categories import atlas, class_consistency, predictions
 from neuron_mech.figures.codes import binarization, information, quantization
 from neuron_mech.figures.dynamics import all_neurons, dynamics, separation
-from neuron_mech.figures.signs import average_sign_histograms, constancy_over_training, objectives, training_curves
+from neuron_mech.figures.signs import (
+    average_sign_histograms,
+    constancy_over_training,
+    controls,
+    objectives,
+    training_curves,
+)
 from neuron_mech.figures.style import style
 
 __all__ = [
@@ -13,6 +19,7 @@ __all__ = [
     "binarization",
     "class_consistency",
     "constancy_over_training",
+    "controls",
     "dynamics",
     "information",
     "objectives",

@@ -37,7 +37,7 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
                 axes.axvline(edge, color=NEUTRAL, linestyle=":", linewidth=0.8)
             axes.set_xlim(-1.03, 1.03)
             axes.set_xlabel("average derivative sign")
-            axes.set_ylabel("samples" if one_neuron else "(sample, neuron) pairs")
+            axes.set_ylabel(_counted(int(signs.positions.sel(site=name)), one_neuron))
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the text
             share = _constant_share(signs, name, one_neuron)
             axes.text(0.5, 0.97, f"{share:.0%} constant", transform=axes.transAxes, ha="center", va="top")
@@ -47,6 +47,11 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _counted(positions: int, one_neuron: bool) -> str:
+    parts = ("sample", *(("position",) if positions > 1 else ()), *(() if one_neuron else ("neuron",)))
+    return "samples" if parts == ("sample",) else f"({', '.join(parts)})" + (" pairs" if len(parts) == 2 else "")
 
 
 def _constant_share(signs: xr.Dataset, name: str, one_neuron: bool) -> float:
@@ -127,6 +132,44 @@ def objectives(signs: xr.Dataset) -> Figure:
         right.set_ylim(0, max(0.01, 1.15 * float(signs.zero_share.max())))
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
     return figure
+
+
+def controls(found: xr.Dataset) -> Figure:
+    """Constancy of the run and of its controls, by site; hatched where random labels were not fitted.
+
+    `found` is controls.nc. Diamonds give the constancy of the recordings after training accuracy saturated.
+    """
+    names = [str(name) for name in found.control.values]
+    sites = [str(label) for label in found.label.values]
+    with style():
+        figure = Figure(figsize=(max(6.4, 2.6 * len(sites)), 3.2))
+        axes = figure.subplots()
+        for index, name in enumerate(names):
+            at = np.arange(len(sites)) + (index - (len(names) - 1) / 2) * 0.84 / len(names)
+            one = found.sel(control=name)
+            hatch = "///" if name == "random-labels" and not bool(one.fitted) else None
+            color = HIGH if name == "as-it-is" else SERIES[index % len(SERIES)] if index < len(SERIES) else NEUTRAL
+            bars = axes.bar(at, one.constancy, 0.78 / len(names), color=color, hatch=hatch, label=_CONTROLS[name])
+            axes.bar_label(bars, fmt="{:.0%}", fontsize=7, label_type="center", color="white")
+            axes.plot(at, one.constancy_by_phase.sel(phase="after"), "D", color="black", markersize=3.5)
+        axes.plot([], [], "D", color="black", markersize=3.5, label="recordings after saturation")
+        axes.set_xticks(range(len(sites)), sites)
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
+        axes.set_ylabel("constant signs\n(|average sign| > 0.9)")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+_CONTROLS = {
+    "as-it-is": "the run",
+    "random-labels": "random labels, trained until fitted",
+    "true-labels": "true labels, trained as the random ones",
+    "probe-train": "recorded with dropout and batch statistics",
+    "online": "the training steps' own gradients",
+    "cross_entropy": "through float32 log-softmax",
+    "keras2017": "through clipped probabilities",
+}
 
 
 def training_curves(train: xr.Dataset) -> Figure:

@@ -1,0 +1,148 @@
+"""Would the signs be as constant without what the claims say makes them so? (Controls of section 4.1.)
+
+Trains the same network again, once for each control, in RUN_DIR/controls/NAME, and compares constancy. random-labels:
+labels dealt at random, without dropout, trained until they are fitted; true-labels: the same training with the true
+ones, to compare it with. probe-train: recorded with dropout and batch statistics on; online: the training steps' own
+gradients; objectives: through float32 log-softmax, and as Keras clipped probabilities in 2017. Writes controls.nc and
+figures/controls.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import xarray as xr
+
+from experiments import gradient_signs
+from experiments.command_line import Options, Seeded, Session, check_recording, main
+from neuron_mech import figures, results
+from neuron_mech.errors import InputError
+from neuron_mech.presets import Config, Objective
+from neuron_mech.results import about
+from neuron_mech.runs import Run, run
+
+Control = Literal["random-labels", "true-labels", "probe-train", "online", "objectives"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+
+@dataclass(frozen=True)
+class ControlOptions(Seeded):
+    """Options of this experiment."""
+
+    controls: tuple[Control, ...] = CONTROLS
+    """Which to run. What is left out can be added later."""
+    longer: int = 4
+    """How many times the epochs of random-labels and true-labels are: random labels take longer to fit. Recordings are
+    as many times further apart, so that they are about as many."""
+
+
+def changed(config: Config, control: Control, longer: int) -> Config:
+    """The config of a control's run: that of the run it is a control of, but for what it is about."""
+    train, record = config.train, config.record
+    config = replace(config, watch=replace(config.watch, recordings=0))
+    if control in ("random-labels", "true-labels"):
+        labels: Literal["random", "true"] = "random" if control == "random-labels" else "true"
+        return replace(
+            config,
+            data=replace(config.data, labels=labels, augment=False),
+            model=replace(config.model, dropout=None if config.model.dropout is None else 0.0),
+            train=replace(train, epochs=longer * train.epochs),
+            record=replace(record, every=longer * record.every),
+        )
+    if control == "objectives":
+        kinds: tuple[Objective, ...] = ("cross_entropy", "keras2017")
+        others = tuple(kind for kind in kinds if kind != record.objective)
+        return replace(config, record=replace(record, compare_objectives=others))
+    mode: Literal["probe-train", "online"] = "online" if control == "online" else "probe-train"
+    return replace(config, record=replace(record, mode=mode, objective="margin", compare_objectives=()))
+
+
+def rows(control: str, signs: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
+    """(name, constancy and accuracy) of a control: one, but for the objectives, which are one each."""
+    common = {name: signs[name].isel(epoch=-1, drop=True) for name in ("train_accuracy", "test_accuracy")}
+    common |= {name: signs[name] for name in ("constancy_by_phase", "saturation_epoch", "recordings")}
+    common |= {str(name): signs[name] for name in signs.data_vars if str(name).startswith("neuron_constancy_")}
+    if control != "objectives":
+        yield control, xr.Dataset({"constancy": signs.constancy, **common})
+        return
+    # By phase and by neuron, constancy is known for the main objective alone.
+    common |= {name: part.where(False) for name, part in common.items() if "constancy" in name}
+    for objective in signs.objective.values[1:]:
+        constancy = signs.objective_constancy.sel(objective=objective, drop=True)
+        yield str(objective), xr.Dataset({"constancy": constancy, **common})
+
+
+def dataset(run: Run, signs: xr.Dataset, by_control: dict[str, xr.Dataset]) -> xr.Dataset:
+    """controls.nc: constancy(control, site) and whether labels were fitted; `as-it-is` is the run itself."""
+    found = [*rows("as-it-is", signs), *(row for name, other in by_control.items() for row in rows(name, other))]
+    names = xr.DataArray([name for name, _ in found], dims="control", name="control")
+    kept = [part.drop_vars("objective", errors="ignore") for _, part in found]
+    together = xr.concat(kept, names, combine_attrs="override")
+    fitted = together.train_accuracy >= run.study.config.record.saturation
+    together["fitted"] = fitted.assign_attrs(about("1", "whether training accuracy reached record.saturation"))
+    described = {
+        "constancy": "share of pairs with |average sign| > 0.9",
+        "constancy_by_phase": "constancy of the recordings before and after training accuracy saturated",
+        "train_accuracy": "accuracy at the end, on the labels trained on",
+        "test_accuracy": "test accuracy at the end",
+    }
+    for name, text in described.items():
+        together[name] = together[name].assign_attrs(about("1", text))
+    return together.assign_attrs(preset=run.study.config.preset)
+
+
+def summary(found: xr.Dataset) -> str:
+    """Constancy of every control beside the run's own."""
+    sites = [str(label) for label in found.label.values]
+    lines = [
+        f"{found.attrs['preset']}: constant signs, and after saturation in brackets",
+        f"{'':16}" + "".join(f"{site:>24}" for site in sites) + f"{'training accuracy':>20}",
+    ]
+    for control in found.control.values:
+        at = found.sel(control=control)
+        cells = ""
+        for share, after in zip(at.constancy.values, at.constancy_by_phase.sel(phase="after").values, strict=True):
+            cells += f"{f'{share:.1%} ({after:.1%})' if np.isfinite(after) else f'{share:.1%}':>24}"
+        said = f"{at.train_accuracy.item():.2%}" + ("" if at.fitted.item() else ", not fitted")
+        lines.append(f"{control!s:16}{cells}{said:>20}")
+    return "\n".join(lines)
+
+
+def experiment(session: Session) -> None:
+    """Run every control of every seed, write the comparison and print it."""
+    options = session.options
+    assert isinstance(options, ControlOptions)
+    for whole in session.seeds():
+        report(whole, options)
+
+
+def report(whole: Run, options: ControlOptions) -> None:
+    """Run the controls of a finished run, draw them, print them, and write controls.nc, last."""
+    config, directory = whole.study.config, whole.directory
+    by_control: dict[str, xr.Dataset] = {}
+    for control in options.controls:
+        at, of = directory / "controls" / control, changed(config, control, options.longer)
+        with results.opened(at, of):
+            by_control[control] = gradient_signs.dataset(run(of, at, options.data_dir, options.save_seconds))
+    found = dataset(whole, gradient_signs.dataset(whole), by_control)
+    results.write_figure(directory, "controls", figures.controls(found))
+    results.write_dataset(directory / "controls.nc", found)
+    print(summary(found))
+    print(f"results: {directory / 'controls.nc'}; figures: {directory / 'figures'}")
+
+
+def check(options: Options) -> None:
+    """Refuse what has no controls before anything is trained."""
+    assert isinstance(options, ControlOptions)
+    check_recording(options)
+    if options.data.labels == "random":
+        raise InputError("data.labels is random, but this experiment compares with random labels: leave it at true")
+    if options.longer < 1:
+        raise InputError(f"--longer is {options.longer}: give a whole number of at least 1")
+    if not options.controls:
+        raise InputError(f"--controls is empty: name at least one of {', '.join(CONTROLS)}")
+
+
+if __name__ == "__main__":
+    main("controls", __doc__ or "", experiment, ControlOptions, check)

@@ -1,0 +1,67 @@
+"""The paper's eleven claims, each a predicate on result files: statement, measured value, control, verdict.
+
+A claim is a list of conditions, "this value lies above (or below) that threshold". One holds where the whole 95 %
+interval of its value does, and the value is ahead of each of its controls, again by the whole interval of the
+difference. A claim is supported where all its conditions hold. Intervals are Student's t, over the seeds' means where
+there are several runs, over neurons where there is one; for an accuracy of a single run, Wilson's over test samples.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neuron_mech import results
+from neuron_mech.claims import categories, codes, signs
+from neuron_mech.claims.claim import Claim, Condition, Control
+from neuron_mech.claims.estimates import Estimate
+from neuron_mech.claims.findings import Findings, findings
+
+__all__ = ["CLAIMS", "Claim", "Condition", "Control", "Estimate", "Findings", "claims", "findings", "table", "write"]
+
+CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
+    signs.near_output,
+    signs.halves,
+    signs.falls_with_distance,
+    signs.linear_is_clearer,
+    categories.categories_separate,
+    categories.no_translation,
+    categories.classes_are_whole,
+    codes.two_values_suffice,
+    codes.ends_tell_more,
+    codes.middle_tells_something,
+    codes.rank_of_threshold,
+)
+
+
+def claims(found: Findings) -> list[Claim]:
+    """All eleven claims on what was found."""
+    return [claim(found) for claim in CLAIMS]
+
+
+def write(directory: Path, found: Sequence[Claim]) -> Path:
+    """Write claims.json."""
+    path = directory / "claims.json"
+    text = json.dumps([_finite(claim.entry()) for claim in found], indent=2, ensure_ascii=False) + "\n"
+    results.write(path, lambda part: part.write_text(text))
+    return path
+
+
+def table(found: Sequence[Claim]) -> str:
+    """The verdicts, a claim a paragraph, for a terminal."""
+    marks = {"supported": "✓", "not supported": "✗", "not tested": "–"}
+    return "\n".join(
+        f"{claim.id:2d} {marks[claim.verdict]} {claim.statement} (figure {claim.figure}): {claim.verdict}\n"
+        f"     {claim.because}"
+        for claim in found
+    )
+
+
+def _finite(tree: object) -> object:
+    """JSON knows no infinity: an open interval ends in null."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not np.isfinite(tree) else tree

@@ -1,0 +1,79 @@
+"""What a run directory holds of what claims are decided by."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import xarray as xr
+
+from neuron_mech import results
+from neuron_mech.errors import InputError
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Result files of a run and its repetitions with other seeds; what is missing is empty or None."""
+
+    preset: str
+    train: list[xr.Dataset] = field(default_factory=list)
+    signs: list[xr.Dataset] = field(default_factory=list)
+    dynamics: list[xr.Dataset] = field(default_factory=list)
+    classes: list[xr.Dataset] = field(default_factory=list)
+    controls: list[xr.Dataset] = field(default_factory=list)
+    quantization: xr.Dataset | None = None
+    binarization: xr.Dataset | None = None
+    beside: list[xr.Dataset] = field(default_factory=list)
+    """gradient_signs.nc of the same network without activation function, or with it."""
+    damaged: tuple[str, ...] = ()
+    """Files that are there and cannot be read, each with why."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Result files that are not there."""
+        there = {
+            "train.nc": self.train,
+            "gradient_signs.nc": self.signs,
+            "learning_dynamics.nc": self.dynamics,
+            "class_consistency.nc": self.classes,
+            "controls.nc": self.controls,
+            "quantization.nc": self.quantization,
+            "binarization.nc": self.binarization,
+        }
+        return [name for name, found in there.items() if found is None or (isinstance(found, list) and not found)]
+
+
+def findings(directory: Path) -> Findings:
+    """What a run directory holds. Raises InputError where it holds no run; a damaged file counts as missing."""
+    config = results.read_config(directory)
+    damaged: list[str] = []
+
+    def read(path: Path) -> xr.Dataset | None:
+        if not path.exists():
+            return None
+        try:
+            return results.read_dataset(path)
+        except InputError as error:
+            damaged.append(str(error))
+            return None
+
+    def of_seeds(where: Path, name: str) -> list[xr.Dataset]:
+        found = [read(at / name) for at in results.seed_directories(where)]
+        return [part for part in found if part is not None]
+
+    other = {"relu": "linear", "linear": "relu"}.get(config.model.activation, "")
+    partner = directory.with_name(directory.name.replace(config.model.activation, other)) if other else directory
+    return Findings(
+        preset=config.preset,
+        train=of_seeds(directory, "train.nc"),
+        signs=of_seeds(directory, "gradient_signs.nc"),
+        dynamics=of_seeds(directory, "learning_dynamics.nc"),
+        classes=of_seeds(directory, "class_consistency.nc"),
+        controls=of_seeds(directory, "controls.nc"),
+        quantization=read(directory / "quantization.nc"),
+        binarization=read(directory / "binarization.nc"),
+        beside=of_seeds(partner, "gradient_signs.nc") if partner != directory else [],
+        damaged=tuple(damaged),
+    )
+
+
+def label(found: xr.Dataset, site: str) -> str:
+    return str(found.label.sel(site=site).item())
