@@ -36,6 +36,8 @@ ORDER = [
     "results",
     "videos",
     "claims",
+    "provenance",
+    "report",
     "trajectories",
     "planning",
     "runs",

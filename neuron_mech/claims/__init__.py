@@ -18,7 +18,19 @@ from neuron_mech.claims.claim import Claim, Condition, Control
 from neuron_mech.claims.estimates import Estimate
 from neuron_mech.claims.findings import Findings, findings
 
-__all__ = ["CLAIMS", "Claim", "Condition", "Control", "Estimate", "Findings", "claims", "findings", "table", "write"]
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "Condition",
+    "Control",
+    "Estimate",
+    "Findings",
+    "claims",
+    "findings",
+    "table",
+    "text",
+    "write",
+]
 
 CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
     signs.near_output,
@@ -40,11 +52,15 @@ def claims(found: Findings) -> list[Claim]:
     return [claim(found) for claim in CLAIMS]
 
 
+def text(found: Sequence[Claim]) -> str:
+    """The claims as claims.json holds them."""
+    return json.dumps([_finite(claim.entry()) for claim in found], indent=2, ensure_ascii=False) + "\n"
+
+
 def write(directory: Path, found: Sequence[Claim]) -> Path:
     """Write claims.json."""
     path = directory / "claims.json"
-    text = json.dumps([_finite(claim.entry()) for claim in found], indent=2, ensure_ascii=False) + "\n"
-    results.write(path, lambda part: part.write_text(text))
+    results.write(path, lambda part: part.write_text(text(found)))
     return path
 
 
@@ -52,7 +68,7 @@ def table(found: Sequence[Claim]) -> str:
     """The verdicts, a claim a paragraph, for a terminal."""
     marks = {"supported": "✓", "not supported": "✗", "not tested": "–"}
     return "\n".join(
-        f"{claim.id:2d} {marks[claim.verdict]} {claim.statement} (figure {claim.figure}): {claim.verdict}\n"
+        f"{claim.id:2d} {marks[claim.verdict]} {claim.statement} ({claim.figure}): {claim.verdict}\n"
         f"     {claim.because}"
         for claim in found
     )

@@ -20,7 +20,7 @@ class Control:
 
     @property
     def beaten(self) -> bool:
-        """Whether the value is ahead by its whole interval; a control that says nothing beats nothing."""
+        """Whether the value is ahead by its whole interval; one that says nothing is no hindrance."""
         return self.ahead is None or self.ahead.low > 0
 
 
@@ -48,14 +48,18 @@ class Condition:
 
     def shown(self, number: float) -> str:
         """A number of this condition in its unit."""
-        return f"{100 * number:.1f} %" if self.unit == "%" else f"{number:.3g}{' ' + self.unit if self.unit else ''}"
+        if self.unit in ("%", "points"):
+            return f"{100 * number:.1f} {self.unit}"
+        return f"{number:.3g}{' ' + self.unit if self.unit else ''}"
+
+    def interval(self) -> str:
+        """The value's interval, its unit said once."""
+        low, high = self.shown(self.value.low), self.shown(self.value.high)
+        return f"{low.removesuffix(f' {self.unit}')} to {high}"
 
     def sentence(self) -> str:
         """The condition in words: the value, its interval, the threshold and the controls."""
-        value = self.value
-        said = (
-            f"{self.site}: {self.what} {self.shown(value.value)} ({self.shown(value.low)} to {self.shown(value.high)})"
-        )
+        said = f"{self.site}: {self.what} {self.shown(self.value.value)} ({self.interval()})"
         return ", ".join([said, *(f"{control.name} {self.shown(control.value)}" for control in self.controls)])
 
 

@@ -15,7 +15,7 @@ def two_values_suffice(found: Findings) -> Claim:
     """Claim 8."""
     base = Claim(
         8,
-        "3",
+        "figure 3, table 1",
         "Networks are robust to two-value quantization, more so at higher ranks",
         "“robust” read as 90 % of the accuracy kept, on average over ranks 10 to 90",
         "quantization.nc",
@@ -41,7 +41,9 @@ def two_values_suffice(found: Findings) -> Claim:
             Condition("accuracy kept", where, accuracy(np.minimum(kept, 1), samples), ">", 0.9, (control,))
         )
         conditions.append(
-            Condition("more above rank 50 than below by", where, accuracy_lead(upper, lower, samples), ">", 0.0)
+            Condition(
+                "more above rank 50 than below by", where, accuracy_lead(upper, lower, samples), ">", 0.0, unit="points"
+            )
         )
     return dataclasses.replace(base, conditions=tuple(conditions))
 
@@ -50,7 +52,7 @@ def ends_tell_more(found: Findings) -> Claim:
     """Claim 9."""
     base = Claim(
         9,
-        "4",
+        "figure 4",
         "Window accuracy rises with distance from rank 50, symmetrically",
         "the outermost windows above the middle ones; the two sides apart by less than half of that",
         "binarization.nc",
@@ -58,7 +60,7 @@ def ends_tell_more(found: Findings) -> Claim:
     return _of_windows(found, base, _rise)
 
 
-def _rise(at: xr.Dataset, label: str, samples: int) -> list[Condition]:
+def _rise(at: xr.Dataset, where: str, samples: int) -> list[Condition]:
     center = at.window_center.values
     ends, middle = center[[0, -1]], center[np.argsort(np.abs(center - 50), kind="stable")[:2]]
 
@@ -77,15 +79,15 @@ def _rise(at: xr.Dataset, label: str, samples: int) -> list[Condition]:
     rise = accuracy_lead(top, bottom, samples)
     curve = at.accuracy_by_seed.sel(source="trained").values
     uneven = np.abs(curve - curve[:, ::-1]).mean(1)
-    half = Condition("sides apart by", where, accuracy(uneven, samples), "<", rise.value / 2)
-    return [Condition("ends above the middle by", where, rise, ">", 0.0, tuple(controls)), half]
+    half = Condition("sides apart by", where, accuracy(uneven, samples), "<", rise.value / 2, unit="points")
+    return [Condition("ends above the middle by", where, rise, ">", 0.0, tuple(controls), "points"), half]
 
 
 def middle_tells_something(found: Findings) -> Claim:
     """Claim 10."""
     base = Claim(
         10,
-        "4",
+        "figure 4",
         "At rank 50 window accuracy is still above chance",
         "chance is the share of the test set's most frequent label",
         "binarization.nc",
@@ -93,7 +95,7 @@ def middle_tells_something(found: Findings) -> Claim:
     return _of_windows(found, base, _middle)
 
 
-def _middle(at: xr.Dataset, label: str, samples: int) -> list[Condition]:
+def _middle(at: xr.Dataset, where: str, samples: int) -> list[Condition]:
     center = at.window_center.values
     nearest = center[np.argsort(np.abs(center - 50), kind="stable")[:2]]
     of = {

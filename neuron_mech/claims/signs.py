@@ -14,7 +14,7 @@ def near_output(found: Findings) -> Claim:
     """Claim 1."""
     base = Claim(
         1,
-        "1, 5",
+        "figures 1, 5",
         "Near the output the average sign is ±1 for most (sample, neuron) pairs",
         "“most” read as more than half; constant is |average sign| > 0.9",
         "gradient_signs.nc",
@@ -51,7 +51,7 @@ def halves(found: Findings) -> Claim:
     """Claim 2."""
     base = Claim(
         2,
-        "5",
+        "figure 5",
         "About half of the samples are low and half high, per neuron",
         "“about half” read as 40 to 60 % in most neurons",
         "gradient_signs.nc, class_consistency.nc",
@@ -78,7 +78,7 @@ def falls_with_distance(found: Findings) -> Claim:
     """Claim 3."""
     base = Claim(
         3,
-        "1, 5",
+        "figures 1, 5",
         "Constancy falls with distance from the output",
         "each site above the one before it",
         "gradient_signs.nc",
@@ -105,7 +105,7 @@ def falls_with_distance(found: Findings) -> Claim:
             Control("recordings before saturation", phase.value, phase),
         )
         where = f"{label(found.signs[0], late)} over {label(found.signs[0], early)}"
-        conditions.append(Condition("more constant by", where, own, ">", 0.0, controls))
+        conditions.append(Condition("more constant by", where, own, ">", 0.0, controls, "points"))
     return dataclasses.replace(base, conditions=tuple(conditions))
 
 
@@ -113,7 +113,7 @@ def linear_is_clearer(found: Findings) -> Claim:
     """Claim 4."""
     base = Claim(
         4,
-        "1, 5",
+        "figures 1, 5",
         "The linear network's signal is clearer than the ReLU network's in early layers",
         "the linear network more constant at every site but the last",
         "gradient_signs.nc of both networks",
@@ -134,5 +134,5 @@ def linear_is_clearer(found: Findings) -> Claim:
         ]
         value, expected = lead_of_others(own, other), lead_of_others(*independent)
         control = Control("independent signs", expected.value, minus(value, expected))
-        conditions.append(Condition("linear more constant by", site, value, ">", 0.0, (control,)))
+        conditions.append(Condition("linear more constant by", site, value, ">", 0.0, (control,), "points"))
     return dataclasses.replace(base, conditions=tuple(conditions))

@@ -1,0 +1,169 @@
+"""Everything the paper shows, for one preset or for all of them, from nothing to the verdicts.
+
+Trains and records, does every experiment that is not done yet, holds the paper's eleven claims against the results, and
+writes claims.json and report.html. Stopped at any moment, the same command goes on; done, it does nothing.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from experiments import binarization, class_consistency, controls, gradient_signs, learning_dynamics, quantization
+from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, parse
+from neuron_mech import claims, provenance, report, results
+from neuron_mech.errors import InputError
+from neuron_mech.presets import PRESETS
+from neuron_mech.runs import Run
+
+
+@dataclass(frozen=True)
+class ReproduceOptions(Seeded):
+    """Options of this experiment."""
+
+    controls: bool = False
+    """Train the controls of the signs too: random labels, other ways of recording, other numerics. About five times the
+    training."""
+    windows: bool = True
+    """Retrain through every window (figure 4), the longest part where the network is large."""
+
+
+def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
+    """What is done with every seed's run, by the result file that says that it was: it is written last."""
+    options = session.options
+    assert isinstance(options, ReproduceOptions)
+    steps: dict[str, Callable[[Run], None]] = {"gradient_signs": gradient_signs.report}
+    if session.config.watch.recordings and session.config.record.mode in ("probe", "probe-train"):
+        steps["learning_dynamics"] = learning_dynamics.report
+    steps["class_consistency"] = class_consistency.report
+    if options.controls:
+        steps["controls"] = lambda run: controls.report(run, _options(controls.ControlOptions, options))
+    return steps
+
+
+def of_all_runs(session: Session) -> dict[str, Callable[[], None]]:
+    """What is done once, with all seeds together."""
+    options = session.options
+    assert isinstance(options, ReproduceOptions)
+    codes = replace(session, options=_options(quantization.QuantizationOptions, options))
+    windows = replace(session, options=_options(binarization.BinarizationOptions, options))
+    steps = {"quantization": lambda: quantization.experiment(codes)}
+    return steps | ({"binarization": lambda: binarization.experiment(windows)} if options.windows else {})
+
+
+def missing(session: Session, step: str, directory: Path, seeds: int) -> bool:
+    """Whether a step is still to be done in a directory, for so many seeds."""
+    path = directory / f"{step}.nc"
+    if not path.exists():
+        return True
+    if step not in ("quantization", "binarization"):
+        return False
+    try:
+        found = results.read_dataset(path)
+    except InputError:
+        return True
+    first = session.config.train.seed
+    if not set(range(first, first + seeds)) <= set(found.seed.values.tolist()):
+        return True
+    # The sweep's file is written cell by cell, its figure at the end.
+    drawn = (directory / "figures" / "figure4.svg").exists()
+    return step == "binarization" and (not drawn or bool(np.isnan(found.accuracy_by_seed).any()))
+
+
+def experiment(session: Session) -> None:
+    """Do what is missing, judge the claims, and write the report."""
+    options = session.options
+    assert isinstance(options, ReproduceOptions)
+    each, together = of_each_run(session), of_all_runs(session)
+    first, directory = session.config.train.seed, session.directory
+    places = [directory, *(directory / f"seed{first + k}" for k in range(1, options.seeds))]
+    todo = {step for step in each for place in places if missing(session, step, place, 1)}
+    todo |= {step for step in together if missing(session, step, directory, options.seeds)}
+    if todo & set(each):
+        runs = session.seeds()
+        while (run := _timed(directory, "training", lambda: next(runs, None))) is not None:
+            for step, do in each.items():
+                if missing(session, step, run.directory, 1):
+                    with _announced(directory, step, run):
+                        do(run)
+    for step, do_all in together.items():
+        if step in todo:
+            with _announced(directory, step):
+                do_all()
+    finish(directory, changed=bool(todo))
+
+
+def finish(directory: Path, changed: bool) -> None:
+    """Judge the claims on what is there, print them, and write claims.json and report.html unless they are current."""
+    found = claims.findings(directory)
+    judged = claims.claims(found)
+    before = directory / "claims.json"
+    current = before.exists() and before.read_text() == claims.text(judged)
+    page = directory / "report.html"
+    if changed or not current or not page.exists():
+        claims.write(directory, judged)
+        results.write(page, lambda part: part.write_text(report.html(directory, found, judged)))
+    print(claims.table(judged))
+    print(f"claims: {before}; report: {page}")
+
+
+@contextmanager
+def _announced(directory: Path, step: str, run: Run | None = None) -> Iterator[None]:
+    seed = f", seed {run.study.config.train.seed}" if run else ""
+    print(f"\n{step}{seed}", flush=True)
+    began = time.monotonic()
+    yield
+    provenance.add(directory, step, time.monotonic() - began)
+
+
+def _timed(directory: Path, step: str, work: Callable[[], Run | None]) -> Run | None:
+    began = time.monotonic()
+    done = work()
+    if done is not None:
+        provenance.add(directory, step, time.monotonic() - began)
+    return done
+
+
+def _options(kind: type[Kind], options: Options) -> Kind:
+    """Another experiment's options, at their defaults but for what all experiments share."""
+    return kind(**{f.name: getattr(options, f.name) for f in fields(Seeded)})
+
+
+def reproduce(arguments: Sequence[str]) -> None:
+    """Reproduce the preset that the command line names first."""
+    config, options = parse(arguments, "reproduce", __doc__ or "", ReproduceOptions)
+    check_recording(options)
+    directory = options.run_dir or Path("runs") / config.preset
+    with results.opened(directory, config):
+        experiment(Session(config, options, directory))
+
+
+def everything(arguments: Sequence[str]) -> None:
+    """Reproduce every preset whose data is there, in runs/PRESET, and say which were left out."""
+    if "--run-dir" in arguments:
+        raise InputError("--run-dir names one directory, but `all` uses one a preset: leave it out, or name a preset")
+    left_out = []
+    for preset in PRESETS:
+        print(f"\n=== {preset}", flush=True)
+        try:
+            reproduce([preset, *arguments])
+        except InputError as error:
+            left_out.append(f"{preset}: {error}")
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    if len(left_out) == len(PRESETS):
+        raise InputError("nothing could be reproduced")
+
+
+def main() -> None:
+    """The command line: a preset, or all."""
+    arguments = sys.argv[1:]
+    exiting(lambda: everything(arguments[1:]) if arguments[:1] == ["all"] else reproduce(arguments))
+
+
+if __name__ == "__main__":
+    main()
