@@ -13,9 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import binarization, class_consistency, controls, gradient_signs, learning_dynamics, quantization
+from experiments import (
+    binarization,
+    class_consistency,
+    controls,
+    gradient_signs,
+    learning_dynamics,
+    quantization,
+    report,
+)
 from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, parse
-from neuron_mech import claims, provenance, report, results
+from neuron_mech import provenance, results
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS
 from neuron_mech.runs import Run
@@ -94,21 +102,7 @@ def experiment(session: Session) -> None:
         if step in todo:
             with _announced(directory, step):
                 do_all()
-    finish(directory, changed=bool(todo))
-
-
-def finish(directory: Path, changed: bool) -> None:
-    """Judge the claims on what is there, print them, and write claims.json and report.html unless they are current."""
-    found = claims.findings(directory)
-    judged = claims.claims(found)
-    before = directory / "claims.json"
-    current = before.exists() and before.read_text() == claims.text(judged)
-    page = directory / "report.html"
-    if changed or not current or not page.exists():
-        claims.write(directory, judged)
-        results.write(page, lambda part: part.write_text(report.html(directory, found, judged)))
-    print(claims.table(judged))
-    print(f"claims: {before}; report: {page}")
+    report.finish(directory, changed=bool(todo))
 
 
 @contextmanager

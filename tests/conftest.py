@@ -6,10 +6,13 @@ from jaxtyping import install_import_hook
 
 install_import_hook("neuron_mech", "typechecking.checked")
 
+import sys  # noqa: E402
+
 import jax  # noqa: E402
 import matplotlib as mpl  # noqa: E402
 import pytest  # noqa: E402
 
+from experiments import reproduce  # noqa: E402
 from neuron_mech import datasets  # noqa: E402
 from neuron_mech.errors import InputError  # noqa: E402
 from neuron_mech.presets import Data  # noqa: E402
@@ -43,3 +46,20 @@ def cifar10() -> datasets.Dataset:
         return datasets.load(Data("cifar10"))
     except InputError as error:
         pytest.skip(f"CIFAR-10 is not prepared in TFDS_DATA_DIR: {error}")
+
+
+REPRODUCED = (
+    *("digits", "--train.epochs", "3", "--model.width", "0.125"),
+    *("--watch.recordings", "10", "--watch.wide-recordings", "4", "--watch.wide-samples", "200"),
+)
+"""A small preset, for what needs every experiment's results."""
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory):
+    """It, reproduced whole: its directory, named runs/digits."""
+    directory = tmp_path_factory.mktemp("whole") / "runs" / "digits"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["reproduce", *REPRODUCED, "--run-dir", str(directory)])
+        reproduce.main()
+    return directory

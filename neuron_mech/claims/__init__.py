@@ -26,6 +26,7 @@ __all__ = [
     "Estimate",
     "Findings",
     "claims",
+    "comparison",
     "findings",
     "table",
     "text",
@@ -72,6 +73,21 @@ def table(found: Sequence[Claim]) -> str:
         f"     {claim.because}"
         for claim in found
     )
+
+
+def comparison(one: Sequence[Claim], other: Sequence[Claim], names: tuple[str, str]) -> str:
+    """Two runs' verdicts side by side, with the value of what decides each."""
+
+    def cell(claim: Claim) -> str:
+        deciding = claim.deciding
+        value = f", {deciding.shown(deciding.value.value)} ({deciding.interval()})" if deciding else ""
+        return f"{claim.verdict}{value}"
+
+    lines = [f"one: {names[0]}", f"other: {names[1]}"]
+    for a, b in zip(one, other, strict=True):
+        agree = "same verdict" if a.verdict == b.verdict else "another verdict"
+        lines += [f"{a.id:2d} {a.statement}: {agree}", f"     one: {cell(a)}", f"     other: {cell(b)}"]
+    return "\n".join(lines)
 
 
 def _finite(tree: object) -> object:

@@ -49,7 +49,7 @@ class Condition:
     def shown(self, number: float) -> str:
         """A number of this condition in its unit."""
         if self.unit in ("%", "points"):
-            return f"{100 * number:.1f} {self.unit}"
+            return f"{round(100 * number, 1) + 0.0:.1f} {self.unit}"  # + 0: no minus before a zero
         return f"{number:.3g}{' ' + self.unit if self.unit else ''}"
 
     def interval(self) -> str:

@@ -150,8 +150,11 @@ def controls(found: xr.Dataset) -> Figure:
             hatch = "///" if name == "random-labels" and not bool(one.fitted) else None
             color = HIGH if name == "as-it-is" else SERIES[index % len(SERIES)] if index < len(SERIES) else NEUTRAL
             bars = axes.bar(at, one.constancy, 0.78 / len(names), color=color, hatch=hatch, label=_CONTROLS[name])
-            axes.bar_label(bars, fmt="{:.0%}", fontsize=7, label_type="center", color="white")
-            axes.plot(at, one.constancy_by_phase.sel(phase="after"), "D", color="black", markersize=3.5)
+            dark = color in (HIGH, "#000000")
+            axes.bar_label(bars, fmt="{:.0%}", fontsize=7, label_type="center", color="white" if dark else "black")
+            axes.plot(
+                at, one.constancy_by_phase.sel(phase="after"), "D", color="black", markeredgecolor="white", markersize=4
+            )
         axes.plot([], [], "D", color="black", markersize=3.5, label="recordings after saturation")
         axes.set_xticks(range(len(sites)), sites)
         axes.set_ylim(0, 1)

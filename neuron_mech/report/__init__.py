@@ -19,12 +19,13 @@ TYPES = {".png": "image/png", ".mp4": "video/mp4", ".gif": "image/gif"}
 
 @dataclass(frozen=True)
 class Shown:
-    """A section as the page has it: its pictures as data, and in words what the run shows."""
+    """A section as the page has it: pictures as data, what the run shows, and what becomes of its claims."""
 
     section: Section
     pictures: list[tuple[str, str]]
     """(what it is a picture of, data URL)"""
-    ours: list[str]
+    measured: list[str]
+    judged: list[str]
 
 
 def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
@@ -41,7 +42,7 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
         headline=_headline(found),
         claims=claims,
         counts={v: sum(claim.verdict == v for claim in claims) for v in ("supported", "not supported", "not tested")},
-        sections=[one for one in shown if one.pictures],
+        sections=[one for one in shown if one.pictures or one.measured],
         videos=[(path.stem, _data(path)) for path in _films(directory)],
         table_1=table.read_text() if table.exists() else "",
         missing=found.missing,
@@ -54,10 +55,9 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
 
 def _shown(section: Section, directory: Path, found: Findings, claims: Sequence[Claim]) -> Shown:
     paths = sorted(path for name in section.figures for path in (directory / "figures").glob(f"{name}.png"))
-    ours = [f"Claim {claim.id}, {claim.verdict}: {claim.because}." for claim in claims if claim.id in section.claims]
-    return Shown(
-        section, [(path.stem.replace("_", " "), _data(path)) for path in paths], [*section.measured(found), *ours]
-    )
+    pictures = [(path.stem.replace("_", " "), _data(path)) for path in paths]
+    judged = [f"Claim {claim.id}, {claim.verdict}: {claim.because}." for claim in claims if claim.id in section.claims]
+    return Shown(section, pictures, section.measured(found), judged)
 
 
 def _films(directory: Path) -> list[Path]:

@@ -15,10 +15,12 @@ class Section:
     title: str
     figures: tuple[str, ...]
     """File names in figures/, where * stands for any characters."""
-    paper: str
-    """What the paper shows, or why it is here where the paper has no such figure."""
+    says: str
+    """What the paper shows, or why this is here where the paper has no such figure."""
     claims: tuple[int, ...] = ()
     """The claims it is evidence for."""
+    whose: str = "The paper"
+    """Who says that."""
     measured: Callable[[Findings], list[str]] = lambda found: []
     """Further sentences about this run."""
 
@@ -110,19 +112,22 @@ SECTIONS = (
     Section(
         "Constancy while training goes on",
         ("constancy",),
-        "Not in the paper: constancy grows by recording longer after convergence, so it is shown before and after.",
+        "Constancy grows by recording longer after convergence, so it is shown before and after.",
+        whose="Beyond the paper",
         measured=_saturation,
     ),
     Section(
         "Controls of the signs",
         ("controls",),
         "Asked for by the paper's reviewers: how constant signs are with random labels, and recorded in other ways.",
+        whose="Beyond the paper",
         measured=_controls,
     ),
     Section(
         "Numerics",
         ("objectives",),
-        "Not in the paper, whose Keras clipped probabilities: part of the noise of early layers may be arithmetic.",
+        "The paper's Keras clipped probabilities: part of the noise of early layers may be arithmetic.",
+        whose="Beyond the paper",
         measured=_numerics,
     ),
     Section(
@@ -136,6 +141,7 @@ SECTIONS = (
         "Separation of all neurons",
         ("separation", "neurons_*"),
         "Asked for by the reviewers: every neuron of a layer, in numbers, and the size of each neuron's partition.",
+        whose="Beyond the paper",
     ),
     Section(
         "Classes and categories (figure 8)",
@@ -146,13 +152,14 @@ SECTIONS = (
     Section(
         "What predicts a category",
         ("predictions",),
-        "The paper says that categories are fixed by the initialization; this asks how much of them is known before.",
+        "The paper says that categories are fixed by the initialization; this asks how much is known beforehand.",
         measured=_predictions,
     ),
     Section(
         "The images of the two categories",
         ("atlas_*",),
         "Asked for by the reviewers: which images a neuron's categories hold.",
+        whose="Beyond the paper",
     ),
     Section(
         "Two values a neuron (figure 3)",
@@ -163,7 +170,8 @@ SECTIONS = (
     Section(
         "What one bit says about the label",
         ("information",),
-        "Not in the paper: each neuron's own best threshold, and the information in its one bit.",
+        "Each neuron's own best threshold, and the information in its one bit.",
+        whose="Beyond the paper",
         measured=_information,
     ),
     Section(
@@ -173,6 +181,6 @@ SECTIONS = (
         "is above chance even there.",
         (9, 10),
     ),
-    Section("Training curves", ("training",), "How the network learned.", measured=_training),
+    Section("Training curves", ("training",), "How the network learned.", whose="Beyond the paper", measured=_training),
 )
 """Every figure an experiment draws, in the order of the paper's story."""

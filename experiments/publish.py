@@ -1,0 +1,145 @@
+"""Put what a reproduced run found into results/PRESET, and the verdicts of all of them into the README.
+
+    python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid
+
+Copies claims.json and the main figures, smaller, and writes run.json: the command, the commit, seeds, device and time.
+Without a directory it only makes the README's table anew from what results/ holds.
+"""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from experiments.command_line import exiting
+from neuron_mech import claims, provenance, results
+from neuron_mech.errors import InputError
+from neuron_mech.presets import PRESETS, Config, differences
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ("figure5", "figure2", "figure8", "figure3", "figure4", "constancy", "controls", "separation")
+WIDTH = 1000
+"""Pixels across a published figure, at most."""
+BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
+MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}
+
+
+def publish(directory: Path, into: Path) -> None:
+    """Copy the verdicts and main figures of a run. Raises InputError where it has not been reproduced."""
+    config = results.read_config(directory)
+    if not (directory / "claims.json").exists():
+        raise InputError(f"{directory} has no claims.json: run `python -m experiments.reproduce {config.preset}` first")
+    found = claims.findings(directory)
+    place = into / config.preset
+    judged = (directory / "claims.json").read_text()
+    results.write(place / "claims.json", lambda part: part.write_text(judged))
+    for name in FIGURES:
+        source = directory / "figures" / f"{name}.png"
+        if source.exists():
+            data = smaller(source)
+            results.write(place / f"{name}.png", lambda part, data=data: part.write_bytes(data))
+    run = {
+        "command": command(config, len(found.train)),
+        "commit": commit(),
+        "seeds": [int(train.attrs["seed"]) for train in found.train],
+        "test_accuracy": [float(train.test_accuracy[-1]) for train in found.train],
+        **provenance.read(directory),
+    }
+    text = json.dumps(run, indent=2) + "\n"
+    results.write(place / "run.json", lambda part: part.write_text(text))
+
+
+def smaller(path: Path) -> bytes:
+    """A figure with a palette of 64 colours and at most WIDTH pixels across, as PNG."""
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+        small.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
+        data = io.BytesIO()
+        small.quantize(64, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+    return data.getvalue()
+
+
+def command(config: Config, seeds: int) -> str:
+    """The command that gives this run."""
+    changed = [line.split(": ", 1)[0] for line in differences(config, PRESETS[config.preset])]
+    fields = []
+    for name in changed:
+        section, field = name.split(".")
+        value = getattr(getattr(config, section), field)
+        fields += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    repeated = ["--seeds", str(seeds)] if seeds > 1 else []
+    return " ".join(["python -m experiments.reproduce", config.preset, *fields, *repeated])
+
+
+def commit() -> str | None:
+    """The commit of the code that publishes; None outside a git checkout."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def table(published: Path) -> str:
+    """The README's table: claims by presets, from the claims.json of each."""
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(published.glob("*/claims.json"))}
+    presets = [name for name in PRESETS if name in found]
+    if not presets:
+        return "No run has been published yet.\n"
+    runs = {name: json.loads((published / name / "run.json").read_text()) for name in presets}
+    lines = [
+        "| claim | " + " | ".join(f"`{name}`" for name in presets) + " |",
+        "|---" * (1 + len(presets)) + "|",
+    ]
+    for index in range(len(found[presets[0]])):
+        entries = [found[name][index] for name in presets]
+        cells = [f"{MARKS[e['verdict']]} {measured(e)}".strip() for e in entries]
+        lines.append(f"| {entries[0]['id']}. {entries[0]['statement']} | " + " | ".join(cells) + " |")
+    counts = [len(runs[name]["seeds"]) for name in presets]
+    lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def measured(entry: dict[str, Any]) -> str:
+    """What decides a claim, in short: value, threshold, and the control that it does not beat."""
+    if entry["value"] is None:
+        return ""
+    deciding = next((c for c in entry["conditions"] if not c["holds"]), entry["conditions"][0])
+    scale, unit = (100, " " + deciding["unit"]) if deciding["unit"] in ("%", "points") else (1, "")
+    digits = 1 if scale == 100 or deciding["unit"] == "ranks" else 2
+    said = f"{scale * entry['value']:.{digits}f}{unit or (' ' + deciding['unit']).rstrip()}"
+    control = next((c for c in deciding["controls"] if not c["beaten"]), None)
+    if entry["verdict"] == "not supported" and control is not None:
+        said += f", control {scale * control['value']:.{digits}f}"
+    return f"{said} ({deciding['site']})"
+
+
+def with_table(readme: str, made: str) -> str:
+    """The README with the table between its two marks. Raises InputError where it has none."""
+    if BEGIN not in readme or END not in readme:
+        raise InputError(f"README.md has no place for the verdicts: put {BEGIN.strip()} and {END.strip()} into it")
+    before, _, rest = readme.partition(BEGIN)
+    return before + BEGIN + made + END + rest.partition(END)[2]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line: RUN_DIR ..."""
+
+    def work() -> None:
+        names = sys.argv[1:] if arguments is None else arguments
+        if {"-h", "--help"} & set(names):
+            print(__doc__)
+            return
+        for name in names:
+            publish(Path(name), ROOT / "results")
+        readme = ROOT / "README.md"
+        text = with_table(readme.read_text(), table(ROOT / "results"))
+        results.write(readme, lambda part: part.write_text(text))
+
+    exiting(work)
+
+
+if __name__ == "__main__":
+    main()
