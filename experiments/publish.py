@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,7 @@ def publish(directory: Path, into: Path) -> None:
     for name in FIGURES:
         source = directory / "figures" / f"{name}.png"
         if source.exists():
-            data = smaller(source)
-            results.write(place / f"{name}.png", lambda part, data=data: part.write_bytes(data))
+            results.write(place / f"{name}.png", partial(Path.write_bytes, data=smaller(source)))
     run = {
         "command": command(config, len(found.train)),
         "commit": commit(),
