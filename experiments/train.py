@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from experiments.command_line import Session, main
+from experiments.command_line import Session, check_training, main
 from neuron_mech import figures, results
 from neuron_mech.results import about
 from neuron_mech.runs import Run
@@ -57,4 +57,4 @@ def report(run: Run, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main("train", __doc__ or "", experiment)
+    main("train", __doc__ or "", experiment, check=check_training)

@@ -4,7 +4,7 @@ The row is the position in the split as TensorFlow Datasets (or scikit-learn, af
 id means the same image in every run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from neuron_mech.presets import Data
 
 
 class Samples(struct.PyTreeNode):
-    """Images as stored (unsigned bytes) and integer labels; `inputs` scales what it gathers to [0, 1]."""
+    """Images as stored (unsigned bytes) and integer labels; `inputs` are what a network sees of them."""
 
     images: UInt8[Array, "*samples height width channels"]
     labels: Int[Array, "*samples"]
     largest: int = struct.field(pytree_node=False)
     """The byte that stands for 1."""
+    pixels: int | None = struct.field(pytree_node=False, default=None)
+    """Height and width of `inputs`; None for those of `images`."""
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -37,8 +39,12 @@ class Samples(struct.PyTreeNode):
 
     @property
     def inputs(self) -> Float[Array, "samples height width channels"]:
-        """All images as float32 in [0, 1]: ask a batch of `rows` for them, not a whole data set."""
-        return self.images.astype(jnp.float32) / self.largest
+        """All images as float32 in [0, 1], interpolated where `pixels` is another size than theirs (bilinear, and
+        smoothed before they are made smaller): ask a batch of `rows` for them, not a whole data set.
+        """
+        scaled = self.images.astype(jnp.float32) / self.largest
+        size = scaled.shape[:1] + 2 * (self.pixels,) + scaled.shape[3:] if self.pixels else scaled.shape
+        return scaled if size == scaled.shape else jax.image.resize(scaled, size, "bilinear")
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ def load(data: Data, data_dir: Path | None = None) -> Dataset:
     `data_dir` is where TensorFlow Datasets keeps prepared data; None means its own default, TFDS_DATA_DIR or
     ~/tensorflow_datasets. Raises InputError where the data set is not prepared there or cannot be read.
     """
-    return _digits() if data.name == "digits" else _tfds(data.name, data_dir)
+    found = _digits() if data.name == "digits" else _tfds(data.name, data_dir)
+    return replace(found, **{part: getattr(found, part).replace(pixels=data.pixels) for part in ("train", "test")})
 
 
 def _digits() -> Dataset:

@@ -64,7 +64,7 @@ def cut(
     """Cut `model` at a site. `sample` holds one sample."""
     found = taps.below(model, variables, sample.inputs, site.name)
     after = [at for name, at in taps.sites(model, variables, sample.inputs).items() if name not in found]
-    return Cut(config, model, site, found, tuple(sample.images.shape[1:]), training.convolutional(after), replaces)
+    return Cut(config, model, site, found, tuple(sample.inputs.shape[1:]), training.convolutional(after), replaces)
 
 
 def initial(cut: Cut) -> TrainState:
