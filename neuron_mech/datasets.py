@@ -16,7 +16,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 from tqdm import tqdm
 
-from neuron_mech.errors import InputError
+from neuron_mech.errors import InputError, first_line
 from neuron_mech.presets import Data
 
 
@@ -87,6 +87,13 @@ def _digits() -> Dataset:
     return Dataset("digits", part(train), part(test), classes=10)
 
 
+def directory(data_dir: Path | None) -> Path:
+    """Where TensorFlow Datasets keeps prepared data: `data_dir`, or for None TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    import tensorflow_datasets as tfds
+
+    return Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir)
+
+
 def builder(name: str, data_dir: Path | None) -> Any:
     """The TFDS builder of a data set that is prepared in a format with random access.
 
@@ -94,7 +101,7 @@ def builder(name: str, data_dir: Path | None) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    where = tfds.core.constants.DATA_DIR if data_dir is None else data_dir
+    where = directory(data_dir)
     found = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     if not found.is_prepared() or found.info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
         raise InputError(
@@ -122,9 +129,5 @@ def _tfds(name: str, data_dir: Path | None) -> Dataset:
         return Dataset(name, part("train"), part("test"), classes)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"--data-dir {found.data_dir}: {name} is there but cannot be read ({_first_line(error)}); prepare it again"
+            f"--data-dir {found.data_dir}: {name} is there but cannot be read ({first_line(error)}); prepare it again"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -31,6 +31,7 @@ ORDER = [
     "evaluation",
     "retraining",
     "checkpoints",
+    "pretrained",
     "figures",
     "results",
     "videos",
