@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.command_line import ask, exiting, split_preset
-from neuron_mech import datasets, models, pretrained
+from neuron_mech import datasets, pretrained
 from neuron_mech.errors import InputError, RunError, first_line
 from neuron_mech.models import keras_weights
-from neuron_mech.presets import PRESETS, Model
+from neuron_mech.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,18 @@ class Options:
     """File that Keras's weights are read from: .h5, .weights.h5 or .keras. None means Keras's server."""
 
 
-def prepare_weights(model: Model, data_dir: Path | None, file: Path | None) -> str:
+def prepare_weights(data_dir: Path | None, file: Path | None) -> str:
     """Keep Keras's weights where they are not, or where a file is given; returns a line that says where they are."""
-    network = models.build(model, 1000)
-    assert isinstance(network, models.ResNet50)
+    said = f"Keras's weights are in {pretrained.directory(data_dir)}"
     if file is None:
         try:
-            pretrained.restore(network, data_dir)
-            return f"Keras's weights are in {pretrained.directory(data_dir)}"
+            pretrained.restore(pretrained.NETWORK, data_dir)
+            return said
         except InputError:
             pass  # which is why we are here
     layers = keras_weights.downloaded() if file is None else keras_weights.of_file(file)
-    where = pretrained.save(keras_weights.variables(layers, network), network, data_dir)
-    return f"Keras's weights are in {where}"
+    pretrained.save(keras_weights.variables(layers, pretrained.NETWORK), data_dir)
+    return said
 
 
 def prepare(name: str, data_dir: Path | None) -> str:
@@ -69,7 +68,7 @@ def main() -> None:
     preset, rest = split_preset(sys.argv[1:], "prepare_data", names)
     options = ask(Options, Options(), rest, f"prepare_data {preset}", __doc__ or "")
     if preset in PRESETS and PRESETS[preset].model.weights == "keras":
-        print(prepare_weights(PRESETS[preset].model, options.data_dir, options.weights))
+        print(prepare_weights(options.data_dir, options.weights))
     elif options.weights is not None:
         raise InputError(f"--weights is {options.weights}, but {preset} has no weights of Keras's: leave it out")
     print(prepare(names[preset], options.data_dir))

@@ -283,26 +283,33 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_weights_are_kept_verified_and_said_to_be_missing(narrow, tmp_path, monkeypatch):
     theirs, model, variables = narrow
+    with pytest.raises(
+        InputError, match=r"network has 10 classes and \(2, 3, 4, 5\) neurons by stage, Keras's 1000 and"
+    ):
+        pretrained.restore(model, tmp_path)
+    monkeypatch.setattr(pretrained, "NETWORK", model)
     with pytest.raises(InputError, match=rf"--data-dir {tmp_path} has no weights .* run `python -m .*prepare_data "):
         pretrained.restore(model, tmp_path)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(prepare_data.models, "build", lambda *_: model)
-    in_old_format(tmp_path / "old.h5", keras_weights.of_model(theirs), lambda layer, weight: f"{layer}/{weight}:0")
-    said = prepare_data.prepare_weights(PRESETS["imagenet-resnet50"].model, tmp_path, tmp_path / "old.h5")
-    where = tmp_path / "keras-resnet50" / "checkpoints"
-    assert said == f"Keras's weights are in {where}"
-    same(pretrained.restore(model, tmp_path), variables)
-    # What is there is not downloaded again; a file takes its place; what is damaged is said.
+    file, data_dir = tmp_path / "old.h5", tmp_path / "data"
+    in_old_format(file, keras_weights.of_model(theirs), lambda layer, weight: f"{layer}/{weight}:0")
+    where = data_dir / "keras-resnet50" / "checkpoints"
+    assert prepare_data.prepare_weights(data_dir, file) == f"Keras's weights are in {where}"
+    same(pretrained.restore(model, data_dir), variables)
+    # What is there is not downloaded again, and a file takes its place.
     monkeypatch.setattr(keras_weights, "downloaded", lambda: pytest.fail("downloaded again"))
-    assert prepare_data.prepare_weights(PRESETS["imagenet-resnet50"].model, tmp_path, None) == said
+    prepare_data.prepare_weights(data_dir, None)
     doubled = {k: {w: 2 * v for w, v in of.items()} for k, of in keras_weights.of_model(theirs).items()}
-    in_old_format(tmp_path / "old.h5", doubled, lambda layer, weight: f"{layer}/{weight}:0")
-    prepare_data.prepare_weights(PRESETS["imagenet-resnet50"].model, tmp_path, tmp_path / "old.h5")
-    same(pretrained.restore(model, tmp_path), jax.tree.map(lambda leaf: 2 * leaf, variables))
+    in_old_format(file, doubled, lambda layer, weight: f"{layer}/{weight}:0")
+    prepare_data.prepare_weights(data_dir, file)
+    same(pretrained.restore(model, data_dir), jax.tree.map(lambda leaf: 2 * leaf, variables))
+    # What is damaged is said, and what cannot be written.
     largest = max((f for f in where.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-20])
     with pytest.raises(RunError, match=rf"does not verify .* remove {where.parent} to begin again"):
-        pretrained.restore(model, tmp_path)
+        pretrained.restore(model, data_dir)
+    with pytest.raises(RunError, match=rf"cannot write to {file}/keras-resnet50/checkpoints .* another --data-dir"):
+        prepare_data.prepare_weights(file, file)
 
 
 def test_weights_that_cannot_be_downloaded_are_said_in_a_line(keras, monkeypatch):
