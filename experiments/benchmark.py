@@ -55,7 +55,10 @@ from neuron_mech.trajectories import Trajectories
 
 SHAPES = {"mnist": (60_000, 28, 28, 1), "cifar10": (50_000, 32, 32, 3)}
 """Training images of the data sets that are benchmarked."""
-BENCHMARKED = tuple(name for name, config in PRESETS.items() if config.data.name in SHAPES)
+BENCHMARKED = tuple(
+    name for name, config in PRESETS.items() if config.data.name in SHAPES and config.model.network in ("mlp", "cnn")
+)
+"""The presets whose network PyTorch's side has too."""
 
 
 @dataclass(frozen=True)

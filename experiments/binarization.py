@@ -62,7 +62,7 @@ def source_of(kind: str, run: Run, site: str) -> Source:
     study, one = run.study, run.dataset.test.rows(np.arange(1))
     if kind == "projection":
         key = random_stream(study.config.train.seed, f"projection to {site}")
-        height, width, channels = one.images.shape[1:]
+        height, width, channels = one.inputs.shape[1:]
         return sources.projection(key, (height, width, channels), study.sites[site])
     trained = run.state.train.variables
     variables = trained if kind == "trained" else training.init(study.config, study.model, one).variables

@@ -15,7 +15,7 @@ import tyro
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import opened
-from neuron_mech.runs import Run, run
+from neuron_mech.runs import Run, check_trained_here, run
 
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound="Options")
@@ -129,8 +129,14 @@ def ask(kind: type[T], default: T, arguments: Sequence[str], name: str, descript
         raise InputError(_one_line(errors.getvalue())) from None
 
 
+def check_training(options: Options) -> None:
+    """Refuse a network that is not trained here. Raises InputError."""
+    check_trained_here(options.model)
+
+
 def check_recording(options: Options) -> None:
     """Refuse a run that records no signs, before anything is trained. Raises InputError."""
+    check_training(options)
     if options.record.mode == "none":
         raise InputError("record.mode is none, but this experiment is about recorded signs: choose another mode")
 

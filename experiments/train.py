@@ -7,7 +7,7 @@ itself; on its own it is for training first and looking later.
 import numpy as np
 import xarray as xr
 
-from experiments.command_line import Seeded, Session, main
+from experiments.command_line import Seeded, Session, check_training, main
 from neuron_mech import figures, results
 from neuron_mech.results import about
 from neuron_mech.runs import Run
@@ -61,4 +61,4 @@ def report(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main("train", __doc__ or "", experiment, Seeded)
+    main("train", __doc__ or "", experiment, Seeded, check_training)

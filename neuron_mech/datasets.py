@@ -16,17 +16,19 @@ from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 from tqdm import tqdm
 
-from neuron_mech.errors import InputError
+from neuron_mech.errors import InputError, first_line
 from neuron_mech.presets import Data, random_stream
 
 
 class Samples(struct.PyTreeNode):
-    """Images as stored (unsigned bytes) and integer labels; `inputs` scales what it gathers to [0, 1]."""
+    """Images as stored (unsigned bytes) and integer labels; `inputs` are what a network sees of them."""
 
     images: UInt8[Array, "*samples height width channels"]
     labels: Int[Array, "*samples"]
     largest: int = struct.field(pytree_node=False)
     """The byte that stands for 1."""
+    pixels: int | None = struct.field(pytree_node=False, default=None)
+    """Height and width of `inputs`; None for those of `images`."""
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -37,8 +39,12 @@ class Samples(struct.PyTreeNode):
 
     @property
     def inputs(self) -> Float[Array, "samples height width channels"]:
-        """All images as float32 in [0, 1]: ask a batch of `rows` for them, not a whole data set."""
-        return self.images.astype(jnp.float32) / self.largest
+        """All images as float32 in [0, 1], interpolated where `pixels` is another size than theirs (bilinear, and
+        smoothed before they are made smaller): ask a batch of `rows` for them, not a whole data set.
+        """
+        scaled = self.images.astype(jnp.float32) / self.largest
+        size = scaled.shape[:1] + 2 * (self.pixels,) + scaled.shape[3:] if self.pixels else scaled.shape
+        return scaled if size == scaled.shape else jax.image.resize(scaled, size, "bilinear")
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ def load(data: Data, data_dir: Path | None = None, seed: int = 0) -> Dataset:
     is not prepared there or cannot be read.
     """
     found = _digits() if data.name == "digits" else _tfds(data.name, data_dir)
+    found = replace(found, **{part: getattr(found, part).replace(pixels=data.pixels) for part in ("train", "test")})
     if data.labels == "true":
         return found
     dealt = jax.random.permutation(random_stream(seed, "random labels"), found.train.labels)
@@ -85,6 +92,13 @@ def _digits() -> Dataset:
     return Dataset("digits", part(train), part(test), classes=10)
 
 
+def directory(data_dir: Path | None) -> Path:
+    """Where TensorFlow Datasets keeps prepared data: `data_dir`, or for None TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    import tensorflow_datasets as tfds
+
+    return Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir)
+
+
 def builder(name: str, data_dir: Path | None) -> Any:
     """The TFDS builder of a data set that is prepared in a format with random access.
 
@@ -92,7 +106,7 @@ def builder(name: str, data_dir: Path | None) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    where = tfds.core.constants.DATA_DIR if data_dir is None else data_dir
+    where = directory(data_dir)
     found = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     if not found.is_prepared() or found.info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
         raise InputError(
@@ -120,9 +134,5 @@ def _tfds(name: str, data_dir: Path | None) -> Dataset:
         return Dataset(name, part("train"), part("test"), classes)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"--data-dir {found.data_dir}: {name} is there but cannot be read ({_first_line(error)}); prepare it again"
+            f"--data-dir {found.data_dir}: {name} is there but cannot be read ({first_line(error)}); prepare it again"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -115,14 +115,15 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
     """Bytes on the device and on disk, from the shapes of an `outline`, before anything runs."""
     counts = checkpoints.nbytes(state.counts)
     parameters = checkpoints.nbytes(state.train.params)
-    image = dataset.train.images.nbytes // len(dataset.train)
+    one = dataset.train.rows(np.arange(1))
+    image, pixels = one.images.nbytes, one.inputs.size
     values = sum(int(np.prod(site.shape)) for site in study.sites.values())
-    everything = taps.sites(study.model, state.train.variables, dataset.train.rows(np.arange(1)).inputs).values()
+    everything = taps.sites(study.model, state.train.variables, one.inputs).values()
     passing = sum(int(np.prod(site.shape)) for site in everything)
     chunk = min(study.config.record.chunk, len(study.recorded))
     # In float32, a chunk's inputs, at each recorded site its value, its gradient, and one temporary, and what a forward
     # pass keeps of every layer for the way back.
-    working = chunk * 4 * (image + 3 * values * len(study.config.objectives) + passing)
+    working = chunk * 4 * (pixels + 3 * values * len(study.config.objectives) + passing)
     saved = checkpoints.nbytes(state)
     return Cost(
         counts=counts,

@@ -21,8 +21,11 @@ Derivative = Literal["activation", "pre_activation"]
 class Data:
     """The samples."""
 
-    name: Literal["digits", "mnist", "cifar10"] = "digits"
-    """digits: scikit-learn's embedded 8x8 digits; mnist, cifar10: those of TensorFlow Datasets."""
+    name: Literal["digits", "mnist", "cifar10", "imagenet2012"] = "digits"
+    """digits: scikit-learn's embedded 8x8 digits; mnist, cifar10, imagenet2012: those of TensorFlow Datasets."""
+    pixels: int | None = None
+    """Height and width of the images as the network sees them, interpolated (bilinear) where they are stored in another
+    size; None: as they are stored."""
     augment: bool = False
     """Whether training images are flipped (left and right) and shifted at random, by up to a tenth of their height and
     width. What is probed, tested or retrained on is never changed; online records the images trained on."""
@@ -33,19 +36,27 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """The network. A field that one of the two kinds does not have is None for it."""
+    """The network. A field that a kind of network does not have is None for it."""
 
-    network: Literal["mlp", "cnn"] = "mlp"
+    network: Literal["mlp", "cnn", "resnet50"] = "mlp"
     """mlp: [Dense - activation - dropout] x depth - Dense. cnn: twelve layers [convolution - activation - BatchNorm] in
-    four stages of three, max pooling between them, global average pooling and Dense."""
+    four stages of three, max pooling between them, global average pooling and Dense. resnet50: 16 blocks of three
+    convolutions, in four stages, each added to what enters it."""
+    variant: Literal["keras3", "keras2017", "small"] | None = None
+    """Of resnet50. keras3: today's Keras (conv1 and pool1 padded with zeros). keras2017: that of the paper's months,
+    Keras 2.0.7 to 2.1.4 ('same' padding in conv1, none in pool1, epsilon 1e-3). small: for small images, conv1 3x3 and
+    no pool1. None for the mlp and the cnn."""
+    weights: Literal["keras", "random"] | None = None
+    """None: trained here. keras: Keras's own for ImageNet. random: the initial ones, never trained."""
     activation: Literal["relu", "sigmoid", "linear"] = "relu"
     """Activation function of the hidden layers; linear: none."""
     width: float = 1.0
-    """Factor on the neurons of a hidden layer: 512 in the mlp, 64, 128, 256 and 512 in the cnn's stages."""
+    """Factor on the neurons of a hidden layer: 512 in the mlp, 64, 128, 256 and 512 in the stages of the others (and
+    four times as many at the end of a block of resnet50)."""
     depth: int | None = 2
-    """Hidden layers of the mlp; None for the cnn."""
+    """Hidden layers of the mlp; None for the others."""
     dropout: float | None = 0.5
-    """Share of the mlp's activations set to zero in training, 0 <= dropout < 1; None for the cnn."""
+    """Share of the mlp's activations set to zero in training, 0 <= dropout < 1; None for the others."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,8 @@ class Config:
         ):
             if value != "all" and (not isinstance(value, int) or value < lowest):
                 raise InputError(f"{name} is {value!r}: give a whole number of at least {lowest}")
+        if self.data.pixels is not None and (not isinstance(self.data.pixels, int) or self.data.pixels < 1):
+            raise InputError(f"data.pixels is {self.data.pixels!r}: give a whole number of at least 1, or None")
         if self.watch.recordings == 1:
             raise InputError("watch.recordings is 1: give at least 2, the first and the last, or 0 to keep nothing")
         if self.train.seed >= 2**32:
@@ -180,21 +193,33 @@ class Config:
 
     def _check_model(self) -> None:
         model = self.model
-        if model.network == "cnn":
-            for name in ("depth", "dropout"):
-                if (value := getattr(model, name)) is not None:
-                    raise InputError(f"model.{name} is {value}, which the network cnn does not have: leave it at None")
-        elif model.depth is None or model.dropout is None:
-            name = "depth" if model.depth is None else "dropout"
-            raise InputError(f"model.{name} is None, but the network mlp needs one: give a number")
-        else:
-            if not isinstance(model.depth, int) or model.depth < 1:
-                raise InputError(f"model.depth is {model.depth!r}: give a whole number of at least 1")
-            if not 0 <= model.dropout < 1:
-                raise InputError(f"model.dropout is {model.dropout}: give a share of at least 0 and below 1")
-        narrowest = {"mlp": 512, "cnn": 64}[model.network]
+        for name, owner in (("depth", "mlp"), ("dropout", "mlp"), ("variant", "resnet50")):
+            value = getattr(model, name)
+            if value is None and model.network == owner:
+                raise InputError(f"model.{name} is None, but the network {owner} needs one: give it a value")
+            if value is not None and model.network != owner:
+                raise InputError(
+                    f"model.{name} is {value}, which the network {model.network} does not have: leave it at None"
+                )
+        if model.depth is not None and (not isinstance(model.depth, int) or model.depth < 1):
+            raise InputError(f"model.depth is {model.depth!r}: give a whole number of at least 1")
+        if model.dropout is not None and not 0 <= model.dropout < 1:
+            raise InputError(f"model.dropout is {model.dropout}: give a share of at least 0 and below 1")
+        narrowest = 512 if model.network == "mlp" else 64
         if not 0 < model.width <= 64 or round(narrowest * model.width) < 1:
             raise InputError(f"model.width is {model.width}: give a factor from 1/{narrowest} to 64")
+        if model.weights == "keras":
+            if model.variant not in ("keras3", "keras2017"):
+                kind = f"{model.network} ({model.variant})" if model.variant else model.network
+                raise InputError(
+                    f"model.weights is keras, which the network {kind} cannot have: choose resnet50 in its variant "
+                    "keras3 or keras2017, or leave it at None"
+                )
+            if model.width != 1 or model.activation != "relu":
+                raise InputError(
+                    f"model.weights is keras, but model.width is {model.width} and model.activation is "
+                    f"{model.activation}: leave them at 1 and relu"
+                )
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -242,6 +267,20 @@ _cifar10 = Config(
     ),
 )
 
+_cifar10_resnet50 = Config(
+    preset="cifar10-resnet50",
+    data=Data(name="cifar10", augment=True),
+    model=Model(network="resnet50", variant="small", depth=None, dropout=None),
+    train=Train(learning_rate=0.02, drop_after=0.6, drop_factor=10.0, batch_size=128, epochs=100),
+    record=Record(
+        every=100,
+        samples=2_000,
+        sites=("conv1", "3d", "5c"),
+        site_samples=("5c:2000", "*:500"),
+        chunk=100,
+    ),
+)
+
 PRESETS: dict[str, Config] = {
     # The embedded 8x8 digits: no download. 45 batches an epoch, 9 recordings each: 450 in all.
     "digits": Config(preset="digits", train=Train(batch_size=32), record=Record(every=5)),
@@ -256,4 +295,14 @@ PRESETS: dict[str, Config] = {
     # The paper's CIFAR-10 networks (appendix B): 1,563 batches an epoch, 16 recordings each: 1,600 in all.
     "cifar10-relu": _cifar10,
     "cifar10-linear": replace(_cifar10, preset="cifar10-linear", model=replace(_cifar10.model, activation="linear")),
+    # The same data in the network of the paper's third kind: 391 batches an epoch, 4 recordings each: 400 in all.
+    "cifar10-resnet50": _cifar10_resnet50,
+    # The paper's third network, with Keras's weights: it is not trained here, so nothing is recorded.
+    "imagenet-resnet50": replace(
+        _cifar10_resnet50,
+        preset="imagenet-resnet50",
+        data=Data(name="imagenet2012", pixels=224),
+        model=replace(_cifar10_resnet50.model, variant="keras3", weights="keras"),
+        record=Record(mode="none", sites=("conv1", "3d", "5c")),
+    ),
 }

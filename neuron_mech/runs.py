@@ -21,10 +21,10 @@ from tqdm import tqdm
 from neuron_mech import datasets, devices, gradient_signs, leakage, planning, recording, training, trajectories
 from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.datasets import Dataset
-from neuron_mech.errors import Interrupted, RunError
+from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.planning import RunState
-from neuron_mech.presets import Config
+from neuron_mech.presets import Config, Model
 from neuron_mech.recording import Study, Tallies
 from neuron_mech.training import TrainState
 from neuron_mech.trajectories import Trajectories
@@ -70,6 +70,7 @@ def run(
     Saves every `save_seconds`, at the end, and on SIGTERM or SIGINT (then raises Interrupted). Raises InputError
     before work starts, and RunError for a loss that is not finite or a state that cannot be saved.
     """
+    check_trained_here(config.model)
     dataset = datasets.load(config.data, data_dir, config.train.seed)
     what, train = planning.study(config, dataset)
     outline = planning.outline(what, train)
@@ -96,6 +97,15 @@ def run(
             kept.verify(done)
             state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
     return Run(what, dataset, state, mixing, kept, directory)
+
+
+def check_trained_here(model: Model) -> None:
+    """Refuse a network whose weights come from elsewhere, or are never trained. Raises InputError."""
+    if model.weights is not None:
+        raise InputError(
+            f"model.weights is {model.weights}, so nothing is trained here: run quantization or binarization on it, or "
+            "choose a preset that is trained"
+        )
 
 
 def _drive(

@@ -32,6 +32,7 @@ ORDER = [
     "evaluation",
     "retraining",
     "checkpoints",
+    "pretrained",
     "figures",
     "results",
     "videos",

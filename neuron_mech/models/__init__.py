@@ -3,16 +3,20 @@
 from neuron_mech.models.cnn import CNN
 from neuron_mech.models.mlp import MLP
 from neuron_mech.models.neurons import Neurons
+from neuron_mech.models.resnet import ResNet50
 from neuron_mech.presets import Model
 
-__all__ = ["CNN", "MLP", "Neurons", "build"]
+__all__ = ["CNN", "MLP", "Neurons", "ResNet50", "build"]
 
 
-def build(model: Model, classes: int) -> MLP | CNN:
+def build(model: Model, classes: int) -> MLP | CNN | ResNet50:
     """The network that a preset's `model` section, a checked one, describes."""
+    by_stage = tuple(round(count * model.width) for count in (64, 128, 256, 512))
     if model.network == "cnn":
-        neurons = tuple(round(count * model.width) for count in (64, 128, 256, 512))
-        return CNN(activation=model.activation, neurons=neurons, classes=classes)
+        return CNN(activation=model.activation, neurons=by_stage, classes=classes)
+    if model.network == "resnet50":
+        assert model.variant is not None
+        return ResNet50(variant=model.variant, activation=model.activation, neurons=by_stage, classes=classes)
     assert model.depth is not None
     assert model.dropout is not None
     return MLP(
