@@ -236,6 +236,13 @@ def test_what_is_missing_is_not_tested_and_says_what_is_missing():
     )
 
 
+def test_files_of_another_version_are_said_and_leave_the_other_claims(tmp_path):
+    old = dataclasses.replace(TRUE, classes=[classes_file().drop_vars("first_low_share")])
+    judged = claims.claims(old)
+    assert [claim.id for claim in judged if claim.verdict != "supported"] == [2]
+    assert "another version" in judged[1].because
+
+
 def test_claims_json_holds_the_contract_s_fields(tmp_path):
     judged = claims.claims(dataclasses.replace(TRUE, dynamics=[]))
     entries = json.loads(claims.write(tmp_path, judged).read_text())

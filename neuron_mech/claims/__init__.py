@@ -8,6 +8,7 @@ there are several runs, over neurons where there is one; for an accuracy of a si
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,18 @@ CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
 
 
 def claims(found: Findings) -> list[Claim]:
-    """All eleven claims on what was found."""
-    return [claim(found) for claim in CLAIMS]
+    """All eleven claims on what was found. A claim whose files lack what it asks of them is not tested."""
+    return [_judged(claim, found) for claim in CLAIMS]
+
+
+def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
+    try:
+        return claim(found)
+    except KeyError as error:
+        nothing = claim(Findings(found.preset))
+        lacking = str(error.args[0]).splitlines()[0].rstrip(".")
+        reason = f"{nothing.file} is of another version ({lacking}): remove it and run its experiment again"
+        return replace(nothing, untested=reason)
 
 
 def text(found: Sequence[Claim]) -> str:
