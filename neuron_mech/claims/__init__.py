@@ -57,7 +57,7 @@ def claims(found: Findings) -> list[Claim]:
 def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
     try:
         return claim(found)
-    except KeyError as error:
+    except (KeyError, AttributeError) as error:  # what xarray raises for a name that is not there
         nothing = claim(Findings(found.preset))
         lacking = str(error.args[0]).splitlines()[0].rstrip(".")
         reason = f"{nothing.file} is of another version ({lacking}): remove it and run its experiment again"
