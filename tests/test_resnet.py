@@ -441,3 +441,19 @@ def test_a_cut_after_a_block_drops_all_before_it_and_one_inside_is_refused(finis
     edited = taps.edited(study.model, pre={"3d": lambda _: values})
     logits, _ = jax.jit(lambda v, x: edited(v, x, train=True, mutable=["batch_stats"]))(whole, eight.inputs)
     assert float(loss) == pytest.approx(float(nn.softplus(margin(logits, eight.labels)).mean()), rel=1e-4)
+
+
+def test_after_the_last_block_the_last_layer_alone_is_retrained(finished, data):
+    study, variables = finished.study, finished.state.train.variables
+    cut = retraining.cut(SMALL, study.model, variables, data.train.rows(jnp.arange(1)), study.sites["5c"])
+    start, labels = retraining.initial(cut), data.train.labels[:8]
+    assert set(start.params) == {"logits"}
+    assert not start.statistics
+    values = jax.random.bernoulli(jax.random.key(0), shape=(8, *study.sites["5c"].shape))
+    bits = binarization.pack(values)
+    stepped, loss = jax.jit(
+        lambda start, bits: retraining.step(cut, start, retraining.Binarized(bits, labels), jnp.arange(8))
+    )(start, bits)
+    assert jax.tree.structure(stepped) == jax.tree.structure(start)
+    logits = values.astype(jnp.float32).mean((1, 2)) @ start.params["logits"]["kernel"]
+    assert float(loss) == pytest.approx(float(nn.softplus(margin(logits, labels)).mean()), rel=1e-5)
