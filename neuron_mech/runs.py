@@ -70,6 +70,11 @@ def run(
     """
     check_trained_here(config.model)
     dataset = datasets.load(config.data, data_dir)
+    if isinstance(dataset.train, datasets.Stream):
+        raise InputError(
+            f"{config.data.name} is read as a stream, and nothing is trained on one: choose a data set that fits in "
+            "memory, or set model.weights to keras or random and run quantization or binarization"
+        )
     what, train = planning.study(config, dataset)
     outline = planning.outline(what, train)
     say(planning.announce(what, planning.cost(what, dataset, outline), directory))

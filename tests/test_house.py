@@ -13,6 +13,7 @@ ORDER = [
     "devices",
     "presets",
     "objectives",
+    "streaming",
     "datasets",
     "augmentation",
     "models",
@@ -31,12 +32,15 @@ ORDER = [
     "evaluation",
     "retraining",
     "checkpoints",
+    "pretrained",
     "figures",
     "results",
+    "probes",
     "videos",
     "trajectories",
     "planning",
     "runs",
+    "subjects",
 ]
 """Every room of the package; a room may import only from those before it."""
 
