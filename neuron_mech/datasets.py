@@ -103,18 +103,19 @@ class Stream:
         RunError for a corrupt image that is not skipped, naming it, and for a worker that dies.
         """
         reading = Reading(self.reader, self.workers)
-        images, used = 0, 0.0
+        images, spent = 0, list[float]()
         for pixels, labels in reading.chunks(size):
             self._check(reading.corrupt)
             chunk = Samples(jnp.asarray(pixels), jnp.asarray(labels), largest=255)
             began = time.perf_counter()
             yield chunk
-            used += time.perf_counter() - began
+            spent.append((time.perf_counter() - began) / len(labels))
             images += len(labels)
         self._check(reading.corrupt)
         if not images:
             raise RunError(f"{self.reader.name}: none of {len(self):,} images can be read: prepare the data again")
-        read_rate, use_rate = images / (reading.seconds / max(self.workers, 1)), images / used
+        # What the median chunk took: the first is compiled for, and the last may be.
+        read_rate, use_rate = images * max(self.workers, 1) / reading.seconds, 1 / float(np.median(spent))
         tqdm.write(
             f"{self.reader.name}: {images:,} images; input {read_rate:.0f} images/s ({_processes(self.workers)}), "
             f"network {use_rate:.1f} images/s: the {'network' if use_rate < read_rate else 'input'} binds"
