@@ -1,6 +1,7 @@
 """Download a preset's data set and prepare it as array_record, which every other command reads without TensorFlow.
 
-Needs a network and, for this step alone, TensorFlow: pip install 'neuron_mech[prepare]'.
+Needs a network and, for this step alone, TensorFlow: pip install 'neuron_mech[prepare]'. For imagenet-resnet50 Keras's
+weights come first, from a file or its server; the latter needs Keras: pip install 'neuron_mech[resnet]'.
 """
 
 import sys
@@ -8,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.command_line import ask, exiting, split_preset
-from neuron_mech import datasets
-from neuron_mech.errors import InputError, RunError
+from neuron_mech import datasets, pretrained
+from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.models import keras_weights
 from neuron_mech.presets import PRESETS
 
 
@@ -19,6 +21,22 @@ class Options:
 
     data_dir: Path | None = None
     """Directory to prepare the data in. None means TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    weights: Path | None = None
+    """File that Keras's weights are read from: .h5, .weights.h5 or .keras. None means Keras's server."""
+
+
+def prepare_weights(data_dir: Path | None, file: Path | None) -> str:
+    """Keep Keras's weights where they are not, or where a file is given; returns a line that says where they are."""
+    said = f"Keras's weights are in {pretrained.directory(data_dir)}"
+    if file is None:
+        try:
+            pretrained.restore(pretrained.NETWORK, data_dir)
+            return said
+        except InputError:
+            pass  # which is why we are here
+    layers = keras_weights.downloaded() if file is None else keras_weights.of_file(file)
+    pretrained.save(keras_weights.variables(layers, pretrained.NETWORK), data_dir)
+    return said
 
 
 def prepare(name: str, data_dir: Path | None) -> str:
@@ -39,7 +57,7 @@ def prepare(name: str, data_dir: Path | None) -> str:
     try:
         builder.download_and_prepare()
     except Exception as error:  # the network, the disk or the data set's host, as a dozen types
-        raise RunError(f"cannot prepare {name} in {builder.data_dir}: {str(error).splitlines()[0][:200]}") from error
+        raise RunError(f"cannot prepare {name} in {builder.data_dir}: {first_line(error)}") from error
     return f"{name} is prepared in {builder.data_path}"
 
 
@@ -49,6 +67,10 @@ def main() -> None:
     names = by_preset | {name: name for name in by_preset.values()}
     preset, rest = split_preset(sys.argv[1:], "prepare_data", names)
     options = ask(Options, Options(), rest, f"prepare_data {preset}", __doc__ or "")
+    if preset in PRESETS and PRESETS[preset].model.weights == "keras":
+        print(prepare_weights(options.data_dir, options.weights))
+    elif options.weights is not None:
+        raise InputError(f"--weights is {options.weights}, but {preset} has no weights of Keras's: leave it out")
     print(prepare(names[preset], options.data_dir))
 
 

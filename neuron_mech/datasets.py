@@ -20,7 +20,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 from tqdm import tqdm
 
-from neuron_mech.errors import InputError, RunError
+from neuron_mech.errors import InputError, RunError, first_line
 from neuron_mech.presets import Data
 from neuron_mech.streaming import Reader, Reading
 
@@ -213,6 +213,13 @@ def _digits() -> Dataset:
     return Dataset("digits", part(train), part(test), classes=10)
 
 
+def directory(data_dir: Path | None) -> Path:
+    """Where TensorFlow Datasets keeps prepared data: `data_dir`, or for None TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    import tensorflow_datasets as tfds
+
+    return Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir)
+
+
 BY_HAND = {
     "imagenet2012": "ImageNet must be downloaded by hand (an account at image-net.org: ILSVRC2012_img_train.tar and "
     "ILSVRC2012_img_val.tar into DIR/downloads/manual), then "
@@ -227,12 +234,12 @@ def builder(name: str, data_dir: Path | None) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    where = tfds.core.constants.DATA_DIR if data_dir is None else data_dir
+    where = directory(data_dir)
     try:
         found = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise InputError(
-            f"data.name is {name!r}, which TensorFlow Datasets does not know ({_first_line(error)}): name one of its "
+            f"data.name is {name!r}, which TensorFlow Datasets does not know ({first_line(error)}): name one of its "
             "image data sets, such as mnist, cifar10 or imagenet2012"
         ) from None
     if not found.is_prepared() or found.info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
@@ -273,7 +280,7 @@ def _tfds(found: Any) -> Dataset[Samples]:
         return Dataset(found.name, part("train"), part(_test_split(found)), classes)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"--data-dir {found.data_dir}: {found.name} is there but cannot be read ({_first_line(error)}); prepare it "
+            f"--data-dir {found.data_dir}: {found.name} is there but cannot be read ({first_line(error)}); prepare it "
             "again"
         ) from error
 
@@ -296,7 +303,3 @@ def _streams(found: Any, data: Data, workers: int | None) -> Dataset[Stream]:
         return Stream(Reader(name, source, ids, (height, width, channels), data.pixels), data.corrupt, workers)
 
     return Dataset(found.name, part("train"), part(_test_split(found)), found.info.features["label"].num_classes)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -18,3 +18,8 @@ class Interrupted(RunError):
     def __init__(self, signum: int, message: str):
         super().__init__(message)
         self.signum = signum
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library's says, in a line of at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -220,9 +220,10 @@ class Config:
             raise InputError(f"model.width is {model.width}: give a factor from 1/{narrowest} to 64")
         if model.weights == "keras":
             if model.variant not in ("keras3", "keras2017"):
+                kind = f"{model.network} ({model.variant})" if model.variant else model.network
                 raise InputError(
-                    f"model.weights is keras, which the network {model.network} ({model.variant}) cannot have: "
-                    "choose resnet50 in its variant keras3 or keras2017, or the weights random"
+                    f"model.weights is keras, which the network {kind} cannot have: choose resnet50 in its variant "
+                    "keras3 or keras2017, or leave it at None"
                 )
             if model.width != 1 or model.activation != "relu":
                 raise InputError(

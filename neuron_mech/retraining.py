@@ -23,7 +23,7 @@ from neuron_mech.errors import RunError
 from neuron_mech.objectives import margin
 from neuron_mech.presets import Config, Derivative, random_stream
 from neuron_mech.sources import Source
-from neuron_mech.taps import Site
+from neuron_mech.taps import Site, SiteError
 from neuron_mech.training import TrainState
 
 
@@ -61,10 +61,22 @@ def cut(
     site: Site,
     replaces: Derivative = "pre_activation",
 ) -> Cut:
-    """Cut `model` at a site. `sample` holds one sample."""
+    """Cut `model` at a site. `sample` holds one sample.
+
+    Raises SiteError where a path from the image to the output goes round the site, as inside a block with a skip
+    connection: what follows it does not follow from its zeros and ones alone.
+    """
     found = taps.below(model, variables, sample.inputs, site.name)
     after = [at for name, at in taps.sites(model, variables, sample.inputs).items() if name not in found]
-    return Cut(config, model, site, found, tuple(sample.inputs.shape[1:]), training.convolutional(after), replaces)
+    made = Cut(config, model, site, found, tuple(sample.inputs.shape[1:]), training.convolutional(after), replaces)
+    # Whatever is not a number before the site would come through on any way round it.
+    bits = binarization.pack(jnp.zeros((1, *site.shape), bool))
+    if not np.isfinite(jax.jit(lambda s: _forward(made, s, s.params, bits, before=np.nan))(initial(made))).all():
+        raise SiteError(
+            f"site {site.name!r} cannot be cut at: a path from the image to the output goes round it; name a site that "
+            "all paths run through"
+        )
+    return made
 
 
 def initial(cut: Cut) -> TrainState:
@@ -89,8 +101,8 @@ def _above(cut: Cut, tree: PyTree) -> PyTree:
     return traverse_util.unflatten_dict({k: v for k, v in flat.items() if "/".join(k[:-1]) not in cut.below})
 
 
-def _whole(cut: Cut, above: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """All variables of the network from those after the site, with zeros in the place of the others.
+def _whole(cut: Cut, above: Mapping[str, PyTree], before: float) -> dict[str, PyTree]:
+    """All variables of the network from those after the site, with one number in the place of all others.
 
     Flax asks for them, and the compiler drops them.
     """
@@ -98,17 +110,21 @@ def _whole(cut: Cut, above: Mapping[str, PyTree]) -> dict[str, PyTree]:
     variables = {}
     for name in shapes.keys() - {"intermediates"}:
         flat = traverse_util.flatten_dict(shapes[name])
-        zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in flat.items() if "/".join(k[:-1]) in cut.below}
-        variables[name] = traverse_util.unflatten_dict(zeros | traverse_util.flatten_dict(above.get(name, {})))
+        blank = {k: jnp.full(v.shape, before, v.dtype) for k, v in flat.items() if "/".join(k[:-1]) in cut.below}
+        variables[name] = traverse_util.unflatten_dict(blank | traverse_util.flatten_dict(above.get(name, {})))
     return variables
 
 
-def _forward(cut: Cut, state: TrainState, params: PyTree, bits: jax.Array, **kwargs: Any) -> Any:
-    """The network's output with the site's pre-activations, or activations, replaced by zeros and ones."""
+def _forward(cut: Cut, state: TrainState, params: PyTree, bits: jax.Array, before: float = 0.0, **kwargs: Any) -> Any:
+    """The network's output with the site's pre-activations, or activations, replaced by zeros and ones.
+
+    `before` stands in for all that precedes the site: nothing depends on it.
+    """
     values = binarization.unpack(bits, cut.site.shape)
     edit = {cut.site.name: lambda _: values}
     run = taps.edited(cut.model, pre=edit) if cut.replaces == "pre_activation" else taps.edited(cut.model, post=edit)
-    return run(_whole(cut, {"params": params, **state.statistics}), jnp.zeros((len(bits), *cut.image)), **kwargs)
+    images = jnp.full((len(bits), *cut.image), before)
+    return run(_whole(cut, {"params": params, **state.statistics}, before), images, **kwargs)
 
 
 def step(

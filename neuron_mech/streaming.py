@@ -21,7 +21,7 @@ from absl import flags
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from neuron_mech.errors import RunError
+from neuron_mech.errors import RunError, first_line
 
 BLOCK = 32
 """Images of a block."""
@@ -82,7 +82,7 @@ class Reader:
                 )
                 labels.append(record["label"])
             except Exception as error:  # a damaged file surfaces as any of a dozen types
-                corrupt.append(f"{what}: {(str(error).splitlines() or [type(error).__name__])[0][:120]}")
+                corrupt.append(f"{what}: {first_line(error)}")
         stacked = np.stack(images) if images else np.zeros((0, *self.shape), np.uint8)
         return Block(stacked, np.array(labels, np.int32), corrupt, time.perf_counter() - began)
 

@@ -12,8 +12,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from neuron_mech import datasets, models, sources, taps, training
+from neuron_mech import datasets, models, pretrained, sources, taps, training
 from neuron_mech.datasets import Dataset
+from neuron_mech.models import ResNet50
 from neuron_mech.presets import Config, random_stream
 from neuron_mech.runs import run
 from neuron_mech.sources import Source
@@ -73,8 +74,7 @@ def subject(
     model = models.build(config.model, dataset.classes)
     blank = dataset.test.blank
     if config.model.weights == "keras":
-        from neuron_mech import pretrained
-
+        assert isinstance(model, ResNet50)
         variables = pretrained.restore(model, data_dir)
     else:
         variables = training.init(config, model, blank).variables

@@ -35,6 +35,7 @@ def call(monkeypatch, capsys, name, *arguments):
             command_line.exiting(work)
         else:
             extras = {
+                "train": ("Options", "check_training"),
                 "quantization": ("QuantizationOptions", "check"),
                 "binarization": ("BinarizationOptions", "check"),
                 "learning_dynamics": ("DynamicsOptions", "check"),
@@ -99,6 +100,18 @@ def call(monkeypatch, capsys, name, *arguments):
             r"names 'stage3layer3', which is no site; did you mean 'stage\dlayer\d'\? sites are: .*stage0layer0, .*"
             r"stage3layer2",
         ),
+        (["digits", "--data.pixels", "0"], r"data.pixels is 0: give a whole number of at least 1, or None"),
+        (["digits", "--model.variant", "small"], r"model.variant is small, which the network mlp does not have"),
+        (["digits", "--model.weights", "keras"], r"model.weights is keras, which the network mlp cannot have"),
+        (["digits", "--model.weights", "random"], r"model.weights is random, so nothing is trained here: run quant"),
+        (["cifar10-resnet50", "--model.depth", "3"], r"model.depth is 3, which the network resnet50 does not have"),
+        (["cifar10-resnet50", "--model.variant", "None"], r"variant is None, but the network resnet50 needs one"),
+        (["cifar10-resnet50", "--model.weights", "keras"], r"keras, which the network resnet50 \(small\) cannot have"),
+        (
+            ["imagenet-resnet50"],
+            r"model.weights is keras, so nothing is trained here: run quantization or binarization",
+        ),
+        (["imagenet-resnet50", "--model.width", "0.5"], r"weights is keras, but model.width is 0.5 .* at 1 and relu"),
         (["digits", "--record.chunk", "0"], r"record.chunk is 0"),
         (["digits", "--record.saturation", "2"], r"record.saturation is 2.0"),
         (
@@ -216,6 +229,17 @@ def test_preparing_data_says_what_is_there_and_what_is_missing(monkeypatch, caps
     code, _, err = call(monkeypatch, capsys, "prepare_data", "mnist-relu", "--data-dir", tmp_path)
     assert code == 2
     assert "pip install 'neuron_mech[prepare]'" in err
+
+
+def test_weights_are_for_the_network_that_has_them(monkeypatch, capsys, tmp_path):
+    code, _, err = call(monkeypatch, capsys, "prepare_data", "digits", "--weights", "weights.h5")
+    assert (code, err) == (2, "error: --weights is weights.h5, but digits has no weights of Keras's: leave it out\n")
+    (tmp_path / "weights.h5").write_text("nothing of the kind")
+    code, _, err = call(
+        monkeypatch, capsys, "prepare_data", "imagenet-resnet50", "--data-dir", tmp_path, "--weights", "weights.h5"
+    )
+    assert code == 2
+    assert "--weights weights.h5 cannot be read as weights of Keras" in err
 
 
 def test_prepared_data_is_recognised(mnist):

@@ -1,7 +1,7 @@
 """ResNet50 (He et al., 2015) as Keras Applications has it, and with a stem for small images."""
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -83,6 +83,12 @@ class ResNet50(nn.Module):
                 x = affine(x, f"{block}_branch2c", 4 * neurons, 1)
                 x = Neurons(activation, name=block)(around + x)
         return nn.Dense(self.classes, kernel_init=_glorot, name="logits")(x.mean((1, 2)))
+
+
+def shapes(model: ResNet50) -> dict[str, Any]:
+    """Shapes of the network's parameters and statistics, whatever the size of its images: what `model.apply` takes."""
+    found = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+    return {name: found[name] for name in ("params", "batch_stats")}
 
 
 def caffe(images: Float[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:

@@ -1,0 +1,439 @@
+"""ResNet50: against Keras's own, and one assembled here from Keras's layers; its weights, files and studies."""
+
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+
+import flax.linen as nn
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import gradient_signs, prepare_data
+from neuron_mech import binarization, datasets, models, pretrained, results, retraining, runs, taps
+from neuron_mech.datasets import Samples
+from neuron_mech.errors import InputError, RunError
+from neuron_mech.models import ResNet50, keras_weights
+from neuron_mech.models.resnet import BLOCKS, caffe
+from neuron_mech.objectives import margin
+from neuron_mech.presets import PRESETS, Watch
+
+SITES = ("conv1", *(f"{stage}{letter}" for stage, letters in BLOCKS.items() for letter in letters))
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's variables
+NARROW = (2, 3, 4, 5)
+"""Neurons of a narrow network's stages."""
+
+
+@pytest.fixture(scope="module")
+def keras():
+    """Keras on JAX, which is as lenient with ranks and dtypes as JAX is by default."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    return pytest.importorskip("keras", reason="the extra resnet is not installed")
+
+
+@pytest.fixture
+def lenient():
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def disturbed(keras, model, seed=0):
+    """A Keras model whose weights, scales and statistics are nobody's defaults."""
+    draw = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            scale, shift, mean, variance = (w.shape for w in layer.get_weights())
+            uniform, normal = (lambda s: draw.uniform(0.5, 1.5, s)), (lambda s: draw.normal(0, 0.3, s))
+            layer.set_weights([uniform(scale), normal(shift), normal(mean), uniform(variance)])
+        elif layer.weights:
+            kernel, bias = (w.shape for w in layer.get_weights())
+            layer.set_weights([draw.normal(0, np.prod(kernel[:-1]) ** -0.5, kernel), draw.normal(0, 0.1, bias)])
+    return model
+
+
+def assembled(keras, variant, pixels):
+    """A narrow network from Keras's layers, named as in 2017; outputs: pre-activations of all sites, and logits."""
+    layers = keras.layers
+    convolution = partial(layers.Conv2D, padding="same", kernel_initializer="zeros")
+    image = layers.Input((pixels, pixels, 3))
+    if variant == "small":
+        x = convolution(NARROW[0], 3, name="conv1")(image)
+    else:
+        x = convolution(NARROW[0], 7, strides=2, name="conv1")(image)
+    x = layers.BatchNormalization(name="bn_conv1")(x)
+    found = [x]
+    x = layers.Activation("relu")(x)
+    if variant != "small":
+        x = layers.MaxPooling2D((3, 3), strides=(2, 2))(x)
+    for (stage, letters), neurons in zip(BLOCKS.items(), NARROW, strict=True):
+        for letter in letters:
+            strides = 2 if letter == "a" and stage > 2 else 1
+            shapes = {"2a": (neurons, 1, strides), "2b": (neurons, 3, 1), "2c": (4 * neurons, 1, 1)}
+            y, z = x, x
+            for branch, (count, kernel, step) in shapes.items():
+                name = f"{stage}{letter}_branch{branch}"
+                y = convolution(count, kernel, strides=step, name=f"res{name}")(y)
+                y = layers.BatchNormalization(name=f"bn{name}")(y)
+                y = layers.Activation("relu")(y) if branch != "2c" else y
+            if letter == "a":
+                name = f"{stage}{letter}_branch1"
+                z = convolution(4 * neurons, 1, strides=strides, name=f"res{name}")(z)
+                z = layers.BatchNormalization(name=f"bn{name}")(z)
+            x = layers.Add()([y, z])
+            found.append(x)
+            x = layers.Activation("relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, [*found, layers.Dense(10, name="fc1000")(x)])
+
+
+def agree(ours, theirs):
+    """Equal to 1e-4 of the largest of a site."""
+    assert len(ours) == len(theirs) == 18
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(np.asarray(one) - other).max() < 1e-4 * np.abs(other).max()
+
+
+def read(model, variables, images):
+    """Pre-activations of all sites, and logits."""
+    logits, values = jax.jit(lambda v, x: taps.read(model, v, x, SITES))(variables, images)
+    return [*(values[site] for site in SITES), logits]
+
+
+# --- The network ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variant", "pixels", "sides"),
+    [
+        ("keras3", 224, (112, 56, 28, 14, 7)),
+        ("keras2017", 224, (112, 55, 28, 14, 7)),
+        ("small", 32, (32, 32, 16, 8, 4)),
+    ],
+)
+def test_its_sites_are_the_paper_s_and_its_parameters_keras_s(variant, pixels, sides):
+    model = models.build(replace(PRESETS["imagenet-resnet50"].model, variant=variant, weights=None), 1000)
+    x = jnp.zeros((1, pixels, pixels, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    chosen = taps.select(taps.sites(model, {k: variables[k] for k in ("params", "batch_stats")}, x), ("all",))
+    assert tuple(chosen) == SITES
+    for name, site in chosen.items():
+        stage = 1 if name == "conv1" else int(name[0])
+        assert site.shape == (sides[stage - 1], sides[stage - 1], 64 if stage == 1 else 64 * 2**stage)
+    # Keras's model summary: 25,583,592 parameters to train, 53,120 statistics. A small kernel has 9 weights, not 49.
+    saved = 40 * 3 * 64 if variant == "small" else 0
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(variables[part])) for part in ("params", "batch_stats")]
+    assert counts == [25_583_592 - saved, 53_120]
+
+
+def photographs(count):
+    """The first ImageNet images of at least 224 pixels, where there are any prepared; otherwise noise."""
+    for where in (None, datasets.directory(None) / "imagenet_sample"):
+        try:
+            source = datasets.builder("imagenet2012", where).as_data_source(split="validation")
+        except InputError:
+            continue
+        large = (i for i in (source[k]["image"] for k in range(100)) if min(i.shape[:2]) >= 224)
+        return np.stack([next(large)[:224, :224] for _ in range(count)])
+    return np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
+
+
+def test_it_is_keras_s_own_network_on_photographs(keras, lenient):
+    theirs = disturbed(keras, keras.applications.ResNet50(weights=None, classifier_activation=None))
+    sums = [f"conv{stage}_block{n + 1}_add" for stage, letters in BLOCKS.items() for n in range(len(letters))]
+    outputs = [theirs.get_layer(name).output for name in ("conv1_bn", *sums)]
+    images = photographs(2)
+    prepared = keras.applications.resnet50.preprocess_input(images.astype(np.float32))
+    expected = keras.Model(theirs.input, [*outputs, theirs.output]).predict_on_batch(prepared)
+    model = models.build(PRESETS["imagenet-resnet50"].model, 1000)
+    variables = keras_weights.variables(keras_weights.of_model(theirs), model)
+    inputs = Samples(jnp.asarray(images), jnp.zeros(2, jnp.int32), largest=255, pixels=224).inputs
+    agree(read(model, variables, inputs), expected)
+
+
+@pytest.mark.parametrize(("variant", "pixels"), [("keras2017", 64), ("small", 24)])
+def test_its_other_variants_are_what_keras_s_layers_make(keras, lenient, variant, pixels):
+    theirs = disturbed(keras, assembled(keras, variant, pixels))
+    model = ResNet50(variant=variant, neurons=NARROW, classes=10)
+    variables = keras_weights.variables(keras_weights.of_model(theirs), model)
+    images = jax.random.uniform(jax.random.key(0), (2, pixels, pixels, 3))
+    inputs = images if variant == "small" else keras.applications.resnet50.preprocess_input(255 * np.array(images))
+    agree(read(model, variables, images), theirs.predict_on_batch(np.asarray(inputs)))
+
+
+def test_images_are_prepared_as_keras_does(keras):
+    images = np.random.default_rng(0).uniform(size=(2, 3, 5, 3)).astype(np.float32)
+    expected = keras.applications.resnet50.preprocess_input(255 * images)  # which changes what it is given
+    np.testing.assert_allclose(caffe(jnp.asarray(images)), expected, rtol=1e-6, atol=1e-4)
+
+
+# --- Keras's weights --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def narrow(keras):
+    """(a narrow Keras model with the names of 2017, ours, the variables of both)."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        theirs = disturbed(keras, assembled(keras, "keras2017", 32))
+    model = ResNet50(variant="keras2017", neurons=NARROW, classes=10)
+    return theirs, model, keras_weights.variables(keras_weights.of_model(theirs), model)
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def in_old_format(path, layers, name):
+    """Weights as Keras 1 and 2 wrote them: `name(layer, weight)` is the weight's; the list of layers in two parts."""
+    listed = [layer.encode() for layer in ("input_1", *layers, "activation_1")]
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names0"], file.attrs["layer_names1"] = listed[:50], listed[50:]
+        for layer in ("input_1", *layers, "activation_1"):
+            group, weights = file.create_group(layer), layers.get(layer, {})
+            group.attrs["weight_names"] = [name(layer, weight).encode() for weight in weights]
+            for weight, values in weights.items():
+                group.create_dataset(name(layer, weight), data=values)
+
+
+KERAS_1 = {"kernel": "W", "bias": "b", "moving_mean": "running_mean", "moving_variance": "running_std"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda layer, weight: f"{layer}_{KERAS_1.get(weight, weight)}_1:0",
+        lambda layer, weight: f"{layer}_{KERAS_1.get(weight, weight)}",
+        lambda layer, weight: f"{layer}/{weight}:0",
+        lambda layer, weight: f"{layer}_1/{weight}_2:0",
+    ],
+    ids=["Keras 1", "Keras 1, Theano", "Keras 2", "Keras 2, again"],
+)
+def test_old_files_are_read_by_name(narrow, tmp_path, name):
+    theirs, model, variables = narrow
+    layers = keras_weights.of_model(theirs)
+    in_old_format(tmp_path / "old.h5", dict(reversed(layers.items())), name)
+    same(keras_weights.variables(keras_weights.of_file(tmp_path / "old.h5"), model), variables)
+
+
+def test_a_variance_is_no_standard_deviation(narrow):
+    theirs, _, variables = narrow
+    layer = theirs.get_layer("bn3d_branch2b")
+    np.testing.assert_array_equal(variables["batch_stats"]["3d_branch2b_norm"]["var"], layer.get_weights()[3])
+    np.testing.assert_array_equal(variables["params"]["3d_branch2b_norm"]["scale"], layer.get_weights()[0])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Keras says that .h5 is old
+@pytest.mark.parametrize("file", ["all.keras", "all.h5", "weights.weights.h5"])
+def test_files_of_today_are_read_by_name(narrow, tmp_path, file):
+    theirs, model, variables = narrow
+    if file.startswith("weights"):
+        theirs.save_weights(tmp_path / file)
+    else:
+        theirs.save(tmp_path / file)
+    same(keras_weights.variables(keras_weights.of_file(tmp_path / file), model), variables)
+
+
+def without(layers, name, *weights):
+    return {k: {w: v for w, v in of.items() if w not in weights} for k, of in layers.items() if k != name or weights}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda w: without(w, "res4c_branch2b"), r"no layer 'res4c_branch2b' or 'conv4_block3_2_conv', which ResNet50"),
+        (lambda w: without(w, "fc1000"), r"no layer 'fc1000' or 'probs' or 'predictions'"),
+        (lambda w: without(w, "bn2a_branch1", "moving_variance"), r"no var in the layer 'bn\w+_branch\w+' or 'conv"),
+        (lambda w: w | {"res4g_branch2a": w["conv1"]}, r"a layer 'res4g_branch2a', which is none of ResNet50's"),
+        (
+            lambda w: w | {"conv1_conv": w["conv1"]},
+            r"layer 'conv1_conv' is there twice: by its old name",
+        ),
+        (lambda w: w | {"conv1": w["conv1"] | {"gain": w["conv1"]["bias"]}}, r"'conv1' has a weight 'gain', which Res"),
+        (
+            lambda w: w | {"conv1": {k: v[..., :1] for k, v in w["conv1"].items()}},
+            r"layer 'conv1' has a kernel of shape \[7, 7, 3, 1\], ResNet50's is \[7, 7, 3, 2\]",
+        ),
+    ],
+)
+def test_a_layer_that_does_not_fit_is_named(narrow, damage, message):
+    theirs, model, _ = narrow
+    with pytest.raises(InputError, match=message):
+        keras_weights.variables(damage(keras_weights.of_model(theirs)), model)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    def refused(path, message):
+        with pytest.raises(InputError, match=rf"--weights {path} cannot be read as weights of Keras \({message}"):
+            keras_weights.of_file(path)
+
+    (text := tmp_path / "text.h5").write_text("nothing of the kind")
+    refused(text, "Unable to .*open file")
+    refused(tmp_path / "nowhere.h5", "")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["numbers"] = np.arange(3)
+    refused(tmp_path / "other.h5", "it names no layers")
+    with h5py.File(tmp_path / "nameless.weights.h5", "w") as file:
+        file["layers/conv2d/vars/0"] = np.zeros((1, 1, 3, 2))
+    refused(tmp_path / "nameless.weights.h5", "its layers have no names")
+
+
+def test_weights_are_kept_verified_and_said_to_be_missing(narrow, tmp_path, monkeypatch):
+    theirs, model, variables = narrow
+    with pytest.raises(
+        InputError, match=r"network has 10 classes and \(2, 3, 4, 5\) neurons by stage, Keras's 1000 and"
+    ):
+        pretrained.restore(model, tmp_path)
+    monkeypatch.setattr(pretrained, "NETWORK", model)
+    with pytest.raises(InputError, match=rf"--data-dir {tmp_path} has no weights .* run `python -m .*prepare_data "):
+        pretrained.restore(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+    file, data_dir = tmp_path / "old.h5", tmp_path / "data"
+    in_old_format(file, keras_weights.of_model(theirs), lambda layer, weight: f"{layer}/{weight}:0")
+    where = data_dir / "keras-resnet50" / "checkpoints"
+    assert prepare_data.prepare_weights(data_dir, file) == f"Keras's weights are in {where}"
+    same(pretrained.restore(model, data_dir), variables)
+    # What is there is not downloaded again, and a file takes its place.
+    monkeypatch.setattr(keras_weights, "downloaded", lambda: pytest.fail("downloaded again"))
+    prepare_data.prepare_weights(data_dir, None)
+    doubled = {k: {w: 2 * v for w, v in of.items()} for k, of in keras_weights.of_model(theirs).items()}
+    in_old_format(file, doubled, lambda layer, weight: f"{layer}/{weight}:0")
+    prepare_data.prepare_weights(data_dir, file)
+    same(pretrained.restore(model, data_dir), jax.tree.map(lambda leaf: 2 * leaf, variables))
+    # What is damaged is said, and what cannot be written.
+    largest = max((f for f in where.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-20])
+    with pytest.raises(RunError, match=rf"does not verify .* remove {where.parent} to begin again"):
+        pretrained.restore(model, data_dir)
+    with pytest.raises(RunError, match=rf"cannot write to {file}/keras-resnet50/checkpoints .* another --data-dir"):
+        prepare_data.prepare_weights(file, file)
+
+
+def test_weights_that_cannot_be_downloaded_are_said_in_a_line(keras, monkeypatch):
+    def broken(weights):
+        raise Exception("URL fetch failure on https://example.org: None\nmore")
+
+    monkeypatch.setattr(keras.applications, "ResNet50", broken)
+    with pytest.raises(RunError, match=r"cannot download Keras's weights \(URL fetch failure .*None\): .* --weights$"):
+        keras_weights.downloaded()
+    monkeypatch.setitem(sys.modules, "keras", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"pip install 'neuron_mech\[resnet\]', or give their file with --weights"):
+        keras_weights.downloaded()
+
+
+# --- Images in another size -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixels", [None, 8, 5, 24])
+def test_images_are_seen_in_another_size_as_pillow_interpolates_them(pixels):
+    images = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 2), dtype=np.uint8)
+    samples = Samples(jnp.asarray(images), jnp.zeros(3, jnp.int32), largest=16, pixels=pixels)
+    side = pixels or 8
+    expected = np.empty((3, side, side, 2))
+    for i, channel in np.ndindex(3, 2):
+        stored = Image.fromarray(images[i, ..., channel].astype(np.float32) / 16)
+        expected[i, ..., channel] = stored.resize((side, side), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(samples.inputs, expected, atol=1e-6)
+    np.testing.assert_allclose(samples.rows(jnp.arange(1)).inputs, expected[:1], atol=1e-6)
+
+
+# --- A study of it ----------------------------------------------------------------------------------------------------
+
+PRESET = PRESETS["cifar10-resnet50"]
+SMALL = replace(
+    PRESET,
+    data=replace(PRESET.data, name="digits", pixels=10),
+    model=replace(PRESET.model, width=1 / 32),
+    train=replace(PRESET.train, batch_size=16, epochs=2),
+    record=replace(PRESET.record, every=3, samples=20, site_samples=("5c:20", "*:10"), chunk=10),
+    watch=Watch(recordings=0),
+)
+"""Neurons 2, 4, 8, 16 and four times as many; 64 images of 8x8 pixels, seen as 10x10."""
+
+
+@pytest.fixture(scope="module")
+def data():
+    whole = datasets.load(SMALL.data)
+    return replace(whole, train=whole.train.rows(jnp.arange(64)), test=whole.test.rows(jnp.arange(64)))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("resnet")
+    with pytest.MonkeyPatch.context() as patch, results.opened(directory, SMALL):
+        patch.setattr(runs.datasets, "load", lambda *_: data)
+        return runs.run(SMALL, directory)
+
+
+def test_it_is_trained_and_recorded_as_any_other_network(finished):
+    run = finished
+    assert run.study.stepwise
+    assert [run.study.rows(site) for site in run.study.sites] == [10, 10, 20]
+    tally = run.tallies["margin"]
+    shapes = {"conv1": (10, 10, 10, 2), "3d": (10, 5, 5, 16), "5c": (20, 2, 2, 64)}
+    assert {site: tally[site].positive.shape for site in tally} == shapes
+    # Two epochs of four batches, two recordings each; of 5c, whose activations are averaged, every derivative counts.
+    assert run.study.recordings == 4
+    assert (np.asarray(tally["5c"].positive + tally["5c"].negative) == 4).all()
+    assert np.isfinite(run.state.history["loss"]).all()
+    signs = gradient_signs.dataset(run)
+    assert list(signs.label.values) == ["conv1-relu", "3d-relu", "5c-relu"]
+    assert np.isfinite(signs.constancy).all()
+
+
+def test_its_derivatives_are_finite_differences_in_double_precision(finished, data):
+    run = finished
+    model, sites = run.study.model, run.study.sites
+    batch = data.train.rows(jnp.arange(2))
+    found = jax.jit(lambda v, x, y: taps.per_sample_gradients(model, v, x, y, sites, {"margin": margin})["margin"])(
+        run.state.train.variables, batch.inputs, batch.labels
+    )
+    draw = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), run.state.train.variables)
+        inputs = jnp.asarray(np.asarray(batch.inputs), jnp.float64)
+
+        @jax.jit
+        def margins(variables, inputs, nudges):
+            return margin(taps.nudged(model, nudges)(variables, inputs), batch.labels)
+
+        for site, gradient in found.items():
+            gradient = np.asarray(gradient, np.float64)
+            direction = draw.normal(size=gradient.shape)
+            zero = {name: np.zeros((2, *of.shape)) for name, of in sites.items()}
+            up, down = (np.asarray(margins(double, inputs, zero | {site: step * direction})) for step in (1e-6, -1e-6))
+            expected = (gradient * direction).reshape(2, -1).sum(-1)
+            np.testing.assert_allclose((up - down) / 2e-6, expected, rtol=1e-3, atol=1e-4 * np.abs(gradient).max())
+
+
+def test_a_cut_after_a_block_drops_all_before_it_and_one_inside_is_refused(finished, data):
+    run = finished
+    study, variables = run.study, run.state.train.variables
+    one = data.train.rows(jnp.arange(1))
+    inside = taps.sites(study.model, variables, one.inputs)["4a_branch1_conv"]
+    with pytest.raises(InputError, match=r"'4a_branch1_conv' cannot be cut at: a path .* goes round it"):
+        retraining.cut(SMALL, study.model, variables, one, inside)
+    cut = retraining.cut(SMALL, study.model, variables, one, study.sites["3d"])
+    assert cut.convolutional
+    start = retraining.initial(cut)
+    blocks = [f"{stage}{letter}" for stage in (4, 5) for letter in BLOCKS[stage]]
+    branches = ("branch1", "branch2a", "branch2b", "branch2c")
+    kept = {f"{b}_{branch}" for b in blocks for branch in branches if branch != "branch1" or b[1] == "a"}
+    assert set(start.params) == {"logits"} | {f"{name}_{kind}" for name in kept for kind in ("conv", "norm")}
+    assert set(start.statistics["batch_stats"]) == {f"{name}_norm" for name in kept}
+    # The same loss from the whole network, its site's pre-activations replaced.
+    eight = data.train.rows(jnp.arange(8))
+    bits = binarization.pack(jax.random.bernoulli(jax.random.key(0), shape=(8, *study.sites["3d"].shape)))
+    seen = retraining.Binarized(bits, eight.labels)
+    stepped, loss = jax.jit(
+        lambda start, bits, labels: retraining.step(cut, start, retraining.Binarized(bits, labels), jnp.arange(8))
+    )(start, seen.bits, seen.labels)
+    assert jax.tree.structure(stepped) == jax.tree.structure(start)
+    whole = {k: {**variables[k], **part} for k, part in (("params", start.params), *start.statistics.items())}
+    values = binarization.unpack(bits, study.sites["3d"].shape)
+    edited = taps.edited(study.model, pre={"3d": lambda _: values})
+    logits, _ = jax.jit(lambda v, x: edited(v, x, train=True, mutable=["batch_stats"]))(whole, eight.inputs)
+    assert float(loss) == pytest.approx(float(nn.softplus(margin(logits, eight.labels)).mean()), rel=1e-4)
