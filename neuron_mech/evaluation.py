@@ -96,12 +96,12 @@ def accuracies(
     """Share of `samples` that the network gets right under each code of every trial, every sample counted once.
 
     Right: the label is among the `top` largest outputs. A chunk is as many samples as make `rows` under the codes of
-    the largest trial, or fewer, where a site's values of so many would take more than a gibibyte: what is computed at
-    once then stays in a CPU's cache, which halves the time of eleven codes.
+    the largest trial, or fewer (`taps.fitting`): what is computed at once then stays in a CPU's cache, which halves the
+    time of eleven codes.
     """
     most = max(jax.tree.leaves(trial.codes)[0].shape[0] for trial in trials.values())
     names = tuple(dict.fromkeys(trial.site for trial in trials.values()))
-    chunk = max(1, taps.fitting(sites, rows, 2**30) // most)
+    chunk = max(1, taps.fitting(sites, rows) // most)
     counts: dict[K, Any] = dict.fromkeys(trials, 0)
     start = 0
     for part in walk(samples, chunk, "evaluating codes"):

@@ -28,6 +28,9 @@ from neuron_mech.errors import InputError
 from neuron_mech.models.neurons import Neurons
 from neuron_mech.presets import Derivative
 
+LOOK = 2**28
+"""Bytes of one site's values that are looked at at once: what else a network holds then is a few times that."""
+
 Edit = Callable[[jax.Array], jax.Array]
 PerSampleLoss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -102,10 +105,10 @@ def select(available: Mapping[str, Site], names: tuple[str, ...]) -> dict[str, S
     return chosen
 
 
-def fitting(sites: Mapping[str, Site], most: int, limit: int = 2**28) -> int:
-    """How many samples to look at at once: `most`, or fewer where their values at a site would take more bytes."""
+def fitting(sites: Mapping[str, Site], most: int) -> int:
+    """How many samples to look at at once: `most`, or fewer where their values at a site would take more than LOOK."""
     largest = max(np.dtype(site.dtype).itemsize * math.prod(site.shape) for site in sites.values())
-    return max(1, min(most, limit // largest))
+    return max(1, min(most, LOOK // largest))
 
 
 def edited(model: nn.Module, pre: Mapping[str, Edit] = {}, post: Mapping[str, Edit] = {}) -> Callable[..., Any]:
