@@ -176,14 +176,13 @@ def code_contenders(ours: Ours) -> dict[str, Callable[[], object]]:
         ours.dataset.train.rows(np.arange(min(10_000, len(ours.dataset.train)))),
     )
     contenders: dict[str, Callable[[], object]] = {}
-    for name, site in study.sites.items():
-        values, _ = sources.chosen_values(sources.network(study.model, variables, site), test, jax.random.key(0))
+    source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
+    for name, (values, _) in sources.chosen_values(source, test, key, dict.fromkeys(study.sites, key)).items():
         codes = quantization.at_ranks(jnp.asarray(values), range(0, 101, 10))
 
         def score(codes, name=name) -> object:
-            return evaluation.accuracies(
-                quantization.quantized, study.model, name, codes, variables, test, jax.random.key(0)
-            )
+            trials = {"codes": evaluation.Trial(name, quantization.quantized, codes, key)}
+            return evaluation.accuracies(study.model, variables, study.sites, trials, test)
 
         def apart(codes=codes, score=score) -> None:
             for index in range(11):
@@ -199,10 +198,10 @@ def window_contenders(ours: Ours) -> dict[str, Callable[[], object]]:
 
     study, variables, train = ours.study, ours.state.variables, ours.dataset.train
     config = replace(study.config, train=replace(study.config.train, epochs=1))
-    source = sources.network(study.model, variables, study.sites["dense1"])
-    values, _ = sources.chosen_values(source, train, jax.random.key(0))
+    source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
+    values = sources.chosen_values(source, train, key, {"dense1": key})["dense1"].values
     windows = binarization.at_centers(values, range(5, 100, 10), 10)
-    look = retraining.binarizer(source)
+    look = retraining.binarizer(source, "dense1")
     seen, few = look(windows, train), look(windows, train.rows(np.arange(100)))
     cut = retraining.cut(config, study.model, variables, train.rows(np.arange(1)), study.sites["dense1"])
     retrain = retraining.Retraining(cut)

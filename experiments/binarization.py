@@ -1,32 +1,39 @@
 """Where in a neuron's range does it keep what it knows? (Section 5.2; figure 4.)
 
-At one site at a time, pre-activations inside a window of percentile ranks become 1 and all others 0; all that follows
-the site is re-initialised and retrained on that, and the window slides. Writes binarization.nc after every cell of the
-sweep, so that a sweep that was stopped goes on where it was, and figures/figure4. Controls: the same windows on the
-neurons of the untrained network, and on a random projection of the input.
+At one site at a time, pre-activations inside a window of percentile ranks become 1 and all others 0, and the window
+slides. What it lets through is read in one of two ways: all that follows the site is re-initialised and retrained on
+it, or a linear probe is trained on its averages over positions. Writes binarization.nc after every cell of the sweep,
+so that a sweep that was stopped goes on where it was, and figures/figure4. Controls: the same windows on the neurons of
+the untrained network, and on a random projection of the input.
 """
 
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from experiments.command_line import Options, Seeded, Session, main
-from neuron_mech import binarization, figures, results, retraining, sources, training
+from experiments.readouts import Cells, Missing, probed, retrained
+from neuron_mech import binarization, evaluation, figures, results
 from neuron_mech.errors import InputError
-from neuron_mech.presets import Derivative, random_stream
-from neuron_mech.runs import Run
-from neuron_mech.sources import Source
+from neuron_mech.presets import Config, Derivative
+from neuron_mech.results import about
+from neuron_mech.subjects import Subject
 
 Kind = Literal["trained", "untrained", "projection"]
 SOURCES: tuple[Kind, ...] = get_args(Kind)
 """The network's neurons; those it started with; a random projection of the input."""
+
+Readout = Literal["retrain", "probe"]
+READOUTS: dict[str, Callable[[Subject, "BinarizationOptions", Missing], Iterator[Cells]]] = {
+    "retrain": retrained,
+    "probe": probed,
+}
+"""How accuracy is had from windows: cells of the sweep, from a network and the windows that are missing."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,11 @@ class BinarizationOptions(Seeded):
     """Percentile ranks at the windows' centers."""
     width: float = 10.0
     """Width of a window, in percentile ranks; windows at the ends are open-ended."""
+    readout: Readout | None = None
+    """retrain: what follows the site is trained again (not for a network that is not trained here). probe: multinomial
+    logistic regression on the averages over positions. None means retrain where the network is trained here."""
+    penalty: float = 1e-3
+    """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
     together: int | None = None
     """Windows retrained in one program. None means all on a GPU or TPU where no convolution follows the site, and one
     otherwise: on a CPU ten together are a sixth faster, but what is not finished is lost when the sweep is stopped."""
@@ -44,75 +56,67 @@ class BinarizationOptions(Seeded):
     """What the windows look at: the trained network, and two controls. What is left out can be added later."""
     replace: Derivative = "pre_activation"
     """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
-    them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly."""
+    them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly. A
+    probe sees the zeros and ones themselves."""
+
+    @property
+    def reading(self) -> Readout:
+        """The readout, chosen or by default."""
+        return self.readout or ("retrain" if self.model.weights is None else "probe")
+
+    @property
+    def settings(self) -> dict[str, float | str]:
+        """What a cell depends on beside the run: what a sweep that goes on must share with the one before."""
+        shared: dict[str, float | str] = {"readout": self.reading, "width": self.width}
+        return shared | ({"replace": self.replace} if self.reading == "retrain" else {"penalty": self.penalty})
 
 
-def windows_together(options: BinarizationOptions, convolutional: bool) -> int:
-    """How many windows are retrained in one program: as asked, or all on an accelerator and one on a CPU.
-
-    On two CPU cores ten together take a sixth less time than ten apart (`experiments.benchmark`), but apart no more
-    than one is lost when the sweep is stopped. Convolutions are trained apart everywhere: mapped over their kernels
-    they become one grouped convolution, which can be slow.
-    """
-    return options.together or (1 if convolutional or jax.default_backend() == "cpu" else len(options.centers))
-
-
-def source_of(kind: str, run: Run, site: str) -> Source:
-    """The pre-activations at a site from one of SOURCES."""
-    study, one = run.study, run.dataset.test.rows(np.arange(1))
-    if kind == "projection":
-        key = random_stream(study.config.train.seed, f"projection to {site}")
-        height, width, channels = one.inputs.shape[1:]
-        return sources.projection(key, (height, width, channels), study.sites[site])
-    trained = run.state.train.variables
-    variables = trained if kind == "trained" else training.init(study.config, study.model, one).variables
-    return sources.network(study.model, variables, study.sites[site])
-
-
-def empty(run: Run, options: BinarizationOptions) -> xr.Dataset:
+def empty(config: Config, subject: Subject, options: BinarizationOptions) -> xr.Dataset:
     """Results with no cell finished: NaN throughout."""
-    config = run.study.config
     seeds = [config.train.seed + k for k in range(options.seeds)]
-    sites = list(run.study.sites)
+    sites, top = list(subject.sites), {"top": subject.dataset.top, "test_samples": len(subject.dataset.test)}
     shape = (len(SOURCES), len(seeds), len(sites), len(options.centers))
-    majority = np.bincount(np.asarray(run.dataset.test.labels)).max() / len(run.dataset.test)
-    about = {"units": "1", "description": "test accuracy after retraining what follows the site, by window"}
+    named = figures.accuracy_name(xr.Dataset(attrs=top))
+    how = {"retrain": "after retraining what follows the site", "probe": "of a linear probe at the site"}
     return xr.Dataset(
         {
-            "accuracy_by_seed": (("source", "seed", "site", "window_center"), np.full(shape, np.nan), about),
+            "accuracy_by_seed": (
+                ("source", "seed", "site", "window_center"),
+                np.full(shape, np.nan),
+                about("1", f"{named} {how[options.reading]}, by window"),
+            ),
             "original_accuracy_by_seed": (
                 "seed",
                 np.full(len(seeds), np.nan),
-                {"units": "1", "description": "test accuracy of the network as it is"},
+                about("1", f"{named} of the network as it is"),
             ),
-            "chance": ((), majority, {"units": "1", "description": "share of the test set's most frequent label"}),
+            "chance": ((), np.nan, about("1", f"{named} of always naming what is most frequent in the test set")),
         },
         {
             "source": list(SOURCES),
             "seed": seeds,
             "site": sites,
-            "label": ("site", [run.study.label(site) for site in sites]),
+            "label": ("site", [subject.label(site) for site in sites]),
             "window_center": np.asarray(options.centers, np.float64),
         },
-        {"preset": config.preset, "width": options.width, "replace": options.replace},
+        {"preset": config.preset, **options.settings, **top},
     )
 
 
-def resumed(path: Path, fresh: xr.Dataset) -> xr.Dataset:
-    """`fresh` with every cell that an earlier sweep of the same windows has finished."""
+def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.Dataset:
+    """`fresh` with everything that an earlier sweep of the same windows has finished."""
     if not path.exists():
         return fresh
     before = results.read_dataset(path)
-    for name in ("width", "replace"):
-        if before.attrs.get(name) != fresh.attrs[name]:
+    for name, value in options.settings.items():
+        if (there := before.attrs.get(name, "retrain" if name == "readout" else None)) != value:
             raise InputError(
-                f"{path} holds windows of {name} {before.attrs.get(name)}, not {fresh.attrs[name]}: remove it, or name "
-                "another --run-dir"
+                f"{path} holds windows of {name} {there}, not {value}: remove it, or name another --run-dir"
             )
     kept = fresh.copy(deep=True)
-    kept["accuracy_by_seed"] = before.accuracy_by_seed.reindex_like(fresh.accuracy_by_seed).assign_attrs(
-        fresh.accuracy_by_seed.attrs
-    )
+    for name in ("accuracy_by_seed", "original_accuracy_by_seed"):
+        kept[name] = before[name].reindex_like(fresh[name]).assign_attrs(fresh[name].attrs)
+    kept["chance"] = before.chance.assign_attrs(fresh.chance.attrs)
     return kept
 
 
@@ -126,44 +130,35 @@ def over_seeds(found: xr.Dataset) -> xr.Dataset:
     return named
 
 
-def sweep(run: Run, found: xr.Dataset, path: Path, options: BinarizationOptions) -> None:
+def sweep(subject: Subject, found: xr.Dataset, path: Path, options: BinarizationOptions) -> None:
     """Finish the cells of one seed in `found`, in place, saving after every group of windows."""
-    study, seed = run.study, run.study.config.train.seed
+    seed, dataset = subject.config.train.seed, subject.dataset
+    if np.isnan(found.original_accuracy_by_seed.sel(seed=seed)):
+        original, chance = evaluation.as_it_is(
+            subject.model, subject.variables, subject.sites, dataset.test, dataset.classes, dataset.top
+        )
+        found.original_accuracy_by_seed.loc[{"seed": seed}] = original
+        found.chance[...] = chance
     cells = found.accuracy_by_seed.sel(seed=seed)
-    epochs = study.config.train.epochs
-    total = int(np.isnan(cells.sel(source=list(options.sources))).sum()) * epochs
-    with tqdm(total=total, desc=f"windows, seed {seed}", unit="epoch") as bar:
-        for site in study.sites:
-            one = run.dataset.train.rows(np.arange(1))
-            variables = run.state.train.variables
-            cut = retraining.cut(study.config, study.model, variables, one, study.sites[site], options.replace)
-            retrain, together = retraining.Retraining(cut), windows_together(options, cut.convolutional)
-            for kind in options.sources:
-                missing = np.flatnonzero(np.isnan(cells.sel(source=kind, site=site)))
-                if not len(missing):
-                    continue
-                source = source_of(kind, run, site)
-                stream = random_stream(seed, f"windows of {kind} {site}")
-                values, _ = sources.chosen_values(source, run.dataset.train, stream)
-                windows = binarization.at_centers(values, options.centers, options.width)
-                look = retraining.binarizer(source)
-                for start in range(0, len(missing), together):
-                    group = missing[start : start + together]
-                    bar.set_postfix_str(f"{site} {kind} {', '.join(f'{options.centers[i]:g}' for i in group)}")
-                    chosen = jax.tree.map(lambda leaf, group=group: leaf[group], windows)
-                    train, test = look(chosen, run.dataset.train), look(chosen, run.dataset.test)
-                    accuracy = retrain(train, test, partial(bar.update, len(group)))
-                    found.accuracy_by_seed.loc[
-                        {"source": kind, "seed": seed, "site": site, "window_center": found.window_center[group]}
-                    ] = accuracy
-                    results.write_dataset(path, over_seeds(found))
+    missing: Missing = {
+        (kind, site): left
+        for site in subject.sites
+        for kind in options.sources
+        if len(left := np.flatnonzero(np.isnan(cells.sel(source=kind, site=site))))
+    }
+    if missing:
+        for kind, site, windows, accuracy in READOUTS[options.reading](subject, options, missing):
+            at = {"source": kind, "seed": seed, "site": site, "window_center": found.window_center[windows]}
+            found.accuracy_by_seed.loc[at] = accuracy
+            results.write_dataset(path, over_seeds(found))
+    shutil.rmtree(subject.directory / "features", ignore_errors=True)
 
 
 def summary(found: xr.Dataset) -> str:
     """Ends, middle and symmetry of each curve, and its controls'."""
     lines = [
-        f"{found.attrs['preset']}: accuracy through one window of width {found.attrs['width']:g}, of "
-        f"{float(found.original_accuracy):.2%} as it is; chance {float(found.chance):.2%}",
+        f"{found.attrs['preset']}: {figures.accuracy_name(found)} through one window of width "
+        f"{found.attrs['width']:g}, of {float(found.original_accuracy):.2%} as it is; chance {float(found.chance):.2%}",
         f"{'site':18} {'source':11} {'lowest':>8} {'at rank':>8} {'ends':>17} {'asymmetry':>10}",
     ]
     for site in found.site.values:
@@ -187,13 +182,10 @@ def experiment(session: Session) -> None:
     assert isinstance(options, BinarizationOptions)
     path = session.directory / "binarization.nc"
     found: xr.Dataset | None = None
-    for run in session.seeds():
+    for subject in session.subjects():
         if found is None:
-            found = resumed(path, empty(run, options))
-        accuracy = jax.jit(lambda v, s, model=run.study.model: training.accuracy(model, v, s))
-        original = accuracy(run.state.train.variables, run.dataset.test)
-        found.original_accuracy_by_seed.loc[{"seed": run.study.config.train.seed}] = float(jnp.asarray(original))
-        sweep(run, found, path, options)
+            found = resumed(path, empty(session.config, subject, options), options)
+        sweep(subject, found, path, options)
     assert found is not None
     found = over_seeds(found)
     results.write_dataset(path, found)
@@ -207,6 +199,13 @@ def check(options: Options) -> None:
     binarization.check_windows(options.centers, options.width)
     if not options.sources:
         raise InputError(f"--sources is empty: name at least one of {', '.join(SOURCES)}")
+    if options.readout == "retrain" and options.model.weights is not None:
+        raise InputError(
+            f"--readout is retrain, but model.weights is {options.model.weights}: the network is not trained here, and "
+            "has the readout probe only"
+        )
+    if not 0 < options.penalty < float("inf"):
+        raise InputError(f"--penalty is {options.penalty}: give a positive, finite number")
     if options.together is not None and options.together < 1:
         raise InputError(f"--together is {options.together}: give a whole number of at least 1")
 

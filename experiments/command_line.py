@@ -16,6 +16,7 @@ from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import opened
 from neuron_mech.runs import Run, check_trained_here, run
+from neuron_mech.subjects import Subject, subject
 
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound="Options")
@@ -23,7 +24,7 @@ Kind = TypeVar("Kind", bound="Options")
 
 @dataclass(frozen=True)
 class Options:
-    """Where a run lives, and its fields. The fields are stored with the run; the first three options are not."""
+    """Where a run lives, and its fields. The fields are stored with the run; the first four options are not."""
 
     run_dir: Path | None = None
     """Directory of the run: begun if new, resumed or reused if not. None means runs/PRESET."""
@@ -31,6 +32,9 @@ class Options:
     """Directory of data prepared by TensorFlow Datasets. None means TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     save_seconds: float = 60.0
     """Seconds between checkpoints; one is also saved at the end and when stopped by SIGTERM or Ctrl-C."""
+    workers: int | None = None
+    """Processes that read and decode the images of a stream; 0: all in the main one. None means one a core, at most 16.
+    """
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
@@ -64,12 +68,23 @@ class Session:
 
     def seeds(self) -> Iterator[Run]:
         """The run, and its repetitions with other seeds where `--seeds` asks for them, one at a time."""
-        yield self.run()
+        for config, directory in self._repetitions():
+            yield run(config, directory, self.options.data_dir, self.options.save_seconds)
+
+    def subjects(self) -> Iterator[Subject]:
+        """The network to look into, trained here or not, and its repetitions with other seeds, one at a time."""
+        options = self.options
+        for config, directory in self._repetitions():
+            yield subject(config, directory, options.data_dir, options.save_seconds, options.workers)
+
+    def _repetitions(self) -> Iterator[tuple[Config, Path]]:
+        """(config, directory held open) of every seed; all but the first live in a directory of their own."""
+        yield self.config, self.directory
         first = self.config.train.seed
         for seed in range(first + 1, first + self._seeds):
             config = replace(self.config, train=replace(self.config.train, seed=seed))
             with opened(self.directory / f"seed{seed}", config) as directory:
-                yield run(config, directory, self.options.data_dir, self.options.save_seconds)
+                yield config, directory
 
     @property
     def _seeds(self) -> int:
@@ -93,6 +108,8 @@ def parse(
     options = ask(kind, default, rest, f"{name} {preset}", about)
     if options.save_seconds < 0:
         raise InputError(f"--save-seconds is {options.save_seconds}: give a number of at least 0")
+    if options.workers is not None and options.workers < 0:
+        raise InputError(f"--workers is {options.workers}: give a whole number of at least 0")
     if isinstance(options, Seeded) and options.seeds < 1:
         raise InputError(f"--seeds is {options.seeds}: give a whole number of at least 1")
     return options.config(preset), options

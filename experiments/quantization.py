@@ -7,18 +7,18 @@ the same two values dealt to random samples, the threshold 0, and the rank of 0 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from experiments.command_line import Options, Seeded, Session, main
-from neuron_mech import evaluation, figures, information, percentiles, quantization, results, sources, training
+from neuron_mech import evaluation, figures, information, percentiles, quantization, results, sources, taps
 from neuron_mech.presets import random_stream
 from neuron_mech.results import about
-from neuron_mech.runs import Run
+from neuron_mech.subjects import Subject
 
 PAPER_TABLE_1 = {
     ("mnist-relu", "dense1"): (80, 8.9),
@@ -42,82 +42,100 @@ class QuantizationOptions(Seeded):
     """Percentile ranks used as thresholds, 0 to 100."""
 
 
-def measure(run: Run, ranks: tuple[float, ...], bar: tqdm) -> xr.Dataset:
-    """One seed's quantization.nc: accuracies by site and rank, and each neuron's numbers. Ticks `bar` once a site."""
-    study, test = run.study, run.dataset.test
-    seed = study.config.train.seed
-    variables = run.state.train.variables
-    untrained = training.init(study.config, study.model, test.rows(np.arange(1))).variables
-    original = float(jax.jit(lambda v, s: training.accuracy(study.model, v, s))(variables, test))
-    by_site: dict[str, list] = {name: [] for name in (*_CURVES, *_NUMBERS)}
+def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
+    """One seed's quantization.nc: accuracies by site and rank, and each neuron's numbers.
+
+    The images are looked through twice: training images for the codes, test images for what survives them.
+    """
+    streams = {site: random_stream(subject.config.train.seed, f"quantization of {site}") for site in subject.sites}
+    found = sources.chosen_values(
+        sources.joined({kind: subject.source(kind) for kind in ("trained", "untrained")}),
+        subject.dataset.train,
+        random_stream(subject.config.train.seed, "images for quantization"),
+        # Trained and untrained neurons are looked at in the same places.
+        {(kind, site): jax.random.split(streams[site])[1] for kind in ("trained", "untrained") for site in streams},
+        chunk=taps.fitting(subject.sites, 1000),
+    )
+    trials: dict[tuple[str, str], evaluation.Trial] = {}
+    numbers: dict[str, list] = {name: [] for name in _NUMBERS}
     neurons: dict[str, tuple] = {}
-    for name, site in study.sites.items():
-        stream = random_stream(seed, f"quantization of {name}")
-
-        def score(code, codes, name=name, stream=stream) -> np.ndarray:
-            return evaluation.accuracies(code, study.model, name, codes, variables, test, stream)
-
-        source = sources.network(study.model, variables, site)
-        values, labels = sources.chosen_values(source, run.dataset.train, stream)
-        codes = quantization.at_ranks(jnp.asarray(values), ranks)
-        error = jax.lax.map(lambda code, v=values: quantization.squared_error(jnp.asarray(v), code), codes)
-        zero = quantization.at_threshold(jnp.asarray(values), jnp.zeros(values.shape[1]))
-        by_site["accuracy"].append(score(quantization.quantized, codes))
-        by_site["noise_accuracy"].append(score(quantization.noisy, jnp.sqrt(error)))
-        by_site["permuted_accuracy"].append(score(quantization.permuted, codes))
-        by_site["zero_threshold_accuracy"].append(
-            score(quantization.quantized, jax.tree.map(lambda leaf: leaf[None], zero))[0]
-        )
+    for site, stream in streams.items():
+        values, labels = found.pop(("trained", site))
         rank = np.asarray(percentiles.rank_of(jnp.asarray(values), 0.0))
-        before, _ = sources.chosen_values(sources.network(study.model, untrained, site), run.dataset.train, stream)
-        rank_before = np.asarray(percentiles.rank_of(jnp.asarray(before), 0.0))
-        for label, found in (("zero_rank", rank), ("untrained_zero_rank", rank_before)):
-            by_site[f"{label}_mean"].append(found.mean())
-            by_site[f"{label}_std"].append(found.std())
+        rank_before = np.asarray(percentiles.rank_of(jnp.asarray(found.pop(("untrained", site)).values), 0.0))
+        for name, of in (("zero_rank", rank), ("untrained_zero_rank", rank_before)):
+            numbers[f"{name}_mean"].append(of.mean())
+            numbers[f"{name}_std"].append(of.std())
+        for name, (code, codes) in _codes(values, ranks).items():
+            trials[name, site] = evaluation.Trial(site, code, codes, stream)
+        neurons |= _by_neuron(site, values, labels, subject.dataset.classes, rank, rank_before)
 
-        counts = information.label_counts(jnp.asarray(values), jnp.asarray(labels), run.dataset.classes)
-        bits = np.asarray(information.threshold_information(counts))
-        neurons |= {
-            f"zero_rank_{name}": (f"neuron_{name}", rank, about("percentile rank", "percentile rank of 0")),
-            f"untrained_zero_rank_{name}": (
-                f"neuron_{name}",
-                rank_before,
-                about("percentile rank", "control: percentile rank of 0 before training"),
-            ),
-            f"best_rank_{name}": (
-                f"neuron_{name}",
-                bits.argmax(1) + 1.0,
-                about(
-                    "percentile rank", "rank of the threshold that says most about the label: share of samples below it"
-                ),
-            ),
-            f"code_information_{name}": (
-                f"neuron_{name}",
-                bits.max(1),
-                about("bit", "information about the label in the one bit at the neuron's best threshold"),
-            ),
-            f"value_information_{name}": (
-                f"neuron_{name}",
-                np.asarray(information.value_information(counts)),
-                about("bit", "information about the label in the pre-activation"),
-            ),
-        }
-        bar.update()
+    first = next(iter(streams))
+    trials["original", first] = evaluation.Trial(first, evaluation.unchanged, jnp.zeros(1), streams[first])
+    top = subject.dataset.top
+    called = figures.accuracy_name(xr.Dataset(attrs={"top": top}))
+    accuracy = evaluation.accuracies(subject.model, subject.variables, subject.sites, trials, subject.dataset.test, top)
+    numbers["zero_threshold_accuracy"] = [accuracy["zero", site][0] for site in streams]
+    curves = {name: [accuracy[name, site] for site in streams] for name in _CURVES}
     named = {
-        **{name: (("site", "percentile_rank"), by_site[name], about("1", text)) for name, text in _CURVES.items()},
-        **{name: ("site", by_site[name], about(*text)) for name, text in _NUMBERS.items()},
-        "original_accuracy": ((), original, about("1", "test accuracy of the network as it is")),
+        **{
+            name: (("site", "percentile_rank"), curves[name], about("1", text.format(accuracy=called)))
+            for name, text in _CURVES.items()
+        },
+        **{
+            name: ("site", numbers[name], about(units, text.format(accuracy=called)))
+            for name, (units, text) in _NUMBERS.items()
+        },
+        "original_accuracy": ((), accuracy["original", first][0], about("1", f"{called} of the network as it is")),
     }
-    return xr.Dataset(named | neurons, {"site": list(study.sites), "percentile_rank": np.asarray(ranks, np.float64)})
+    coordinates = {"site": list(streams), "percentile_rank": np.asarray(ranks, np.float64)}
+    return xr.Dataset(named | neurons, coordinates, {"top": top, "test_samples": len(subject.dataset.test)})
+
+
+def _codes(values: np.ndarray, ranks: tuple[float, ...]) -> dict[str, tuple[evaluation.Code, Any]]:
+    """What is tried at a site: two values by rank, the controls of equal error, and two values cut at 0."""
+    here = jnp.asarray(values)
+    codes = quantization.at_ranks(here, ranks)
+    error = jax.lax.map(lambda code: quantization.squared_error(here, code), codes)
+    zero = quantization.at_threshold(here, jnp.zeros(values.shape[1]))
+    return {
+        "accuracy": (quantization.quantized, codes),
+        "noise_accuracy": (quantization.noisy, jnp.sqrt(error)),
+        "permuted_accuracy": (quantization.permuted, codes),
+        "zero": (quantization.quantized, jax.tree.map(lambda leaf: leaf[None], zero)),
+    }
+
+
+def _by_neuron(
+    site: str, values: np.ndarray, labels: np.ndarray, classes: int, rank: np.ndarray, rank_before: np.ndarray
+) -> dict[str, tuple]:
+    """Each neuron's numbers at a site, as variables of the result file."""
+    whole, bits = information.by_neuron(jnp.asarray(values), jnp.asarray(labels), classes)
+    found = {
+        "zero_rank": (rank, "percentile rank", "percentile rank of 0"),
+        "untrained_zero_rank": (rank_before, "percentile rank", "control: percentile rank of 0 before training"),
+        "best_rank": (
+            bits.argmax(1) + 1.0,
+            "percentile rank",
+            "rank of the threshold that says most about the label: share of samples below it",
+        ),
+        "code_information": (
+            bits.max(1),
+            "bit",
+            "information about the label in the one bit at the neuron's best threshold",
+        ),
+        "value_information": (whole, "bit", "information about the label in the pre-activation"),
+    }
+    return {f"{name}_{site}": (f"neuron_{site}", of, about(*text)) for name, (of, *text) in found.items()}
 
 
 _CURVES = {
-    "accuracy": "test accuracy with a site's pre-activations cut to two values at a percentile rank",
+    "accuracy": "{accuracy} with a site's pre-activations cut to two values at a percentile rank",
     "noise_accuracy": "control: Gaussian noise of the same mean squared error by neuron",
     "permuted_accuracy": "control: the same two values dealt to random samples",
 }
 _NUMBERS = {
-    "zero_threshold_accuracy": ("1", "test accuracy with two values cut at 0, the activation function's own threshold"),
+    "zero_threshold_accuracy": ("1", "{accuracy} with two values cut at 0, the activation function's own threshold"),
     "zero_rank_mean": ("percentile rank", "rank of 0 among the pre-activations, mean over neurons (table 1)"),
     "zero_rank_std": ("percentile rank", "rank of 0, standard deviation over neurons (table 1)"),
     "untrained_zero_rank_mean": ("percentile rank", "control: mean rank of 0 before training"),
@@ -151,7 +169,8 @@ def table_1(found: xr.Dataset) -> str:
 def summary(found: xr.Dataset) -> str:
     """What survives two values, and what its controls do."""
     lines = [
-        f"{found.attrs['preset']}: accuracy with two values a neuron, of {float(found.original_accuracy):.2%} with all"
+        f"{found.attrs['preset']}: {figures.accuracy_name(found)} with two values a neuron, of "
+        f"{float(found.original_accuracy):.2%} with all"
     ]
     for site in found.site.values:
         at = found.sel(site=site)
@@ -170,17 +189,16 @@ def experiment(session: Session) -> None:
     """Measure every seed, write the results and print their summary."""
     assert isinstance(session.options, QuantizationOptions)
     by_seed, seeds = [], []
-    for run in session.seeds():
-        with tqdm(total=len(run.study.sites), desc="quantization", unit="site") as bar:
-            by_seed.append(measure(run, session.options.ranks, bar))
-        seeds.append(run.study.config.train.seed)
+    for subject in session.subjects():
+        by_seed.append(measure(subject, session.options.ranks))
+        seeds.append(subject.config.train.seed)
     found = over_seeds(by_seed, seeds)
-    labels = [run.study.label(site) for site in found.site.values]
+    labels = [subject.label(site) for site in found.site.values]
     found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
-    results.write_dataset(session.directory / "quantization.nc", found)
     results.write(session.directory / "table1.txt", lambda part: part.write_text(table_1(found) + "\n"))
     results.write_figure(session.directory, "figure3", figures.quantization(found))
     results.write_figure(session.directory, "information", figures.information(found))
+    results.write_dataset(session.directory / "quantization.nc", found)
     print(summary(found))
 
 

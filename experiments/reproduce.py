@@ -44,6 +44,8 @@ def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
     """What is done with every seed's run, by the result file that says that it was: it is written last."""
     options = session.options
     assert isinstance(options, ReproduceOptions)
+    if session.config.model.weights is not None:
+        return {}  # not trained here: nothing was recorded
     steps: dict[str, Callable[[Run], None]] = {"gradient_signs": gradient_signs.report}
     if session.config.watch.recordings and session.config.record.mode in ("probe", "probe-train"):
         steps["learning_dynamics"] = learning_dynamics.report
@@ -130,7 +132,8 @@ def _options(kind: type[Kind], options: Options) -> Kind:
 def reproduce(arguments: Sequence[str]) -> None:
     """Reproduce the preset that the command line names first."""
     config, options = parse(arguments, "reproduce", __doc__ or "", ReproduceOptions)
-    check_recording(options)
+    if config.model.weights is None:
+        check_recording(options)
     directory = options.run_dir or Path("runs") / config.preset
     with results.opened(directory, config):
         experiment(Session(config, options, directory))

@@ -39,7 +39,6 @@ def dataset(run: Run) -> xr.Dataset:
         {
             "preset": run.study.config.preset,
             "batches_per_epoch": run.study.batches,
-            "test_samples": len(run.dataset.test),
             "seed": run.study.config.train.seed,
         },
     )

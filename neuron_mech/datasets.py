@@ -1,13 +1,17 @@
-"""Whole data sets as arrays on the device, in which every sample keeps a permanent id: its row.
+"""Data sets in which every sample keeps a permanent id, its row: whole ones on the device, or streams from the disk.
 
 The row is the position in the split as TensorFlow Datasets (or scikit-learn, after one fixed split) stores it, so an
-id means the same image in every run.
+id means the same image in every run. `Samples` (arrays) and `Stream` (files) are looked through by the same code:
+both have a length, `rows`, a `blank` sample, and `chunks`, which `walk` draws a bar for.
 """
 
+import os
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +20,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 from tqdm import tqdm
 
-from neuron_mech.errors import InputError, first_line
+from neuron_mech.errors import InputError, RunError, first_line
 from neuron_mech.presets import Data, random_stream
+from neuron_mech.streaming import Reader, Reading
 
 
 class Samples(struct.PyTreeNode):
@@ -38,6 +43,21 @@ class Samples(struct.PyTreeNode):
         return self.replace(images=self.images[ids], labels=self.labels[ids])
 
     @property
+    def blank(self) -> "Samples":
+        """One sample of zeros: what a network needs to know its input's shape."""
+        return Samples(
+            jnp.zeros((1, *self.images.shape[1:]), self.images.dtype),
+            jnp.zeros(1, jnp.int32),
+            self.largest,
+            self.pixels,
+        )
+
+    def chunks(self, size: int) -> "Iterator[Samples]":
+        """All samples in order, `size` at a time; the last chunk may be smaller."""
+        for start in range(0, len(self), size):
+            yield self.rows(np.arange(start, min(start + size, len(self))))
+
+    @property
     def inputs(self) -> Float[Array, "samples height width channels"]:
         """All images as float32 in [0, 1], interpolated where `pixels` is another size than theirs (bilinear, and
         smoothed before they are made smaller): ask a batch of `rows` for them, not a whole data set.
@@ -48,33 +68,140 @@ class Samples(struct.PyTreeNode):
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Training and test samples."""
+class Stream:
+    """Samples that stay on disk: `chunks` reads, decodes and crops them as they are asked for.
+
+    Memory holds a few blocks a worker and one chunk, whatever the number of images. `data.corrupt` decides what
+    becomes of an image that cannot be decoded; where such are skipped, chunks hold what is left.
+    """
+
+    reader: Reader
+    corrupt: Literal["stop", "skip"] = "stop"
+    workers: int = 0
+    """Processes that read and decode; 0: all in this one, when it is asked for."""
+
+    def __len__(self) -> int:
+        return len(self.reader.ids)
+
+    def rows(self, ids: Int[np.ndarray, " ids"]) -> "Stream":
+        """The samples with these ids, in this order."""
+        return replace(self, reader=replace(self.reader, ids=self.reader.ids[ids]))
+
+    def shard(self, index: int, count: int) -> "Stream":
+        """The share of process `index` of `count`: every image is in exactly one."""
+        return self.rows(np.arange(index, len(self), count))
+
+    @property
+    def blank(self) -> Samples:
+        """One sample of zeros: what a network needs to know its input's shape."""
+        return Samples(jnp.zeros((1, *self.reader.shape), jnp.uint8), jnp.zeros(1, jnp.int32), largest=255)
+
+    def chunks(self, size: int) -> Iterator[Samples]:
+        """All samples in order, `size` at a time; the last chunk may be smaller.
+
+        At the end says how fast images could be read and how fast they were used: the lower rate binds. Raises
+        RunError for a corrupt image that is not skipped, naming it, and for a worker that dies.
+        """
+        reading = Reading(self.reader, self.workers)
+        images, spent = 0, list[float]()
+        for pixels, labels in reading.chunks(size):
+            self._check(reading.corrupt)
+            chunk = Samples(jnp.asarray(pixels), jnp.asarray(labels), largest=255)
+            began = time.perf_counter()
+            yield chunk
+            spent.append((time.perf_counter() - began) / len(labels))
+            images += len(labels)
+        self._check(reading.corrupt)
+        if not images:
+            raise RunError(f"{self.reader.name}: none of {len(self):,} images can be read: prepare the data again")
+        # What the median chunk took: the first is compiled for, and the last may be.
+        read_rate, use_rate = images * max(self.workers, 1) / reading.seconds, 1 / float(np.median(spent))
+        tqdm.write(
+            f"{self.reader.name}: {images:,} images; input {read_rate:.0f} images/s ({_processes(self.workers)}), "
+            f"network {use_rate:.1f} images/s: the {'network' if use_rate < read_rate else 'input'} binds"
+        )
+        if reading.corrupt:
+            tqdm.write(
+                f"{self.reader.name}: {len(reading.corrupt):,} corrupt images left out: {reading.corrupt[0]} ..."
+            )
+
+    def _check(self, corrupt: list[str]) -> None:
+        if corrupt and self.corrupt == "stop":
+            raise RunError(
+                f"{corrupt[0]}: put it right in the prepared data, or leave such images out (--data.corrupt skip)"
+            )
+
+
+def _processes(workers: int) -> str:
+    return f"{workers} worker{'s' * (workers > 1)}" if workers else "in this process"
+
+
+def walk(samples: "Samples | Stream", size: int, what: str) -> Iterator[Samples]:
+    """`chunks`, with a progress bar in images per second."""
+    with tqdm(total=len(samples), desc=what, unit="image", unit_scale=len(samples) > 10_000, leave=False) as bar:
+        for chunk in samples.chunks(size):
+            yield chunk
+            bar.update(len(chunk))
+
+
+Split = TypeVar("Split", Samples, Stream)
+
+
+@dataclass(frozen=True)
+class Dataset(Generic[Split]):
+    """Training and test samples: in memory, `Dataset[Samples]`, or on disk, `Dataset[Stream]`."""
 
     name: str
-    train: Samples
-    test: Samples
+    train: Split
+    test: Split
     classes: int
 
     @cached_property
     def nbytes(self) -> int:
         """Bytes on the device."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves((self.train, self.test)))
+        return sum(leaf.nbytes for leaf in jax.tree.leaves((self.train, self.test)) if isinstance(leaf, jax.Array))
+
+    @property
+    def top(self) -> int:
+        """A network is right where the label is among so many of its largest outputs: 5 of ImageNet's 1,000, else 1."""
+        return 5 if self.classes >= 1000 else 1
 
 
-def load(data: Data, data_dir: Path | None = None, seed: int = 0) -> Dataset:
-    """Load a data set, with a progress bar where that takes seconds.
+def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -> Dataset:
+    """Load a data set, with a progress bar where that takes seconds, or open it as a stream.
 
     `data_dir` is where TensorFlow Datasets keeps prepared data; None means its own default, TFDS_DATA_DIR or
-    ~/tensorflow_datasets. `seed` deals random labels, where `data` asks for them. Raises InputError where the data set
-    is not prepared there or cannot be read.
+    ~/tensorflow_datasets. `workers` are the processes that decode a stream; None: one a core, 16 at most. Raises
+    InputError where the data set is not prepared there or cannot be read.
     """
-    found = _digits() if data.name == "digits" else _tfds(data.name, data_dir)
-    found = replace(found, **{part: getattr(found, part).replace(pixels=data.pixels) for part in ("train", "test")})
-    if data.labels == "true":
-        return found
-    dealt = jax.random.permutation(random_stream(seed, "random labels"), found.train.labels)
-    return replace(found, train=found.train.replace(labels=dealt))
+    if data.name == "digits":
+        if data.stream:
+            raise InputError("data.stream is True, but digits come with scikit-learn, in memory: leave it at False")
+        found = _digits()
+    else:
+        prepared = builder(data.name, data_dir)
+        image = prepared.info.features["image"].shape
+        found = _streams(prepared, data, workers) if data.stream or None in image else _tfds(prepared)
+    parts = {part: _first(getattr(found, part), data, part) for part in ("train", "test")}
+    if isinstance(found.train, Samples):
+        parts = {part: samples.replace(pixels=data.pixels) for part, samples in parts.items()}
+    return replace(found, **parts)
+
+
+def with_random_labels(dataset: "Dataset[Samples]", seed: int) -> "Dataset[Samples]":
+    """The data set with its training labels dealt to the images at random. Test labels stay as they are."""
+    dealt = jax.random.permutation(random_stream(seed, "random labels"), dataset.train.labels)
+    return replace(dataset, train=dataset.train.replace(labels=dealt))
+
+
+def _first(samples: Any, data: Data, part: str) -> Any:
+    """The first so many samples of a split, as its field says."""
+    count = getattr(data, f"{part}_images")
+    if count == "all" or count == len(samples):
+        return samples
+    if count > len(samples):
+        raise InputError(f"data.{part}_images is {count}, but {data.name} has {len(samples):,}: give fewer, or all")
+    return samples.rows(np.arange(count))
 
 
 def _digits() -> Dataset:
@@ -99,40 +226,86 @@ def directory(data_dir: Path | None) -> Path:
     return Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir)
 
 
+BY_HAND = {
+    "imagenet2012": "ImageNet must be downloaded by hand (an account at image-net.org: ILSVRC2012_img_train.tar and "
+    "ILSVRC2012_img_val.tar into DIR/downloads/manual), then "
+}
+"""What comes before `prepare_data`, for data sets that TensorFlow Datasets may not download."""
+
+
 def builder(name: str, data_dir: Path | None) -> Any:
-    """The TFDS builder of a data set that is prepared in a format with random access.
+    """The TFDS builder of a data set of images with labels that is prepared in a format with random access.
 
     Raises InputError, naming the command that prepares it, where it is not.
     """
     import tensorflow_datasets as tfds
 
     where = directory(data_dir)
-    found = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    try:
+        found = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise InputError(
+            f"data.name is {name!r}, which TensorFlow Datasets does not know ({first_line(error)}): name one of its "
+            "image data sets, such as mnist, cifar10 or imagenet2012"
+        ) from None
     if not found.is_prepared() or found.info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
         raise InputError(
-            f"--data-dir {where} has no {name} prepared as array_record: run `python -m experiments.prepare_data "
-            f"{name} --data-dir {where}` (it needs `pip install 'neuron_mech[prepare]'` and a network), or name "
-            "the directory that has it"
+            f"--data-dir {where} has no {name} prepared as array_record: "
+            f"{BY_HAND.get(name, '').replace('DIR', str(where))}run `python -m experiments.prepare_data "
+            f"{name} --data-dir {where}` (it needs `pip install 'neuron_mech[prepare]'`"
+            f"{'' if name in BY_HAND else ' and a network'}), or name the directory that has it"
+        )
+    features, splits = found.info.features, set(found.info.splits)
+    if not {"image", "label"} <= set(features) or "train" not in splits or not {"test", "validation"} & splits:
+        raise InputError(
+            f"data.name is {name!r}, which has {', '.join(features)} in {', '.join(sorted(splits))}: name a data set "
+            "of images with labels, divided into train and test or validation"
         )
     return found
 
 
-def _tfds(name: str, data_dir: Path | None) -> Dataset:
-    found = builder(name, data_dir)
-    classes = found.info.features["label"].num_classes
+def _test_split(found: Any) -> str:
+    """What is tested on: ImageNet's labels of its test images are not public, so there its validation images."""
+    return "test" if "test" in found.info.splits and found.name not in BY_HAND else "validation"
 
+
+def _tfds(found: Any) -> Dataset[Samples]:
     def part(split: str) -> Samples:
         source = found.as_data_source(split=split)
         images, labels = [], []
-        for start in tqdm(range(0, len(source), 1000), desc=f"reading {name} {split}", unit="k images", leave=False):
+        for start in tqdm(
+            range(0, len(source), 1000), desc=f"reading {found.name} {split}", unit="k images", leave=False
+        ):
             records = source.__getitems__(range(start, min(start + 1000, len(source))))
             images += [record["image"] for record in records]
             labels += [record["label"] for record in records]
         return Samples(jnp.asarray(np.stack(images)), jnp.asarray(np.array(labels), dtype=jnp.int32), largest=255)
 
     try:
-        return Dataset(name, part("train"), part("test"), classes)
+        classes = found.info.features["label"].num_classes
+        return Dataset(found.name, part("train"), part(_test_split(found)), classes)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"--data-dir {found.data_dir}: {name} is there but cannot be read ({first_line(error)}); prepare it again"
+            f"--data-dir {found.data_dir}: {found.name} is there but cannot be read ({first_line(error)}); prepare it "
+            "again"
         ) from error
+
+
+def _streams(found: Any, data: Data, workers: int | None) -> Dataset[Stream]:
+    import tensorflow_datasets as tfds
+
+    height, width, channels = found.info.features["image"].shape
+    if data.pixels is None and None in (height, width):
+        raise InputError(f"data.pixels is None, but images of {data.name} differ in size: give one, such as 224")
+    if data.pixels is not None:
+        height = width = data.pixels
+    if workers is None:
+        workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+
+    def part(split: str) -> Stream:
+        undecoded = {"image": tfds.decode.SkipDecoding()}
+        source = found.as_data_source(split=split, decoders=undecoded)
+        ids, name = np.arange(len(source)), f"{found.name} {split}"
+        return Stream(Reader(name, source, ids, (height, width, channels), data.pixels), data.corrupt, workers)
+
+    return Dataset(found.name, part("train"), part(_test_split(found)), found.info.features["label"].num_classes)

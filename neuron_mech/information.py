@@ -17,6 +17,9 @@ from neuron_mech.percentiles import percentiles
 BINS = 100
 """Bins that stand for the continuous value: one a percentile."""
 
+CELLS = 20_000_000
+"""Cells of the tables that are held at once."""
+
 
 def label_counts(
     values: Float[Array, "samples neurons"], labels: Int[Array, " samples"], classes: int, bins: int = BINS
@@ -36,6 +39,19 @@ def _count(values: jax.Array, labels: jax.Array, edges: jax.Array, classes: int)
 
     # One neuron at a time: all at once would hold a bin index for every value.
     return jax.lax.map(lambda pair: one_neuron(*pair), (values.T, edges.T))
+
+
+def by_neuron(
+    values: Float[Array, "samples neurons"], labels: Int[Array, " samples"], classes: int
+) -> tuple[Float[np.ndarray, " neurons"], Float[np.ndarray, "neurons thresholds"]]:
+    """(`value_information`, `threshold_information`) of `label_counts`, of so many neurons at once as memory bears."""
+    parts = max(1, values.shape[1] * BINS * classes // CELLS)
+    found = []
+    for part in np.array_split(np.arange(values.shape[1]), parts):
+        counts = label_counts(values[:, part], labels, classes)
+        found.append((np.asarray(value_information(counts)), np.asarray(threshold_information(counts))))
+    whole, bits = zip(*found, strict=True)
+    return np.concatenate(whole), np.concatenate(bits)
 
 
 def value_information(counts: Int[Array, "neurons bins classes"]) -> Float[Array, " neurons"]:

@@ -21,11 +21,22 @@ Derivative = Literal["activation", "pre_activation"]
 class Data:
     """The samples."""
 
-    name: Literal["digits", "mnist", "cifar10", "imagenet2012"] = "digits"
-    """digits: scikit-learn's embedded 8x8 digits; mnist, cifar10, imagenet2012: those of TensorFlow Datasets."""
+    name: str = "digits"
+    """digits: scikit-learn's embedded 8x8 digits. Otherwise an image data set of TensorFlow Datasets, by its name
+    there: mnist, cifar10, imagenet2012 ..."""
     pixels: int | None = None
     """Height and width of the images as the network sees them, interpolated (bilinear) where they are stored in another
-    size; None: as they are stored."""
+    size; None: as they are stored. Of a stream: the short side becomes 8/7 of it, and the centre is cut out."""
+    stream: bool = False
+    """Whether images are read from disk as they are needed, rather than kept on the device. Data sets whose images
+    differ in size always are. Nothing is trained on a stream."""
+    corrupt: Literal["stop", "skip"] = "stop"
+    """What becomes of an image of a stream that cannot be decoded. stop: an error that names it. skip: it is left out,
+    and counted."""
+    train_images: int | Literal["all"] = "all"
+    """Training images used: the first so many."""
+    test_images: int | Literal["all"] = "all"
+    """Test images used: the first so many."""
     augment: bool = False
     """Whether training images are flipped (left and right) and shifted at random, by up to a tenth of their height and
     width. What is probed, tested or retrained on is never changed; online records the images trained on."""
@@ -146,6 +157,8 @@ class Config:
     def __post_init__(self) -> None:
         self._check_model()
         for name, value, lowest in (
+            ("data.train_images", self.data.train_images, 1),
+            ("data.test_images", self.data.test_images, 1),
             ("train.batch_size", self.train.batch_size, 1),
             ("train.epochs", self.train.epochs, 1),
             ("record.every", self.record.every, 1),

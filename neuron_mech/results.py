@@ -5,15 +5,17 @@ runs/PRESET/config.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.pn
 
 import dataclasses
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -113,6 +115,35 @@ def seed_directories(directory: Path) -> list[Path]:
     """The run's directory, and those of its repetitions with other seeds, in the order of their seeds."""
     others = (path for path in directory.glob("seed*") if path.is_dir() and path.name[4:].isdecimal())
     return [directory, *sorted(others, key=lambda path: int(path.name[4:]))]
+
+
+@contextmanager
+def arrays(shapes: Mapping[Path, tuple[tuple[int, ...], np.dtype]]) -> Iterator[dict[Path, np.memmap]]:
+    """New .npy files of these shapes and types, to be filled on disk; put in place together when the block ends well.
+
+    Raises InputError where the disk has no room for them.
+    """
+    need = sum(math.prod(shape) * kind.itemsize for shape, kind in shapes.values())
+    parts = {path: path.with_name(f".{path.stem}.part.npy") for path in shapes}
+    try:
+        for path in shapes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        free = min((shutil.disk_usage(path.parent).free for path in shapes), default=0)
+        if need > free:
+            raise InputError(
+                f"{next(iter(shapes)).parent} has {free / 1e9:.1f} GB free, and {need / 1e9:.1f} GB are to be written: "
+                "make room, or name another --run-dir"
+            )
+        # Each is cut to its size beforehand, and unwritten pages take no memory.
+        open_file = np.lib.format.open_memmap
+        written = {p: open_file(parts[p], mode="w+", dtype=kind, shape=shape) for p, (shape, kind) in shapes.items()}
+        yield written
+        for path in shapes:
+            written[path].flush()
+            parts[path].replace(path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
 def about(units: str, description: str) -> dict[str, str]:

@@ -229,20 +229,19 @@ class Retraining:
         return np.asarray(self._accuracy(state, test.bits, test.labels))
 
 
-def binarizer(source: Source, chunk: int = 1000) -> Callable[[Window, Samples], Binarized]:
-    """A function of (windows with a leading axis, samples): the samples as every window sees them at a source.
+def binarizer(source: Source, site: str, chunk: int = 1000) -> Callable[[Window, Samples], Binarized]:
+    """A function of (windows with a leading axis, samples): the samples as every window sees them at a source's site.
 
     It holds its compiled program: keep it for as long as the source is looked at.
     """
 
     @jax.jit
     def look(windows: Window, part: Samples) -> jax.Array:
-        values = source(part.inputs)
+        values = source(part.inputs)[site]
         return jax.vmap(lambda window: binarization.pack(window(values)))(windows)
 
     def binarized(windows: Window, samples: Samples) -> Binarized:
-        starts = range(0, len(samples), chunk)
-        parts = [look(windows, samples.rows(np.arange(s, min(s + chunk, len(samples))))) for s in starts]
+        parts = [look(windows, part) for part in samples.chunks(chunk)]
         return Binarized(jnp.concatenate(parts, axis=1), samples.labels)
 
     return binarized

@@ -71,7 +71,14 @@ def run(
     before work starts, and RunError for a loss that is not finite or a state that cannot be saved.
     """
     check_trained_here(config.model)
-    dataset = datasets.load(config.data, data_dir, config.train.seed)
+    dataset = datasets.load(config.data, data_dir)
+    if isinstance(dataset.train, datasets.Stream):
+        raise InputError(
+            f"{config.data.name} is read as a stream, and nothing is trained on one: choose a data set that fits in "
+            "memory, or set model.weights to keras or random and run quantization or binarization"
+        )
+    if config.data.labels == "random":
+        dataset = datasets.with_random_labels(dataset, config.train.seed)
     what, train = planning.study(config, dataset)
     outline = planning.outline(what, train)
     say(planning.announce(what, planning.cost(what, dataset, outline), directory))

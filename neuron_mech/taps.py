@@ -13,6 +13,7 @@ the site's own, which would broadcast and sum the gradients of several samples.
 """
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +21,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from neuron_mech.errors import InputError
 from neuron_mech.models.neurons import Neurons
 from neuron_mech.presets import Derivative
+
+LOOK = 2**28
+"""Bytes of one site's values that are looked at at once: what else a network holds then is a few times that."""
 
 Edit = Callable[[jax.Array], jax.Array]
 PerSampleLoss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -98,6 +103,12 @@ def select(available: Mapping[str, Site], names: tuple[str, ...]) -> dict[str, S
         if site.trouble:
             raise SiteError(site.trouble)
     return chosen
+
+
+def fitting(sites: Mapping[str, Site], most: int) -> int:
+    """How many samples to look at at once: `most`, or fewer where their values at a site would take more than LOOK."""
+    largest = max(np.dtype(site.dtype).itemsize * math.prod(site.shape) for site in sites.values())
+    return max(1, min(most, LOOK // largest))
 
 
 def edited(model: nn.Module, pre: Mapping[str, Edit] = {}, post: Mapping[str, Edit] = {}) -> Callable[..., Any]:

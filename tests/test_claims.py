@@ -146,6 +146,7 @@ def codes_file(low=0.94, high=0.98, noise=0.90, rank=70.0, spread=5.0, before=30
             "seed": [0],
             "percentile_rank": ranks,
         },
+        {"test_samples": 10_000},
     )
 
 
@@ -164,12 +165,12 @@ def windows_file(rise=0.3, middle=0.6, control_rise=0.1, control_middle=0.4, lea
             "label": ("site", ["a-relu", "b-relu"]),
             "window_center": center,
         },
+        {"test_samples": 10_000},
     )
 
 
 TRUE = Findings(
     preset="digits",
-    train=[xr.Dataset(attrs={"test_samples": 10_000})],
     signs=[signs_file()],
     dynamics=[dynamics_file()],
     classes=[classes_file()],

@@ -1,15 +1,13 @@
 """The controls of the signs, from small runs."""
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from experiments import controls
 from experiments.command_line import main
-from neuron_mech import claims, figures, results
-from neuron_mech.presets import PRESETS
+from neuron_mech import claims, datasets, figures, results
 
 ARGUMENTS = (
     *("digits", "--train.epochs", "2", "--model.width", "0.0625", "--record.every", "15", "--longer", "2"),
@@ -44,9 +42,7 @@ def test_they_are_compared_with_the_run(tmp_path, monkeypatch, capsys):
 
 
 def test_labels_are_dealt_anew_for_every_seed_and_none_is_lost(digits):
-    from neuron_mech import datasets
-
-    random = [datasets.load(replace(PRESETS["digits"].data, labels="random"), seed=seed) for seed in (0, 0, 1)]
+    random = [datasets.with_random_labels(digits, seed) for seed in (0, 0, 1)]
     labels = [np.asarray(found.train.labels) for found in random]
     np.testing.assert_array_equal(labels[0], labels[1])
     assert (labels[0] != labels[2]).any()

@@ -13,6 +13,7 @@ ORDER = [
     "devices",
     "presets",
     "objectives",
+    "streaming",
     "datasets",
     "augmentation",
     "models",
@@ -35,6 +36,7 @@ ORDER = [
     "pretrained",
     "figures",
     "results",
+    "probes",
     "videos",
     "claims",
     "provenance",
@@ -42,6 +44,7 @@ ORDER = [
     "trajectories",
     "planning",
     "runs",
+    "subjects",
 ]
 """Every room of the package; a room may import only from those before it."""
 

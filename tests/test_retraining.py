@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from experiments import binarization as binarization_experiment
 from experiments import quantization as quantization_experiment
@@ -19,16 +21,13 @@ from neuron_mech import (
     quantization,
     results,
     retraining,
-    runs,
     sources,
+    subjects,
     taps,
-    training,
-    trajectories,
 )
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.presets import PRESETS, Model
 from neuron_mech.taps import Site
-from neuron_mech.trajectories import Trajectories
 
 CONFIG = replace(PRESETS["digits"], model=Model(width=1 / 16), train=replace(PRESETS["digits"].train, epochs=3))
 
@@ -40,9 +39,12 @@ def studied(digits):
 
 
 def codes_at(study, variables, digits, site, ranks=(20, 50, 80)):
-    source = sources.network(study.model, variables, study.sites[site])
-    values, _ = sources.chosen_values(source, digits.train, jax.random.key(0))
-    return quantization.at_ranks(jnp.asarray(values), ranks)
+    return quantization.at_ranks(jnp.asarray(values_at(study, variables, digits, site)), ranks)
+
+
+def values_at(study, variables, digits, site):
+    source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
+    return sources.chosen_values(source, digits.train, key, {site: key})[site].values
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------
@@ -53,9 +55,19 @@ def codes_at(study, variables, digits, site, ranks=(20, 50, 80)):
 def test_many_codes_at_once_score_as_one_at_a_time_by_hand(studied, digits, site, rows):
     study, variables = studied
     codes = codes_at(study, variables, digits, site)
-    found = evaluation.accuracies(
-        quantization.quantized, study.model, site, codes, variables, digits.test, jax.random.key(0), rows
-    )
+    trials = {
+        "codes": evaluation.Trial(site, quantization.quantized, codes, jax.random.key(0)),
+        "one": evaluation.Trial(
+            site, quantization.quantized, jax.tree.map(lambda leaf: leaf[1:2], codes), jax.random.key(0)
+        ),
+        "none": evaluation.Trial(site, evaluation.unchanged, jnp.zeros(1), jax.random.key(0)),
+    }
+    scores = evaluation.accuracies(study.model, variables, study.sites, trials, digits.test, rows=rows)
+    found = scores["codes"]
+    assert scores["one"][0] == found[1]
+    original, chance = evaluation.as_it_is(study.model, variables, study.sites, digits.test, 10)
+    assert scores["none"][0] == original
+    assert chance == np.bincount(np.asarray(digits.test.labels)).max() / 360
     params = variables["params"]
     affine = lambda x, name: np.asarray(x) @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])  # noqa: E731
     for index in range(3):
@@ -67,25 +79,39 @@ def test_many_codes_at_once_score_as_one_at_a_time_by_hand(studied, digits, site
         assert found[index] == pytest.approx((logits.argmax(-1) == np.asarray(digits.test.labels)).mean(), abs=1 / 360)
 
 
-def test_the_prefix_is_computed_once_for_all_codes(studied, digits):
-    """In the lowered program: as many products as for one code, and no code axis on those before the site."""
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_a_label_among_the_largest_is_right(seed, top):
+    """Against a sort, with ties (where the first is larger, as for argmax); and never where nothing is a number."""
+    draw = np.random.default_rng(seed)
+    logits, labels = draw.integers(0, 4, (50, 6)).astype(np.float32), draw.integers(0, 6, 50).astype(np.int32)
+    found = np.asarray(evaluation.right(jnp.asarray(logits), jnp.asarray(labels), top))
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+    np.testing.assert_array_equal(found, (best == labels[:, None]).any(1))
+    if top == 1:
+        np.testing.assert_array_equal(found, logits.argmax(1) == labels)
+    assert not evaluation.right(jnp.full((50, 6), jnp.nan), jnp.asarray(labels), top).any()
+
+
+def test_what_precedes_the_site_is_not_run_for_codes(studied, digits):
+    """In the compiled program: products with what follows the site alone, with an axis for the codes."""
     study, variables = studied
     codes = codes_at(study, variables, digits, "dense2", tuple(range(0, 101, 10)))
     inputs = digits.test.inputs[:50]
 
     def program(codes):
-        def outputs(threshold, low, high):
+        def outputs(variables, threshold, low, high, values):
             code = quantization.TwoValues(threshold, low, high)
-            return evaluation.logits_of_codes(
-                quantization.quantized, study.model, "dense2", code, variables, inputs, jax.random.key(0)
-            )
+            trial = evaluation.Trial("dense2", quantization.quantized, code, jax.random.key(0))
+            return evaluation.logits_of_codes(trial, study.model, variables, inputs, values)
 
-        text = jax.jit(outputs).lower(codes.threshold, codes.low, codes.high).as_text()
-        return [line.split("->")[1] for line in text.splitlines() if "dot_general" in line]
+        lowered = jax.jit(outputs).lower(variables, codes.threshold, codes.low, codes.high, jnp.zeros((50, 32)))
+        return lowered.compile().as_text()
 
-    one, eleven = program(jax.tree.map(lambda leaf: leaf[:1], codes)), program(codes)
-    assert len(one) == len(eleven) == 3
-    assert [shape.count("11x") for shape in eleven] == [0, 0, 1]
+    text = program(codes)
+    assert "[32,10]" in text  # the last layer's kernel
+    assert "[64,32]" not in text  # the first layer's
+    assert "[32,32]" not in text  # the second layer's, whose product is the site's value
 
 
 # --- Sources ----------------------------------------------------------------------------------------------------------
@@ -93,10 +119,12 @@ def test_the_prefix_is_computed_once_for_all_codes(studied, digits):
 
 def test_chosen_values_are_all_where_they_are_few(studied, digits):
     study, variables = studied
-    source = sources.network(study.model, variables, study.sites["dense1"])
-    values, labels = sources.chosen_values(source, digits.train, jax.random.key(0))
-    np.testing.assert_allclose(values, source(digits.train.inputs), atol=1e-5)
-    np.testing.assert_array_equal(labels, digits.train.labels)
+    source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
+    found = sources.chosen_values(source, digits.train, key, dict.fromkeys(study.sites, key))
+    assert list(found) == ["dense1", "dense2"]  # both from one pass
+    for name, (values, labels) in found.items():
+        np.testing.assert_allclose(values, source(digits.train.inputs)[name], atol=1e-5)
+        np.testing.assert_array_equal(labels, digits.train.labels)
 
 
 def test_chosen_values_are_a_random_part_where_they_are_many(digits):
@@ -105,30 +133,42 @@ def test_chosen_values_are_a_random_part_where_they_are_many(digits):
     def source(inputs):  # 4 positions of 3 neurons: the sample's sum of pixels, and the position in eighths
         total = (16 * inputs.sum((1, 2, 3))).round()
         place = jnp.arange(4.0).reshape(1, 2, 2, 1) / 8
-        return jnp.tile(
-            jnp.tile(total[:, None, None, None], (1, 2, 2, 1)) + jnp.tile(place, (len(inputs), 1, 1, 1)), (1, 1, 1, 3)
-        )
+        here = jnp.tile(total[:, None, None, None], (1, 2, 2, 1)) + jnp.tile(place, (len(inputs), 1, 1, 1))
+        return {"site": jnp.tile(here, (1, 1, 1, 3)), "other": here}
 
-    values, labels = sources.chosen_values(source, digits.train, jax.random.key(0), limit=3000, chunk=500)
+    def chosen(limit):
+        keys = {"site": jax.random.key(1), "other": jax.random.key(2)}
+        return sources.chosen_values(source, digits.train, jax.random.key(0), keys, limit, chunk=500)
+
+    found = chosen(3000)
+    values, labels = found["site"]
+    assert (found["other"].values[:, 0] % 1 != values[:, 0] % 1).any()  # each site has places of its own
     assert values.shape == (2 * 1437, 3)  # two of four positions each
     np.testing.assert_array_equal(np.floor(values[:, 0]), np.repeat(np.asarray(digits.train.images).sum((1, 2, 3)), 2))
     places = (values[:, 0] % 1 * 8).round().astype(int).reshape(-1, 2)
     assert (places[:, 0] != places[:, 1]).all()
     assert set(places.ravel()) == {0, 1, 2, 3}
-    few, _ = sources.chosen_values(source, digits.train, jax.random.key(0), limit=100, chunk=500)
-    assert few.shape == (100, 3)
+    few = chosen(100)
+    assert few["site"].values.shape == (100, 3)
+    np.testing.assert_array_equal(*(np.floor(few[name].values[:, 0]) for name in few))  # but all of the same samples
     assert len(labels) == len(values)
 
 
 def test_a_projection_sees_each_block_through_the_same_weights():
     image = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
-    flat = sources.projection(jax.random.key(1), (8, 8, 3), Site("s", "Neurons", (5,), jnp.float32))
+
+    def projected(*shape):
+        sites = {"s": Site("s", "Neurons", shape, jnp.float32)}
+        source = sources.projection({"s": jax.random.key(1)}, (8, 8, 3), sites)
+        return lambda images: source(images)["s"]
+
+    flat = projected(5)
     assert flat(image).shape == (2, 5)
-    placed = sources.projection(jax.random.key(1), (8, 8, 3), Site("s", "Neurons", (2, 2, 5), jnp.float32))
+    placed = projected(2, 2, 5)
     moved = jnp.roll(image, 4, axis=1)
     np.testing.assert_allclose(placed(moved)[:, 1, 0], placed(image)[:, 0, 0], atol=1e-5)
     with pytest.raises(InputError, match="do not divide"):
-        sources.projection(jax.random.key(1), (8, 8, 3), Site("s", "Neurons", (3, 3, 5), jnp.float32))
+        projected(3, 3, 5)
 
 
 # --- Retraining -------------------------------------------------------------------------------------------------------
@@ -147,10 +187,9 @@ def test_a_cut_knows_what_follows_the_site(studied, digits):
 
 
 def windows_at(study, variables, digits, site, centers=(5, 45)):
-    source = sources.network(study.model, variables, study.sites[site])
-    values, _ = sources.chosen_values(source, digits.train, jax.random.key(0))
-    windows = binarization.at_centers(values, centers, 10.0)
-    look = retraining.binarizer(source)
+    source = sources.network(study.model, variables, study.sites)
+    windows = binarization.at_centers(values_at(study, variables, digits, site), centers, 10.0)
+    look = retraining.binarizer(source, site)
     return look(windows, digits.train), look(windows, digits.test), windows, source
 
 
@@ -158,7 +197,7 @@ def test_bits_are_what_the_windows_let_through(studied, digits):
     study, variables = studied
     train, _, windows, source = windows_at(study, variables, digits, "dense1")
     assert train.bits.shape == (2, 1437, 4)  # 32 neurons
-    values = np.asarray(source(digits.train.inputs))
+    values = np.asarray(source(digits.train.inputs)["dense1"])
     inside = (values >= np.asarray(windows.lower[1])) & (values < np.asarray(windows.upper[1]))
     unpacked = np.asarray(binarization.unpack(train.bits[1], (32,)))
     assert (unpacked != inside).mean() < 1e-4  # chunks of other sizes may round an edge differently
@@ -226,13 +265,13 @@ def test_what_precedes_the_site_is_not_run(studied, digits):
 def test_all_windows_look_at_one_pass(studied, digits):
     """Ten windows at once: one product before them, without an axis for the windows."""
     study, variables = studied
-    source = sources.network(study.model, variables, study.sites["dense1"])
+    source = sources.network(study.model, variables, study.sites)
     windows = binarization.at_centers(
         np.random.default_rng(0).normal(size=(99, 32)).astype(np.float32), range(5, 96, 10), 10
     )
 
     def look(lower, upper, inputs):
-        values = source(inputs)
+        values = source(inputs)["dense1"]
         return jax.vmap(lambda a, b: binarization.pack(binarization.Window(a, b)(values)))(lower, upper)
 
     text = jax.jit(look).lower(windows.lower, windows.upper, digits.test.inputs[:50]).as_text()
@@ -340,8 +379,9 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
 
 def test_untrained_sources_are_the_network_s_own_start(studied, digits):
     study, variables = studied
-    state = planning.start(study, training.init(CONFIG, study.model, digits.test.rows(jnp.arange(1))))
-    run = runs.Run(study, digits, state, {}, Trajectories(Path(), (), trajectories.nothing_kept(())))
-    untrained = binarization_experiment.source_of("untrained", run, "dense1")
-    network = sources.network(study.model, variables, study.sites["dense1"])
-    np.testing.assert_array_equal(untrained(digits.test.inputs), network(digits.test.inputs))
+    trained = jax.tree.map(lambda leaf: leaf + 1, variables)
+    found = subjects.Subject(CONFIG, study.model, trained, study.sites, digits, Path())
+    start = sources.network(study.model, variables, study.sites)(digits.test.inputs)
+    np.testing.assert_array_equal(found.source("untrained")(digits.test.inputs)["dense1"], start["dense1"])
+    assert (found.source("trained")(digits.test.inputs)["dense1"] != start["dense1"]).any()
+    assert set(found.source("projection")(digits.test.inputs)) == {"dense1", "dense2"}

@@ -21,9 +21,9 @@ def two_values_suffice(found: Findings) -> Claim:
         "quantization.nc",
     )
     codes = found.quantization
-    if codes is None or not found.train:
+    if codes is None:
         return untested(base)
-    samples, conditions = int(found.train[0].attrs["test_samples"]), []
+    samples, conditions = int(codes.attrs["test_samples"]), []
     inner = codes.sel(percentile_rank=slice(1, 99))
     low, high = (inner.percentile_rank.values < 50, inner.percentile_rank.values > 50)
     if not low.any() or not high.any():
@@ -118,11 +118,11 @@ def _of_windows(
     found: Findings, base: Claim, conditions_at: Callable[[xr.Dataset, str, int], list[Condition]]
 ) -> Claim:
     windows = found.binarization
-    if windows is None or not found.train:
+    if windows is None:
         return untested(base)
     if windows.sizes["window_center"] < 4:
         return untested(base, "at least four windows are needed")
-    samples, conditions = int(found.train[0].attrs["test_samples"]), []
+    samples, conditions = int(windows.attrs["test_samples"]), []
     for site in map(str, windows.site.values):
         at = windows.sel(site=site)
         if np.isfinite(at.accuracy_by_seed.sel(source="trained")).all():

@@ -25,19 +25,24 @@ class Findings:
     """gradient_signs.nc of the same network without activation function, or with it."""
     damaged: tuple[str, ...] = ()
     """Files that are there and cannot be read, each with why."""
+    trained_here: bool = True
+    """Whether the network was trained by a run; else its signs were never recorded."""
 
     @property
     def missing(self) -> list[str]:
         """Result files that are not there."""
         there = {
+            "quantization.nc": self.quantization,
+            "binarization.nc": self.binarization,
+        }
+        recorded = {
             "train.nc": self.train,
             "gradient_signs.nc": self.signs,
             "learning_dynamics.nc": self.dynamics,
             "class_consistency.nc": self.classes,
             "controls.nc": self.controls,
-            "quantization.nc": self.quantization,
-            "binarization.nc": self.binarization,
         }
+        there |= recorded if self.trained_here else {}
         return [name for name, found in there.items() if found is None or (isinstance(found, list) and not found)]
 
 
@@ -72,6 +77,7 @@ def findings(directory: Path) -> Findings:
         binarization=read(directory / "binarization.nc"),
         beside=of_seeds(partner, "gradient_signs.nc") if partner != directory else [],
         damaged=tuple(damaged),
+        trained_here=config.model.weights is None,
     )
 
 

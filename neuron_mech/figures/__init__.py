@@ -1,7 +1,7 @@
 """The paper's figures, and those it lacks: a labelled dataset in, a matplotlib Figure out. No files are touched."""
 
 from neuron_mech.figures.categories import atlas, class_consistency, predictions
-from neuron_mech.figures.codes import binarization, information, quantization
+from neuron_mech.figures.codes import accuracy_name, binarization, information, quantization
 from neuron_mech.figures.dynamics import all_neurons, dynamics, separation
 from neuron_mech.figures.signs import (
     average_sign_histograms,
@@ -13,6 +13,7 @@ from neuron_mech.figures.signs import (
 from neuron_mech.figures.style import style
 
 __all__ = [
+    "accuracy_name",
     "all_neurons",
     "atlas",
     "average_sign_histograms",

@@ -10,6 +10,12 @@ from matplotlib.figure import Figure
 from neuron_mech.figures.style import HIGH, NEUTRAL, SERIES, site_panels, style
 
 
+def accuracy_name(found: xr.Dataset) -> str:
+    """What an accuracy in a result file is called: test accuracy, or top-5 test accuracy."""
+    top = found.attrs.get("top", 1)
+    return "test accuracy" if top == 1 else f"top-{top} test accuracy"
+
+
 def _curve(axes: Axes, by_seed: xr.DataArray, x: str, **style: Any) -> None:
     """A mean over seeds with the range of the seeds as a band."""
     axes.plot(by_seed[x], by_seed.mean("seed"), **style)
@@ -44,13 +50,13 @@ def quantization(found: xr.Dataset) -> Figure:
             )
             axes.set_ylim(0, 1.03)
             axes.set_xlabel("percentile rank used as threshold")
-            axes.set_ylabel("test accuracy")
+            axes.set_ylabel(accuracy_name(found))
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
 def binarization(found: xr.Dataset) -> Figure:
-    """Figure 4: accuracy after retraining on one window of each neuron's range, by its center; controls lighter.
+    """Figure 4: accuracy through one window of each neuron's range, by its center; controls lighter.
 
     `found` is binarization.nc; cells that are not finished are left out. Bands are the range over seeds.
     """
@@ -70,7 +76,7 @@ def binarization(found: xr.Dataset) -> Figure:
             axes.set_xlim(0, 100)
             axes.set_ylim(0, 1.03)
             axes.set_xlabel("percentile rank of the window's center")
-            axes.set_ylabel("test accuracy")
+            axes.set_ylabel(accuracy_name(found))
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 

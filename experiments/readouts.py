@@ -1,0 +1,156 @@
+"""What is read from windows of a neuron's range: by a network retrained above the site, or by a linear probe.
+
+Both are generators of cells of the sweep, a group of windows at a time, so that a stopped sweep loses no more than one.
+Windows are the same for both.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from tqdm import tqdm
+
+from neuron_mech import binarization, probes, retraining, sources, taps
+from neuron_mech.binarization import Window
+from neuron_mech.presets import random_stream
+from neuron_mech.subjects import Subject
+
+if TYPE_CHECKING:
+    from experiments.binarization import BinarizationOptions
+
+Missing = Mapping[tuple[str, str], Int[np.ndarray, " windows"]]
+"""{(source, site): the windows that have no accuracy yet}, none of them empty."""
+
+
+class Cells(NamedTuple):
+    """Accuracies of some windows of one source at one site."""
+
+    kind: str
+    site: str
+    windows: Int[np.ndarray, " windows"]
+    accuracy: Float[np.ndarray, " windows"]
+
+
+def windows_of(
+    subject: Subject, options: "BinarizationOptions", names: list[tuple[str, str]]
+) -> dict[tuple[str, str], Window]:
+    """All windows of these (source, site), in one pass over the training images."""
+    if not names:
+        return {}
+    seed = subject.config.train.seed
+    values = sources.chosen_values(
+        sources.joined({kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in names)}),
+        subject.dataset.train,
+        random_stream(seed, "images for windows"),
+        {(kind, site): jax.random.split(random_stream(seed, f"windows of {kind} {site}"))[1] for kind, site in names},
+        chunk=taps.fitting(subject.sites, 1000),
+    )
+    return {name: binarization.at_centers(values.pop(name).values, options.centers, options.width) for name in names}
+
+
+def retrained(subject: Subject, options: "BinarizationOptions", missing: Missing) -> Iterator[Cells]:
+    """What follows the site is re-initialised and retrained on each window, with the model's own schedule."""
+    config, dataset = subject.config, subject.dataset
+    total = sum(map(len, missing.values())) * config.train.epochs
+    windows = windows_of(subject, options, list(missing))
+    with tqdm(total=total, desc=f"windows, seed {config.train.seed}", unit="epoch") as bar:
+        for site in dict.fromkeys(site for _, site in missing):
+            cut = retraining.cut(
+                config, subject.model, subject.variables, dataset.train.blank, subject.sites[site], options.replace
+            )
+            retrain, together = retraining.Retraining(cut), windows_together(options, cut.convolutional)
+            for kind in (kind for kind, at in missing if at == site):
+                look = retraining.binarizer(subject.source(kind), site)
+                for start in range(0, len(missing[kind, site]), together):
+                    group = missing[kind, site][start : start + together]
+                    bar.set_postfix_str(f"{site} {kind} {', '.join(f'{options.centers[i]:g}' for i in group)}")
+                    chosen = jax.tree.map(lambda leaf, group=group: leaf[group], windows[kind, site])
+                    train, test = look(chosen, dataset.train), look(chosen, dataset.test)
+                    yield Cells(kind, site, group, retrain(train, test, partial(bar.update, len(group))))
+
+
+def windows_together(options: "BinarizationOptions", convolutional: bool) -> int:
+    """How many windows are retrained in one program: as asked, or all on an accelerator and one on a CPU.
+
+    On two CPU cores ten together take a sixth less time than ten apart (`experiments.benchmark`), but apart no more
+    than one is lost when the sweep is stopped. Convolutions are trained apart everywhere: mapped over their kernels
+    they become one grouped convolution, which can be slow.
+    """
+    return options.together or (1 if convolutional or jax.default_backend() == "cpu" else len(options.centers))
+
+
+def probed(subject: Subject, options: "BinarizationOptions", missing: Missing) -> Iterator[Cells]:
+    """A linear probe on the window's averages over positions, of at most `probes.TRAINING_IMAGES` training images.
+
+    Features of all windows, sites and sources are counted in one pass over each split, and kept on disk.
+    """
+    dataset, seed = subject.dataset, subject.config.train.seed
+    folder = subject.directory / "features" / f"{'-'.join(f'{c:g}' for c in options.centers)}_{options.width:g}"
+    train, names = dataset.train, list(missing)
+    if len(train) > probes.TRAINING_IMAGES:
+        key = random_stream(seed, "images for probes")
+        train = train.rows(np.sort(np.asarray(jax.random.permutation(key, len(train)))[: probes.TRAINING_IMAGES]))
+    splits = {"train": train, "test": dataset.test}
+    files = {split: {name: folder / f"{split}_{name[0]}_{name[1]}.npy" for name in names} for split in splits}
+    labels = {split: folder / f"{split}_labels.npy" for split in splits}
+    lacking = {
+        split: [name for name in names if not (labels[split].exists() and files[split][name].exists())]
+        for split in splits
+    }
+    sites = {(kind, site): subject.sites[site] for kind, site in names}
+    need = {
+        split: probes.nbytes({name: sites[name] for name in lacking[split]}, len(options.centers), len(samples))
+        for split, samples in splits.items()
+    }
+    if any(need.values()):
+        tqdm.write(
+            f"features of {len(names)} x {len(options.centers)} windows: {sum(need.values()) / 1e6:,.1f} MB in {folder}"
+        )
+    windows = windows_of(subject, options, list(dict.fromkeys(lacking["train"] + lacking["test"])))
+    for split, samples in splits.items():
+        if lacking[split]:
+            probes.count(
+                sources.joined(
+                    {kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in lacking[split])}
+                ),
+                {name: windows[name] for name in lacking[split]},
+                sites,
+                samples,
+                files[split],
+                labels[split],
+                taps.fitting(subject.sites, 1000),
+            )
+    yield from _probes(subject, options, missing, files, labels)
+
+
+def _probes(
+    subject: Subject,
+    options: "BinarizationOptions",
+    missing: Missing,
+    files: Mapping[str, Mapping[tuple[str, str], Path]],
+    labels: Mapping[str, Path],
+) -> Iterator[Cells]:
+    """Probes on features that are there, one window after another."""
+    dataset = subject.dataset
+    train_labels, test_labels = np.load(labels["train"]), np.load(labels["test"])
+    total = sum(map(len, missing.values()))
+    with tqdm(total=total, desc=f"probes, seed {subject.config.train.seed}", unit="probe") as bar:
+        for (kind, site), windows in missing.items():
+            train, test = (np.load(files[split][kind, site], mmap_mode="r") for split in ("train", "test"))
+            for window in windows:
+                where = f"{site} {kind} {options.centers[window]:g}"
+                bar.set_postfix_str(where)
+                # Where corrupt images were left out, there are fewer samples than rows.
+                probe = probes.fit(train[window, : len(train_labels)], train_labels, dataset.classes, options.penalty)
+                if not probe.converged:
+                    tqdm.write(
+                        f"the probe at {where} has not converged: its gradient is {probe.gradient:.1e} after "
+                        f"{probe.evaluations} evaluations, not {probes.TOLERANCE:.0e}; a larger --penalty helps"
+                    )
+                found = probes.accuracy(probe, test[window, : len(test_labels)], test_labels, dataset.top)
+                yield Cells(kind, site, np.array([window]), np.array([found]))
+                bar.update()

@@ -1,0 +1,83 @@
+"""What codes are tried on: a network, its sites and its data, wherever the weights come from.
+
+A finished run gives one, and so does a network that is not trained here; the experiments do not ask which.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from neuron_mech import datasets, models, pretrained, sources, taps, training
+from neuron_mech.datasets import Dataset
+from neuron_mech.models import ResNet50
+from neuron_mech.presets import Config, random_stream
+from neuron_mech.runs import run
+from neuron_mech.sources import Source
+from neuron_mech.taps import Site
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to look into, and what to show it."""
+
+    config: Config
+    model: nn.Module
+    variables: Mapping[str, Any]
+    sites: Mapping[str, Site]
+    dataset: Dataset
+    directory: Path
+    """Where its results are."""
+
+    def label(self, site: str) -> str:
+        """The site with its activation function, as the paper writes it: dense1-relu."""
+        return f"{site}-{self.config.model.activation}"
+
+    @cached_property
+    def untrained(self) -> Mapping[str, Any]:
+        """The variables it starts training from; for a network that is not trained here, random ones."""
+        return training.init(self.config, self.model, self.dataset.test.blank).variables
+
+    def source(self, kind: str) -> Source:
+        """Pre-activations of all its sites: of the network as `trained` or `untrained`, or of a random `projection`.
+
+        Raises InputError where a projection's blocks do not divide the image.
+        """
+        if kind == "projection":
+            height, width, channels = self.dataset.test.blank.inputs.shape[1:]
+            keys = {site: random_stream(self.config.train.seed, f"projection to {site}") for site in self.sites}
+            return sources.projection(keys, (height, width, channels), self.sites)
+        variables = {"trained": lambda: self.variables, "untrained": lambda: self.untrained}[kind]()
+        return sources.network(self.model, variables, self.sites)
+
+
+def subject(
+    config: Config,
+    directory: Path,
+    data_dir: Path | None = None,
+    save_seconds: float = 60.0,
+    workers: int | None = None,
+) -> Subject:
+    """The network of `config`: run to its end in `directory` (see `runs.run`), or with weights from elsewhere.
+
+    Raises InputError where it, or its data, cannot be had.
+    """
+    if config.model.weights is None:
+        done = run(config, directory, data_dir, save_seconds)
+        study = done.study
+        return Subject(config, study.model, done.state.train.variables, study.sites, done.dataset, directory)
+    dataset = datasets.load(config.data, data_dir, workers)
+    model = models.build(config.model, dataset.classes)
+    blank = dataset.test.blank
+    if config.model.weights == "keras":
+        assert isinstance(model, ResNet50)
+        variables = pretrained.restore(model, data_dir)
+    else:
+        variables = training.init(config, model, blank).variables
+    shapes = jax.eval_shape(lambda tree: tree, variables)
+    sites = taps.select(taps.sites(model, shapes, blank.inputs), config.record.sites)
+    return Subject(config, model, variables, sites, dataset, directory)
