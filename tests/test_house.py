@@ -98,4 +98,4 @@ def test_results_and_figures_know_no_models():
 
 def test_there_is_no_pickle():
     for path in (ROOT / "neuron_mech").rglob("*.py"):
-        assert "pickle" not in path.read_text(), path
+        assert "pickle" not in path.read_text().replace("allow_pickle=False", ""), path

@@ -31,7 +31,7 @@ class Findings:
     @property
     def missing(self) -> list[str]:
         """Result files that are not there."""
-        there = {
+        there: dict[str, object] = {
             "quantization.nc": self.quantization,
             "binarization.nc": self.binarization,
         }
