@@ -100,7 +100,7 @@ def empty(run: Run, options: BinarizationOptions) -> xr.Dataset:
 
 def resumed(path: Path, fresh: xr.Dataset) -> xr.Dataset:
     """`fresh` with every cell that an earlier sweep of the same windows has finished."""
-    if not path.exists():
+    if not results.exists(path):
         return fresh
     before = results.read_dataset(path)
     for name in ("width", "replace"):

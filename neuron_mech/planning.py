@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 from flax import struct
 
-from neuron_mech import checkpoints, models, recording, taps, training, trajectories
+from neuron_mech import checkpoints, models, processes, recording, taps, training, trajectories
 from neuron_mech.datasets import Dataset
 from neuron_mech.errors import InputError
 from neuron_mech.presets import Config
@@ -62,7 +62,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
         recording.random_ids(config, size, config.record.samples),
         size,
         training.stepwise(training.convolutional(available.values())),
-        jax.local_device_count(),
+        jax.device_count(),
     )
     return found, state
 
@@ -92,8 +92,9 @@ def outline(study: Study, train: TrainState) -> RunState:
 
 
 def start(study: Study, train: TrainState) -> RunState:
-    """The state before the first segment."""
-    return outline(study, train).replace(counts=study.empty_counts())
+    """The state before the first segment; its counts are the host's, to be dealt among the devices."""
+    before = outline(study, train)
+    return before.replace(counts=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), before.counts))
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
             f"(now {record.chunk}), limit record.site_samples, or name fewer record.sites (now "
             f"{', '.join(study.sites)})"
         )
-    free = shutil.disk_usage(directory).free
+    free = shutil.disk_usage(directory).free if processes.first() else cost.disk  # the first writes for all
     written = (f for part in ("checkpoints", "trajectories") for f in (directory / part).rglob("*") if f.is_file())
     if cost.disk - sum(f.stat().st_size for f in written) > free:
         watch = study.config.watch

@@ -1,0 +1,261 @@
+"""Several processes of one run, on one machine or on many: who takes part, what they agree on, and how they end.
+
+Every process goes through the same program, on JAX's own distributed runtime. Process 0 alone reads and writes the
+run's directory and speaks to the user; what it reads, it tells the others. Whatever one of them decides by its own
+clock, signals or files, all must be told, or they wait for each other for ever. One that fails says why, and all end.
+
+With one process, which is the default, none of this does anything.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
+
+import jax
+import numpy as np
+
+# The key-value store of JAX's runtime has no public name. It alone reaches a process that waits in a collective.
+from jax._src.distributed import global_state as runtime
+from jax.experimental import multihost_utils
+from jaxtyping import Int
+
+from neuron_mech.errors import InputError, Interrupted, RunError
+
+T = TypeVar("T")
+
+HEARTBEAT = 100
+"""Seconds of silence, of its machine or of the network, after which a process is given up by JAX's runtime."""
+
+_POLL = 0.5
+"""Seconds between looks at whether another process has failed."""
+
+_FAREWELL = 5.0
+"""Seconds that process 0, which holds the key-value store, stays for the others to read why all end."""
+
+_BLOCK = 2**26
+"""Bytes that are told at once: what telling takes of a device's memory."""
+
+
+def first() -> bool:
+    """Whether this is process 0, which reads, writes and speaks for all."""
+    return jax.process_index() == 0
+
+
+def several() -> bool:
+    """Whether there is more than one process."""
+    return jax.process_count() > 1
+
+
+def agreed(*values: int) -> tuple[int, ...]:
+    """The largest of each value over all processes: a flag is set for all where it is set for one."""
+    if not several():
+        return values
+    return tuple(int(v) for v in multihost_utils.process_allgather(np.asarray(values, np.int32)).max(0))
+
+
+def own(items: Sequence[T]) -> Sequence[T]:
+    """Of work that all processes know, this one's share."""
+    return items[jax.process_index() :: jax.process_count()]
+
+
+def total(counts: Int[np.ndarray, "*values"]) -> Int[np.ndarray, "*values"]:
+    """The sum of every process's counts, each below 2**31: exact, whatever their number."""
+    return multihost_utils.process_allgather(counts.astype(np.int32)).sum(0, dtype=np.int64) if several() else counts
+
+
+def told(read: Callable[[], bytes]) -> bytes:
+    """What process 0 reads, in every process: it alone calls `read`."""
+    if not several():
+        return read()
+    content = np.frombuffer(read(), np.uint8) if first() else np.zeros(0, np.uint8)
+    size = agreed(*divmod(len(content), _BLOCK))
+    count = size[0] * _BLOCK + size[1]
+    found = np.zeros(count, np.uint8)
+    found[: len(content)] = content
+    for start in range(0, count, _BLOCK):
+        found[start : start + _BLOCK] = multihost_utils.broadcast_one_to_all(found[start : start + _BLOCK])
+    return found.tobytes()
+
+
+def told_array(read: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """The array that process 0 reads, in every process: it alone calls `read`."""
+    if not several():
+        return read()
+    return np.frombuffer(told(lambda: read().tobytes()), dtype).reshape(shape)
+
+
+# --- From the first to the last moment --------------------------------------------------------------------------------
+
+
+def place(where: str) -> tuple[str | None, int | None, int | None]:
+    """(address, index, count) of `INDEX/COUNT@HOST:PORT`; None each for `auto`. Raises InputError for anything else."""
+    if where == "auto":
+        return None, None, None
+    if not (found := re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", where)):
+        raise InputError(
+            f"--distributed is {where!r}: say auto (on Slurm, Kubernetes or a TPU pod), or INDEX/COUNT@HOST:PORT, such "
+            "as 0/2@node1:1234 and 1/2@node1:1234 for two processes, the first of them on node1"
+        )
+    index, count = int(found[1]), int(found[2])
+    if index >= count:
+        raise InputError(f"--distributed is {where!r}: the indices of {count} processes are 0 to {count - 1}")
+    return found[3], index, count
+
+
+@contextmanager
+def joined(where: str | None, patience: float) -> Iterator[None]:
+    """Take part in a run of several processes, as `place` says; None: be the only one.
+
+    To be entered before anything is computed. All processes end together: an error that leaves this block in one of
+    them ends the others too, with a line that says so. Raises InputError where the others do not come within
+    `patience` seconds, and RunError where one is lost.
+    """
+    if where is None:
+        yield
+        return
+    _initialize(where, patience)
+    finished = threading.Event()
+    threading.Thread(target=_watch, args=(finished,), daemon=True).start()
+    try:
+        with contextlib.nullcontext() if first() else _silent():
+            _check_devices()
+            yield
+    except Interrupted:  # by all of them, at the same moment
+        _finish(finished)
+        raise
+    except (InputError, RunError) as error:
+        _fail(error.exit_code, str(error))
+        raise
+    except jax.errors.JaxRuntimeError as error:
+        # What a collective raises in the processes that are left. NCCL and TPUs wait instead, until the heartbeat ends.
+        if "gloo" not in str(error).lower():
+            _fail(1, _line(error))
+            raise
+        lost = RunError(
+            f"another process was lost ({_line(error)}); what was saved is intact: end what is left of it, and run the "
+            "same commands again"
+        )
+        _fail(lost.exit_code, str(lost))
+        raise lost from error
+    except BaseException as error:
+        _fail(130 if isinstance(error, KeyboardInterrupt) else 1, _line(error))
+        raise
+    _finish(finished)
+
+
+def _initialize(where: str, patience: float) -> None:
+    address, index, count = place(where)
+
+    def give_up() -> None:
+        _end(2, f"error: --distributed {where}: not all processes came within {patience:g} seconds (--patience)")
+
+    # Ours before JAX's own, which ends the process with a page.
+    timer = threading.Timer(patience, give_up)
+    timer.daemon = True
+    timer.start()
+    # SIGTERM is `runs`' own: it saves, and tells the others.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            address,
+            count,
+            index,
+            cluster_detection_method=None if address is None else "deactivate",
+            initialization_timeout=int(patience) + 60,
+            heartbeat_timeout_seconds=HEARTBEAT,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"--distributed is auto, but nothing says where this process belongs ({_line(error)}): start it by srun, "
+            "on Kubernetes or on a TPU pod, or say INDEX/COUNT@HOST:PORT"
+        ) from None
+    finally:
+        timer.cancel()
+
+
+def _check_devices() -> None:
+    here = jax.local_device_count()
+    if jax.device_count() != here * jax.process_count():
+        raise InputError(
+            f"this process has {here} of {jax.device_count()} devices, which are to be dealt evenly among "
+            f"{jax.process_count()} processes: give each as many"
+        )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without prints, bars and warnings: process 0 says it all. Errors are said outside."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+def _watch(finished: threading.Event) -> None:
+    """Until all have finished: end with another that has failed, whatever the main thread is waiting for."""
+    client = runtime.client
+    assert client is not None
+    while not finished.wait(_POLL):
+        try:
+            index, code, line = json.loads(client.key_value_try_get("failed"))
+        except jax.errors.JaxRuntimeError as error:
+            if "NOT_FOUND" in str(error):
+                continue
+            if not finished.is_set():
+                _end(1, "error: process 0 was lost; what was saved is intact: run the same commands again")
+        else:
+            if index != jax.process_index():
+                _end(code, f"stopped with process {index} of {jax.process_count()}: {line}")
+        return
+
+
+def _fail(code: int, line: str) -> None:
+    """Tell the others that this process ends, and why; then it may end. Where one was faster, end with that one."""
+    assert runtime.client is not None
+    try:
+        runtime.client.key_value_set("failed", json.dumps([jax.process_index(), code, line]))
+    except jax.errors.JaxRuntimeError as error:
+        if "ALREADY_EXISTS" in str(error):
+            time.sleep(_FAREWELL)  # for the watch to end this process
+    # Before JAX's own farewell, which would wait for all.
+    atexit.register(_leave, code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process at once; process 0 when the others have read why."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        assert runtime.client is not None
+        runtime.client.key_value_set(f"left/{jax.process_index()}", "")
+        deadline = time.monotonic() + _FAREWELL
+        for other in range(1, jax.process_count()) if first() else ():
+            left = max(1, int(1000 * (deadline - time.monotonic())))
+            runtime.client.blocking_key_value_get(f"left/{other}", left)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _end(code: int, line: str) -> NoReturn:
+    """End from another thread, while the main one waits."""
+    print(line, file=sys.__stderr__, flush=True)
+    if runtime.client is None:
+        os._exit(code)
+    _leave(code)
+
+
+def _finish(finished: threading.Event) -> None:
+    """Wait for all to be done, however long one of them writes and draws, and leave the runtime together."""
+    assert runtime.client is not None
+    runtime.client.wait_at_barrier("finished", 7 * 24 * 3600 * 1000)
+    finished.set()
+    jax.distributed.shutdown()
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
