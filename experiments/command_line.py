@@ -36,8 +36,8 @@ class Options:
     distributed: str | None = None
     """Take part in a run of several processes. auto: as Slurm, Kubernetes or the TPU pod says;
     INDEX/COUNT@HOST:PORT: process INDEX of COUNT, 0 being on HOST. None: one process."""
-    patience: float = 300.0
-    """Seconds in which all processes of such a run must have come."""
+    patience: float = 120.0
+    """Seconds after which such a run ends where one of its processes has not come, or is not heard of any more."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)

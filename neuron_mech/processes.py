@@ -9,6 +9,7 @@ With one process, which is the default, none of this does anything.
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -31,11 +32,16 @@ from neuron_mech.errors import InputError, Interrupted, RunError
 
 T = TypeVar("T")
 
-HEARTBEAT = 100
-"""Seconds of silence, of its machine or of the network, after which a process is given up by JAX's runtime."""
-
 _POLL = 0.5
-"""Seconds between looks at whether another process has failed."""
+"""Seconds between signs of life, and looks at whether another process has failed."""
+
+_WEEK = 7 * 24 * 3600 * 1000
+"""Milliseconds."""
+
+_LATER = 60
+"""Seconds more that JAX's runtime waits than we do: it ends a process with a page instead of a line."""
+
+_LOST = "another process was lost ({}); what was saved is intact: run the same commands again"
 
 _FAREWELL = 5.0
 """Seconds that process 0, which holds the key-value store, stays for the others to read why all end."""
@@ -115,49 +121,47 @@ def joined(where: str | None, patience: float) -> Iterator[None]:
     """Take part in a run of several processes, as `place` says; None: be the only one.
 
     To be entered before anything is computed. All processes end together: an error that leaves this block in one of
-    them ends the others too, with a line that says so. Raises InputError where the others do not come within
-    `patience` seconds, and RunError where one is lost.
+    them ends the others too, with a line that says so, and so does one that does not come, or is not heard of, for
+    `patience` seconds. Raises RunError where one is lost.
     """
     if where is None:
         yield
         return
     _initialize(where, patience)
-    finished = threading.Event()
-    threading.Thread(target=_watch, args=(finished,), daemon=True).start()
+    watch = _Watch(patience)
+    watch.start()
     try:
         with contextlib.nullcontext() if first() else _silent():
             _check_devices()
             yield
     except Interrupted:  # by all of them, at the same moment
-        _finish(finished)
+        _finish(watch)
         raise
     except (InputError, RunError) as error:
         _fail(error.exit_code, str(error))
         raise
     except jax.errors.JaxRuntimeError as error:
-        # What a collective raises in the processes that are left. NCCL and TPUs wait instead, until the heartbeat ends.
+        # What a collective raises in the processes that are left, or does not: then the watch ends them.
         if "gloo" not in str(error).lower():
             _fail(1, _line(error))
             raise
-        lost = RunError(
-            f"another process was lost ({_line(error)}); what was saved is intact: end what is left of it, and run the "
-            "same commands again"
-        )
+        lost = RunError(_LOST.format(_line(error)))
         _fail(lost.exit_code, str(lost))
         raise lost from error
     except BaseException as error:
         _fail(130 if isinstance(error, KeyboardInterrupt) else 1, _line(error))
         raise
-    _finish(finished)
+    _finish(watch)
 
 
 def _initialize(where: str, patience: float) -> None:
     address, index, count = place(where)
 
     def give_up() -> None:
-        _end(2, f"error: --distributed {where}: not all processes came within {patience:g} seconds (--patience)")
+        said = f"error: --distributed {where}: not all processes came within {patience:g} seconds (--patience)"
+        print(said, file=sys.stderr, flush=True)
+        os._exit(2)
 
-    # Ours before JAX's own, which ends the process with a page.
     timer = threading.Timer(patience, give_up)
     timer.daemon = True
     timer.start()
@@ -169,8 +173,8 @@ def _initialize(where: str, patience: float) -> None:
             count,
             index,
             cluster_detection_method=None if address is None else "deactivate",
-            initialization_timeout=int(patience) + 60,
-            heartbeat_timeout_seconds=HEARTBEAT,
+            initialization_timeout=int(patience) + _LATER,
+            heartbeat_timeout_seconds=int(patience) + _LATER,
         )
     except ValueError as error:
         raise InputError(
@@ -197,45 +201,77 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def _watch(finished: threading.Event) -> None:
-    """Until all have finished: end with another that has failed, whatever the main thread is waiting for."""
-    client = runtime.client
-    assert client is not None
-    while not finished.wait(_POLL):
-        try:
-            index, code, line = json.loads(client.key_value_try_get("failed"))
-        except jax.errors.JaxRuntimeError as error:
-            if "NOT_FOUND" in str(error):
-                continue
-            if not finished.is_set():
-                _end(1, "error: process 0 was lost; what was saved is intact: run the same commands again")
-        else:
-            if index != jax.process_index():
-                _end(code, f"stopped with process {index} of {jax.process_count()}: {line}")
-        return
+class _Watch(threading.Thread):
+    """Ends this process with another that has failed, whatever the main thread is waiting for, until all have finished.
+
+    Each process counts up a sign of life, and process 0 looks for one that has stopped.
+    """
+
+    def __init__(self, patience: float):
+        super().__init__(daemon=True)
+        self.patience, self.finished = patience, threading.Event()
+        self._heard: dict[str, tuple[str, float]] = {}
+        """By process, its last sign of life and when it was new."""
+
+    def run(self) -> None:
+        """Look every `_POLL` seconds."""
+        for sign in itertools.count():
+            if self.finished.wait(_POLL):
+                return
+            try:
+                self._look(sign)
+            except jax.errors.JaxRuntimeError:
+                if not self.finished.is_set():
+                    _end(1, f"error: {_LOST.format('process 0 does not answer')}")
+
+    def _look(self, sign: int) -> None:
+        store, here = _store(), runtime.process_id
+        store.key_value_set(f"alive/{here}", str(sign), allow_overwrite=True)
+        if here == 0:
+            now, signs = time.monotonic(), dict(store.key_value_dir_get("alive"))
+            self._heard |= {name: (at, now) for name, at in signs.items() if self._heard.get(name, ("",))[0] != at}
+            silent = [name.rpartition("/")[2] for name, (_, when) in self._heard.items() if now - when > self.patience]
+            line = _LOST.format(f"process {', '.join(silent)} has not been heard of for {self.patience:g} seconds")
+            if silent and _post(1, line):
+                _end(1, f"error: {line}")
+        # Empty but where one has failed.
+        for _, failed in store.key_value_dir_get("failed"):
+            index, code, line = json.loads(failed)
+            if index != here:
+                _end(code, f"stopped with process {index} of {runtime.num_processes}: {line}")
+
+
+def _store() -> Any:
+    """The key-value store that process 0 holds for all."""
+    assert runtime.client is not None
+    return runtime.client
+
+
+def _post(code: int, line: str) -> bool:
+    """Tell the others that this process ends, and why. False where another was faster."""
+    try:
+        _store().key_value_set("failed/first", json.dumps([runtime.process_id, code, line]))
+    except jax.errors.JaxRuntimeError as error:
+        return "ALREADY_EXISTS" not in str(error)
+    return True
 
 
 def _fail(code: int, line: str) -> None:
     """Tell the others that this process ends, and why; then it may end. Where one was faster, end with that one."""
-    assert runtime.client is not None
-    try:
-        runtime.client.key_value_set("failed", json.dumps([jax.process_index(), code, line]))
-    except jax.errors.JaxRuntimeError as error:
-        if "ALREADY_EXISTS" in str(error):
-            time.sleep(_FAREWELL)  # for the watch to end this process
+    if not _post(code, line):
+        time.sleep(_FAREWELL)  # for the watch to end this process
     # Before JAX's own farewell, which would wait for all.
     atexit.register(_leave, code)
 
 
 def _leave(code: int) -> NoReturn:
-    """End this process at once; process 0 when the others have read why."""
+    """End this process at once; process 0, which holds the store, when the others have read why."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        assert runtime.client is not None
-        runtime.client.key_value_set(f"left/{jax.process_index()}", "")
+        _store().key_value_set(f"left/{runtime.process_id}", "")
         deadline = time.monotonic() + _FAREWELL
-        for other in range(1, jax.process_count()) if first() else ():
+        for other in range(1, runtime.num_processes) if runtime.process_id == 0 else ():
             left = max(1, int(1000 * (deadline - time.monotonic())))
-            runtime.client.blocking_key_value_get(f"left/{other}", left)
+            _store().blocking_key_value_get(f"left/{other}", left)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -244,16 +280,13 @@ def _leave(code: int) -> NoReturn:
 def _end(code: int, line: str) -> NoReturn:
     """End from another thread, while the main one waits."""
     print(line, file=sys.__stderr__, flush=True)
-    if runtime.client is None:
-        os._exit(code)
     _leave(code)
 
 
-def _finish(finished: threading.Event) -> None:
+def _finish(watch: _Watch) -> None:
     """Wait for all to be done, however long one of them writes and draws, and leave the runtime together."""
-    assert runtime.client is not None
-    runtime.client.wait_at_barrier("finished", 7 * 24 * 3600 * 1000)
-    finished.set()
+    _store().wait_at_barrier("finished", _WEEK)
+    watch.finished.set()
     jax.distributed.shutdown()
 
 
