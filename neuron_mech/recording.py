@@ -144,6 +144,18 @@ def distinct(study: Study, site: str, tally: Tally) -> Tally:
     return tally if study.config.record.mode == "online" else devices.distinct(tally, study.rows(site), study.devices)
 
 
+def held(study: Study, counts: Counts) -> Counts:
+    """The shapes of what each device holds of the counts, from all their shapes."""
+    if study.config.record.mode == "online":
+        return counts
+
+    def part(tally: Tally, count: int, several: int) -> Tally:
+        rows = devices.share(count, several)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), tally)
+
+    return counts.replace(tallies=_by_site(study, counts.tallies, part))
+
+
 def _by_site(study: Study, tallies: Tallies, place: Callable[[Tally, int, int], Tally]) -> Tallies:
     return {
         o: {site: place(tally, study.rows(site), study.devices) for site, tally in by_site.items()}

@@ -177,11 +177,14 @@ class Trajectories:
     def write(self, watch: Watch, row: int, values: Mapping[str, np.ndarray], accuracy: ArrayLike) -> None:
         """Put what `read` found into its row. Raises RunError where it cannot be written."""
         self.watched["accuracy"][watch.name][row] = accuracy
-        for site in watch.neurons if processes.first() else ():
+        for site in watch.neurons:
             path, shape = self.directory / _file(watch, site), watch.shape(site)
+            block = np.ascontiguousarray(values[site], np.float32).tobytes()
+            self.watched["checksums"][path.name][row] = zlib.crc32(block)
+            if not processes.first():
+                continue
             if not path.exists():
                 results.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
-            block = np.ascontiguousarray(values[site], np.float32).tobytes()
             try:
                 with path.open("r+b") as file:
                     file.seek(path.stat().st_size - (len(watch.segments) - row) * len(block))
@@ -191,7 +194,6 @@ class Trajectories:
                     f"cannot write {path} ({error.strerror or error}): what was saved before is intact; make room and "
                     "run the same command again"
                 ) from error
-            self.watched["checksums"][path.name][row] = zlib.crc32(block)
 
     def sync(self) -> None:
         """Return when all that was written is on disk: to be called before a state that relies on it is saved."""
