@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import tyro
 
-from neuron_mech import processes
+from neuron_mech import joining, processes
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import opened
@@ -103,7 +103,7 @@ def parse(
     if options.patience <= 0:
         raise InputError(f"--patience is {options.patience}: give a positive number of seconds")
     if options.distributed is not None:
-        processes.place(options.distributed)
+        joining.place(options.distributed)
     if isinstance(options, Seeded) and options.seeds < 1:
         raise InputError(f"--seeds is {options.seeds}: give a whole number of at least 1")
     return options.config(preset), options
@@ -163,7 +163,7 @@ def main(
         config, options = parse(sys.argv[1:], name, description, kind)
         check(options)
         directory = options.run_dir or Path("runs") / config.preset
-        with processes.joined(options.distributed, options.patience):
+        with joining.joined(options.distributed, options.patience):
             _agree(config, options)
             with opened(directory, config):
                 experiment(Session(config, options, directory))

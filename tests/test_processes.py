@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuron_mech import processes
+from neuron_mech import joining, processes
 from neuron_mech.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 from experiments.command_line import exiting
 from neuron_mech import (
-    checkpoints, datasets, evaluation, planning, processes, quantization, recording, results, runs
+    checkpoints, datasets, evaluation, joining, planning, processes, quantization, recording, results, runs
 )
 from neuron_mech.presets import Config, Data, Model, Record, Train, Watch
 
@@ -57,7 +57,7 @@ def finished(config, directory):
         return runs.run(config, directory, save_seconds=0.0)
 
 def work():
-    with processes.joined(place or None, 60):
+    with joining.joined(place or None, 60):
         assert jax.device_count() == 2
         recording.advancing = advancing
         runs.datasets = type("", (), {"load": load})
@@ -190,16 +190,16 @@ def test_a_place_that_is_none_is_refused(where):
     with pytest.raises(
         InputError, match=r"^--distributed is .*(INDEX/COUNT@HOST:PORT|indices of 2 processes are 0 to 1)"
     ):
-        processes.place(where)
+        joining.place(where)
 
 
 def test_places():
-    assert processes.place("auto") == (None, None, None)
-    assert processes.place("1/4@[::1]:1234") == ("[::1]:1234", 1, 4)
+    assert joining.place("auto") == (None, None, None)
+    assert joining.place("1/4@[::1]:1234") == ("[::1]:1234", 1, 4)
 
 
 def test_one_process_is_left_alone():
-    with processes.joined(None, 1):
+    with joining.joined(None, 1):
         assert processes.first()
         assert not processes.several()
         assert processes.agreed(3, 0) == (3, 0)
