@@ -176,7 +176,7 @@ def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
             return jax.random.wrap_key_data(jax.numpy.asarray(leaf))
         return jax.numpy.asarray(leaf) if isinstance(old, jax.Array) else leaf
 
-    return jax.tree.map(placed, serialization.from_state_dict(like, arrays), like)
+    return serialization.from_state_dict(like, jax.tree.map(placed, arrays, serialization.to_state_dict(like)))
 
 
 def _mute_abandoned_reads() -> None:
