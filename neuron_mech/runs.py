@@ -101,9 +101,10 @@ def run(
             if done < what.segments:
                 say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
         kept = Trajectories(directory / "trajectories", trajectories.watches(what), state.watched)
+        if done < what.segments or what.devices == 1:
+            state = state.replace(counts=recording.dealt(what, state.counts))  # the host's copy goes
         if done < what.segments:
             kept.verify(done)
-            state = state.replace(counts=recording.dealt(what, state.counts))  # the host's copy goes
             state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
     return Run(what, dataset, state, mixing, kept)
 
