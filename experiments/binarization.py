@@ -105,7 +105,7 @@ def empty(config: Config, subject: Subject, options: BinarizationOptions) -> xr.
 
 def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.Dataset:
     """`fresh` with everything that an earlier sweep of the same windows has finished."""
-    if not path.exists():
+    if not results.exists(path):
         return fresh
     before = results.read_dataset(path)
     for name, value in options.settings.items():
@@ -203,6 +203,10 @@ def check(options: Options) -> None:
         raise InputError(
             f"--readout is retrain, but model.weights is {options.model.weights}: the network is not trained here, and "
             "has the readout probe only"
+        )
+    if options.reading == "probe" and options.distributed is not None:
+        raise InputError(
+            f"--distributed is {options.distributed}, but the readout probe keeps its features in one process: leave it out"
         )
     if not 0 < options.penalty < float("inf"):
         raise InputError(f"--penalty is {options.penalty}: give a positive, finite number")

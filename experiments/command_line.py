@@ -3,15 +3,17 @@
 import contextlib
 import difflib
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
+from neuron_mech import joining, processes
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import opened
@@ -24,7 +26,7 @@ Kind = TypeVar("Kind", bound="Options")
 
 @dataclass(frozen=True)
 class Options:
-    """Where a run lives, and its fields. The fields are stored with the run; the first four options are not."""
+    """Where a run lives, and its fields. The fields are stored with the run; the first six options are not."""
 
     run_dir: Path | None = None
     """Directory of the run: begun if new, resumed or reused if not. None means runs/PRESET."""
@@ -35,6 +37,11 @@ class Options:
     workers: int | None = None
     """Processes that read and decode the images of a stream; 0: all in the main one. None means one a core, at most 16.
     """
+    distributed: str | None = None
+    """Take part in a run of several processes. auto: as Slurm, Kubernetes or the TPU pod says;
+    INDEX/COUNT@HOST:PORT: process INDEX of COUNT, 0 being on HOST. None: one process."""
+    patience: float = 120.0
+    """Seconds after which such a run ends where one of its processes has not come, or is not heard of any more."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
@@ -110,6 +117,10 @@ def parse(
         raise InputError(f"--save-seconds is {options.save_seconds}: give a number of at least 0")
     if options.workers is not None and options.workers < 0:
         raise InputError(f"--workers is {options.workers}: give a whole number of at least 0")
+    if options.patience <= 0:
+        raise InputError(f"--patience is {options.patience}: give a positive number of seconds")
+    if options.distributed is not None:
+        joining.place(options.distributed)
     if isinstance(options, Seeded) and options.seeds < 1:
         raise InputError(f"--seeds is {options.seeds}: give a whole number of at least 1")
     return options.config(preset), options
@@ -174,11 +185,33 @@ def main(
     def work() -> None:
         config, options = parse(sys.argv[1:], name, description, kind)
         check(options)
-        directory = options.run_dir or Path("runs") / config.preset
-        with opened(directory, config):
-            experiment(Session(config, options, directory))
+        with held(config, options) as session:
+            experiment(session)
 
     exiting(work)
+
+
+@contextlib.contextmanager
+def held(config: Config, options: Options) -> Iterator[Session]:
+    """A session with its run's directory held open, and with the other processes where there are several."""
+    directory = options.run_dir or Path("runs") / config.preset
+    with joining.joined(options.distributed, options.patience):
+        _agree(config, options)
+        with opened(directory, config):
+            yield Session(config, options, directory)
+
+
+def _agree(config: Config, options: Options) -> None:
+    """Raise InputError, naming the fields, where this process was asked for something else than process 0."""
+    asked = {"the preset": config.preset}
+    for name, value in vars(options).items():
+        if is_dataclass(value):
+            asked |= {f"--{name}.{part}": repr(of) for part, of in vars(value).items()}
+        elif name not in ("run_dir", "data_dir", "distributed", "patience"):
+            asked[f"--{name}"] = repr(value)
+    first = json.loads(processes.told(lambda: json.dumps(asked).encode()))
+    if changed := [f"{name}: {first.get(name)} / {asked[name]}" for name in asked if asked[name] != first.get(name)]:
+        raise InputError(f"process 0 was asked for another run (there / here): {'; '.join(changed)}")
 
 
 def exiting(work: Callable[[], None]) -> None:
@@ -186,11 +219,12 @@ def exiting(work: Callable[[], None]) -> None:
     try:
         work()
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signum)
+        if processes.first():
+            print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

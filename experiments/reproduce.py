@@ -22,7 +22,7 @@ from experiments import (
     quantization,
     report,
 )
-from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, parse
+from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse
 from neuron_mech import provenance, results
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS
@@ -68,7 +68,7 @@ def of_all_runs(session: Session) -> dict[str, Callable[[], None]]:
 def missing(session: Session, step: str, directory: Path, seeds: int) -> bool:
     """Whether a step is still to be done in a directory, for so many seeds."""
     path = directory / f"{step}.nc"
-    if not path.exists():
+    if not results.exists(path):
         return True
     if step not in ("quantization", "binarization"):
         return False
@@ -80,7 +80,7 @@ def missing(session: Session, step: str, directory: Path, seeds: int) -> bool:
     if not set(range(first, first + seeds)) <= set(found.seed.values.tolist()):
         return True
     # The sweep's file is written cell by cell, its figure at the end.
-    drawn = (directory / "figures" / "figure4.svg").exists()
+    drawn = results.exists(directory / "figures" / "figure4.svg")
     return step == "binarization" and (not drawn or bool(np.isnan(found.accuracy_by_seed).any()))
 
 
@@ -134,9 +134,8 @@ def reproduce(arguments: Sequence[str]) -> None:
     config, options = parse(arguments, "reproduce", __doc__ or "", ReproduceOptions)
     if config.model.weights is None:
         check_recording(options)
-    directory = options.run_dir or Path("runs") / config.preset
-    with results.opened(directory, config):
-        experiment(Session(config, options, directory))
+    with held(config, options) as session:
+        experiment(session)
 
 
 def everything(arguments: Sequence[str]) -> None:

@@ -2,6 +2,9 @@
 
 Orbax restores a flipped byte without an error, as other values. So a checksum of every array is saved beside them and
 verified when they come back, and a checkpoint that does not verify is set aside for the one before.
+
+Of several processes the first saves and restores; it tells the others what it found. What is stored are arrays of the
+host: nothing of it depends on how many processes or devices there were.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ import orbax.checkpoint as ocp
 from flax import serialization
 from jaxtyping import PyTree
 
+from neuron_mech import processes
 from neuron_mech.errors import RunError
 
 # Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
@@ -42,28 +46,40 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self.directory = directory.absolute()
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False),
-        )
+        if processes.first():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            # Alone, it waits for no other process.
+            alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="first")
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=KEEP,
+                    enable_async_checkpointing=False,
+                    create=False,
+                    multiprocessing_options=alone,
+                ),
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.close()
+        if processes.first():
+            self._manager.close()
 
     @property
     def latest(self) -> int | None:
-        """Newest step on disk, verified or not."""
-        return self._manager.latest_step()
+        """Newest step on disk, verified or not; process 0 knows."""
+        return self._manager.latest_step() if processes.first() else None
 
     def save(self, step: int, state: PyTree) -> None:
         """Save `state` (arrays and typed random keys, none of size zero) as this step.
 
         Raises RunError where it cannot be written, the full disk above all; earlier checkpoints stay.
         """
-        arrays = _to_arrays(state)
+        if not processes.first():
+            return
+        arrays = jax.device_get(_to_arrays(state))
         free = shutil.disk_usage(self.directory).free
         try:
             # Asked beforehand, since Orbax leaves threads behind when it runs out of room halfway.
@@ -88,12 +104,21 @@ class Checkpoints:
     def restore(self, like: PyTree) -> Restored | None:
         """The newest state that verifies, in the structure of `like` (arrays or shapes); None where none was saved.
 
-        A checkpoint that does not verify is moved to `checkpoints-damaged` beside. Raises RunError when none does.
+        What is a shape in `like` comes back as the host's array. A checkpoint that does not verify is moved to
+        `checkpoints-damaged` beside. Raises RunError when none does.
         """
+        shapes = _to_arrays(like)
+        arrays, step, damaged = (self._newest(shapes) if processes.first() else None) or (shapes, -1, [])
+        if (step := int(processes.told(lambda: str(step).encode()))) < 0:
+            return None
+        arrays = jax.tree.map(lambda leaf: processes.told_array(lambda: leaf, leaf.shape, leaf.dtype), arrays)
+        return Restored(_from_arrays(arrays, like), step, damaged)
+
+    def _newest(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, list[str]] | None:
         damaged: list[str] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return Restored(self._restore(step, like), step, damaged)
+                return self._restore(step, like), step, damaged
             except Exception as error:  # a truncated file surfaces as any of a dozen types
                 _mute_abandoned_reads()
                 aside = self.directory.with_name(self.directory.name + "-damaged")
@@ -106,8 +131,8 @@ class Checkpoints:
             raise RunError(f"{'; '.join(damaged)}; no older one is left: remove {self.directory.parent} to begin again")
         return None
 
-    def _restore(self, step: int, like: PyTree) -> PyTree:
-        target = _to_arrays(like)
+    def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(target), checksums=ocp.args.JsonRestore()),
@@ -115,7 +140,7 @@ class Checkpoints:
         expected, actual = found.checksums, checksums(found.state)
         if wrong := sorted(name for name in actual if actual[name] != expected.get(name)):
             raise ValueError(f"checksum of {', '.join(wrong[:3])} differs")
-        return _from_arrays(found.state, like)
+        return found.state
 
 
 def nbytes(state: PyTree) -> int:
@@ -144,9 +169,14 @@ def _to_arrays(state: PyTree) -> dict[str, Any]:
 
 
 def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
-    """The inverse of `_to_arrays`, in the structure of `like`."""
-    state = serialization.from_state_dict(like, arrays)
-    return jax.tree.map(lambda leaf, old: jax.random.wrap_key_data(leaf) if _is_key(old) else leaf, state, like)
+    """The inverse of `_to_arrays`, in the structure of `like`; on the device what is there in `like`."""
+
+    def placed(leaf: np.ndarray, old: Any) -> Any:
+        if _is_key(old):
+            return jax.random.wrap_key_data(jax.numpy.asarray(leaf))
+        return jax.numpy.asarray(leaf) if isinstance(old, jax.Array) else leaf
+
+    return serialization.from_state_dict(like, jax.tree.map(placed, arrays, serialization.to_state_dict(like)))
 
 
 def _mute_abandoned_reads() -> None:

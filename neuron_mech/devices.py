@@ -1,13 +1,15 @@
-"""Several devices of one process: each trains on a share of every batch and records a share of the samples.
+"""Several devices, of one process or of many: each trains on a share of every batch and records a share of the samples.
 
 Recorded samples are dealt like cards, so that every device has its share of any first so many, and holds the tally of
 its own: recording needs no communication. What is saved and what is reported is in the order of a single device.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
@@ -16,9 +18,13 @@ T = TypeVar("T")
 
 _AXIS = "samples"
 
+_BLOCK = 2**26
+"""Bytes collected at once, which is what collecting takes of a device's memory."""
 
-def _mesh() -> Mesh:
-    return Mesh(np.array(jax.local_devices()), (_AXIS,))
+
+def _sharded(*axes: str) -> NamedSharding:
+    """Over all devices of all processes."""
+    return NamedSharding(Mesh(np.array(jax.devices()), (_AXIS,)), PartitionSpec(*axes))
 
 
 def share(count: int, devices: int) -> int:
@@ -33,30 +39,69 @@ def dealt(count: int, devices: int) -> Int[np.ndarray, " rows"]:
 
 
 def deal(tree: T, count: int, devices: int) -> T:
-    """Arrays of `count` rows, each row placed on its device."""
+    """Arrays of `count` rows, each row placed on its device; a process looks at its own devices' rows only."""
     if devices == 1:
         return tree
-    order, sharding = dealt(count, devices), NamedSharding(_mesh(), PartitionSpec(_AXIS))
-    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[order], sharding), tree)
+    order = dealt(count, devices)
+
+    def place(leaf: Any) -> jax.Array:
+        rows = np.asarray(leaf)
+        shape = (len(order), *rows.shape[1:])
+        look = lambda index: rows[order[index[0]]]  # noqa: E731
+        return jax.make_array_from_callback(shape, _sharded(_AXIS), look)
+
+    return jax.tree.map(place, tree)
 
 
 def collect(tree: T, count: int, devices: int) -> T:
-    """The inverse of `deal`: arrays on the host with their rows in order."""
+    """The inverse of `deal`: arrays on every process's host with their rows in order."""
     if devices == 1:
         return tree
-    rows = np.arange(count)
-    where = rows % devices * share(count, devices) + rows // devices
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[where], tree)
+
+    def rows(leaf: jax.Array) -> np.ndarray:
+        found = np.empty((share(count, devices) * devices, *leaf.shape[1:]), leaf.dtype)
+        size = max(1, _BLOCK // max(1, found[:devices].nbytes))
+        for start in range(0, share(count, devices), size):
+            stop = min(start + size, share(count, devices))
+            found[start * devices : stop * devices] = _block(leaf, start, stop - start, devices).addressable_data(0)
+        return found[:count]
+
+    return jax.tree.map(rows, tree)
+
+
+@partial(jax.jit, static_argnames=("size", "devices"))
+def _block(leaf: Array, start: Int[Array | np.integer, ""] | int, size: int, devices: int) -> Array:
+    """Rows `start` to `start + size` of every device. Since they are dealt like cards, these are neighbours."""
+    held = leaf.reshape(devices, -1, *leaf.shape[1:])
+    block = jnp.swapaxes(jax.lax.dynamic_slice_in_dim(held, start, size, axis=1), 0, 1)
+    return jax.lax.with_sharding_constraint(block.reshape(-1, *leaf.shape[1:]), _sharded())
+
+
+def distinct(tree: T, count: int, devices: int) -> T:
+    """Inside a compiled function: what has been dealt, with zeros in the rows that a device holds twice."""
+    if devices == 1:
+        return tree
+    rows = (np.arange(devices)[:, None] + devices * np.arange(share(count, devices))).ravel() < count
+    return jax.tree.map(lambda leaf: jnp.where(rows.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0), tree)
 
 
 def everywhere(tree: T, devices: int) -> T:
-    """The same arrays on every device."""
-    return tree if devices == 1 else jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec()))
+    """The same arrays on every device. Every process gives its own copy of them."""
+    if devices == 1:
+        return tree
+
+    def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(place(jax.random.key_data(leaf)))
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, _sharded(), lambda index: whole[index])
+
+    return jax.tree.map(place, tree)
 
 
 def on_one(tree: T, devices: int) -> T:
-    """The inverse of `everywhere`: the arrays on the first device alone."""
-    return tree if devices == 1 else jax.device_put(tree, jax.local_devices()[0])
+    """The inverse of `everywhere`: the arrays on the process's first device alone."""
+    return tree if devices == 1 else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def spread(batch: T, devices: int) -> T:
@@ -64,7 +109,7 @@ def spread(batch: T, devices: int) -> T:
     size = jax.tree.leaves(batch)[0].shape[0]
     if devices == 1 or size % devices:
         return batch
-    return jax.lax.with_sharding_constraint(batch, NamedSharding(_mesh(), PartitionSpec(_AXIS)))
+    return jax.lax.with_sharding_constraint(batch, _sharded(_AXIS))
 
 
 def each(
@@ -74,4 +119,5 @@ def each(
     if devices == 1:
         return function
     own, common = PartitionSpec(_AXIS), PartitionSpec()
-    return jax.shard_map(function, mesh=_mesh(), in_specs=(own, common, own, common), out_specs=own, check_vma=False)
+    mesh = _sharded().mesh
+    return jax.shard_map(function, mesh=mesh, in_specs=(own, common, own, common), out_specs=own, check_vma=False)

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early, told apart because a script must react to them differently."""
+"""The ways in which a run ends early, told apart because a script must react to them differently."""
 
 
 class InputError(ValueError):
@@ -7,9 +7,13 @@ class InputError(ValueError):
     The message is one line that names the field, the value, and what to do.
     """
 
+    exit_code = 2
+
 
 class RunError(RuntimeError):
     """A run that had started cannot go on. What it had saved is intact; the command line exits with code 1."""
+
+    exit_code = 1
 
 
 class Interrupted(RunError):
@@ -17,7 +21,7 @@ class Interrupted(RunError):
 
     def __init__(self, signum: int, message: str):
         super().__init__(message)
-        self.signum = signum
+        self.exit_code = 128 + signum
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 The samples are looked through once. What precedes the sites is run once a chunk, whatever the number of codes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from neuron_mech import taps
+from neuron_mech import processes, taps
 from neuron_mech.datasets import Samples, Stream, walk
 from neuron_mech.taps import Site
 
@@ -102,9 +102,9 @@ def accuracies(
     most = max(jax.tree.leaves(trial.codes)[0].shape[0] for trial in trials.values())
     names = tuple(dict.fromkeys(trial.site for trial in trials.values()))
     chunk = max(1, taps.fitting(sites, rows) // most)
-    counts: dict[K, Any] = dict.fromkeys(trials, 0)
-    start = 0
-    for part in walk(samples, chunk, "evaluating codes"):
+    counts = {name: np.zeros(jax.tree.leaves(trial.codes)[0].shape[0], np.int64) for name, trial in trials.items()}
+    seen = np.zeros(1, np.int64)
+    for start, part in _own_parts(samples, chunk, "evaluating codes"):
         values = _read(model, names, variables, part)
         found = {
             name: _right(
@@ -121,8 +121,20 @@ def accuracies(
             for name, trial in trials.items()
         }
         counts = {name: counts[name] + np.asarray(count, np.int64) for name, count in found.items()}
-        start += len(part)
-    return {name: count / start for name, count in counts.items()}
+        seen += len(part)
+    whole = processes.total(seen)
+    return {name: processes.total(count) / whole for name, count in counts.items()}
+
+
+def _own_parts(samples: Samples | Stream, chunk: int, what: str) -> Iterator[tuple[int, Samples]]:
+    """(start, chunk) of the chunks that are this process's share: those it would be given alone, with one process."""
+    starts = processes.own(range(0, len(samples), chunk))
+    if processes.several():
+        ids = [np.arange(start, min(start + chunk, len(samples))) for start in starts]
+        samples = samples.rows(np.concatenate([np.arange(0), *ids]))
+    if len(starts):
+        # Where a stream skips corrupt images, its chunks are fewer.
+        yield from zip(starts, walk(samples, chunk, what), strict=False)
 
 
 @partial(jax.jit, static_argnames=("model", "top"))
@@ -140,8 +152,9 @@ def as_it_is(
     top: int = 1,
 ) -> tuple[float, float]:
     """(accuracy of the network, of always naming the `top` most frequent labels) on `samples`."""
-    hits, frequency = 0, np.zeros(classes, np.int64)
-    for part in walk(samples, taps.fitting(sites, 1000), "evaluating the network"):
-        hits += int(_right_as_it_is(model, top, variables, part))
+    found, frequency = np.zeros(1, np.int64), np.zeros(classes, np.int64)
+    for _, part in _own_parts(samples, taps.fitting(sites, 1000), "evaluating the network"):
+        found += int(_right_as_it_is(model, top, variables, part))
         frequency += np.bincount(part.labels, minlength=classes)
+    hits, frequency = int(processes.total(found)[0]), processes.total(frequency)
     return hits / frequency.sum(), np.sort(frequency)[-top:].sum() / frequency.sum()

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 from flax import struct
 
-from neuron_mech import checkpoints, models, recording, taps, training, trajectories
+from neuron_mech import checkpoints, devices, models, processes, recording, taps, training, trajectories
 from neuron_mech.datasets import Dataset
 from neuron_mech.errors import InputError
 from neuron_mech.presets import Config
@@ -62,7 +62,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
         recording.random_ids(config, size, config.record.samples),
         size,
         training.stepwise(training.convolutional(available.values())),
-        jax.local_device_count(),
+        jax.device_count(),
     )
     return found, state
 
@@ -92,16 +92,22 @@ def outline(study: Study, train: TrainState) -> RunState:
 
 
 def start(study: Study, train: TrainState) -> RunState:
-    """The state before the first segment."""
-    return outline(study, train).replace(counts=study.empty_counts())
+    """The state before the first segment; its counts are the host's, to be dealt among the devices."""
+    before = outline(study, train)
+    return before.replace(counts=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), before.counts))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes a run takes at most, by what they are for."""
+    """Bytes a run takes at most, by what they are for.
+
+    `counts` and `device` are of each device, the first of a process, which holds most; `host` of each process, where it
+    has to bring together what several devices hold.
+    """
 
     counts: int
     device: int
+    host: int
     trajectories: int
     checkpoints: int
 
@@ -112,22 +118,27 @@ class Cost:
 
 
 def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
-    """Bytes on the device and on disk, from the shapes of an `outline`, before anything runs."""
-    counts = checkpoints.nbytes(state.counts)
+    """Bytes in memory and on disk, from the shapes of an `outline`, before anything runs."""
+    counts = checkpoints.nbytes(recording.held(study, state.counts))
     parameters = checkpoints.nbytes(state.train.params)
     one = dataset.train.rows(np.arange(1))
     image, pixels = one.images.nbytes, one.inputs.size
     values = sum(int(np.prod(site.shape)) for site in study.sites.values())
     everything = taps.sites(study.model, state.train.variables, one.inputs).values()
     passing = sum(int(np.prod(site.shape)) for site in everything)
-    chunk = min(study.config.record.chunk, len(study.recorded))
+    recorded = devices.share(len(study.recorded), study.devices)
+    chunk = min(study.config.record.chunk, recorded)
     # In float32, a chunk's inputs, at each recorded site its value, its gradient, and one temporary, and what a forward
     # pass keeps of every layer for the way back.
     working = chunk * 4 * (pixels + 3 * values * len(study.config.objectives) + passing)
     saved = checkpoints.nbytes(state)
+    # With several devices each holds the training set and its share of the recorded samples beside what the process
+    # keeps of both, on its first.
+    again = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset.train)) + image * recorded if study.devices > 1 else 0
     return Cost(
         counts=counts,
-        device=dataset.nbytes + image * len(study.recorded) + 4 * parameters + counts + working,
+        device=dataset.nbytes + image * len(study.recorded) + again + 4 * parameters + counts + working,
+        host=saved if study.devices > 1 else 0,
         trajectories=sum(watch.nbytes for watch in trajectories.watches(study)),
         checkpoints=(checkpoints.KEEP + 1) * saved,
     )
@@ -135,18 +146,21 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
 
 def announce(study: Study, cost: Cost, directory: Path) -> str:
     """One line that says what the run will take. Raises InputError, naming fields to change, where it cannot fit."""
-    device = jax.local_devices()[0]
+    device, available = jax.local_devices()[0], psutil.virtual_memory().available
     stats = device.memory_stats() or {}
-    room = stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else psutil.virtual_memory().available
+    if "bytes_limit" in stats:
+        needed, room = cost.device, stats["bytes_limit"] - stats["bytes_in_use"]
+    else:  # devices that share the memory of their host
+        needed, room = cost.device * jax.local_device_count() + cost.host, available
     record = study.config.record
-    if cost.device > room:
+    if needed > room:
         raise InputError(
-            f"recording needs {_size(cost.device)} of {device.platform} memory and {_size(room)} are free: lower "
+            f"recording needs {_size(needed)} of {device.platform} memory and {_size(room)} are free: lower "
             f"record.samples (now {len(study.recorded)}), record.neurons (now {record.neurons}) or record.chunk "
             f"(now {record.chunk}), limit record.site_samples, or name fewer record.sites (now "
             f"{', '.join(study.sites)})"
         )
-    free = shutil.disk_usage(directory).free
+    free = shutil.disk_usage(directory).free if processes.first() else cost.disk  # the first writes for all
     written = (f for part in ("checkpoints", "trajectories") for f in (directory / part).rglob("*") if f.is_file())
     if cost.disk - sum(f.stat().st_size for f in written) > free:
         watch = study.config.watch
@@ -156,15 +170,16 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
             f"record.samples (now {len(study.recorded)}), watch.recordings (now {watch.recordings}) or "
             f"watch.wide_recordings (now {watch.wide_recordings})"
         )
+    where = "the device" if study.devices == 1 else f"each of {study.devices} devices"
     if record.mode == "none":
-        return f"no recording; {_size(cost.device)} on the device, up to {_size(cost.disk)} on disk in {directory}"
+        return f"no recording; {_size(cost.device)} on {where}, up to {_size(cost.disk)} on disk in {directory}"
     parts = (
         f"{site} ({study.rows(site):,} samples x {int(np.prod(study.value_shape(site))):,} values)"
         for site in study.sites
     )
     return (
         f"{study.recordings:,} recordings ({record.mode}) of {', '.join(parts)}: {_size(cost.counts)} of counts, "
-        f"{_size(cost.device)} on the device; on disk in {directory} {_size(cost.trajectories)} of trajectories and up "
+        f"{_size(cost.device)} on {where}; on disk in {directory} {_size(cost.trajectories)} of trajectories and up "
         f"to {_size(cost.checkpoints)} of checkpoints"
     )
 

@@ -125,6 +125,8 @@ class Study:
 
 def dealt(study: Study, counts: Counts) -> Counts:
     """The counts with each device holding its own samples'. In mode online every device holds all."""
+    if study.devices == 1:
+        return jax.tree.map(jnp.asarray, counts)
     if study.config.record.mode == "online":
         return devices.everywhere(counts, study.devices)
     return counts.replace(tallies=_by_site(study, counts.tallies, devices.deal))
@@ -135,6 +137,23 @@ def collected(study: Study, counts: Counts) -> Counts:
     if study.config.record.mode == "online":
         return devices.on_one(counts, study.devices)
     return counts.replace(tallies=_by_site(study, counts.tallies, devices.collect))
+
+
+def distinct(study: Study, site: str, tally: Tally) -> Tally:
+    """Inside a compiled function: a dealt tally in which every sample counts once, so that sums over rows are right."""
+    return tally if study.config.record.mode == "online" else devices.distinct(tally, study.rows(site), study.devices)
+
+
+def held(study: Study, counts: Counts) -> Counts:
+    """The shapes of what each device holds of the counts, from all their shapes."""
+    if study.config.record.mode == "online":
+        return counts
+
+    def part(tally: Tally, count: int, several: int) -> Tally:
+        rows = devices.share(count, several)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), tally)
+
+    return counts.replace(tallies=_by_site(study, counts.tallies, part))
 
 
 def _by_site(study: Study, tallies: Tallies, place: Callable[[Tally, int, int], Tally]) -> Tallies:

@@ -4,6 +4,7 @@ runs/PRESET/config.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.pn
 """
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -19,6 +20,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from neuron_mech import processes
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.figures import style
 from neuron_mech.presets import Config, Data, Model, Record, Train, Watch, differences
@@ -26,10 +28,13 @@ from neuron_mech.presets import Config, Data, Model, Record, Train, Watch, diffe
 
 @contextmanager
 def opened(directory: Path, config: Config) -> Iterator[Path]:
-    """Hold the directory for this process and this config; create it where it is new.
+    """Hold the directory for this run and this config; create it where it is new. Of several processes, 0 does.
 
     Raises InputError where it cannot be written, another process holds it, or it belongs to another config.
     """
+    if not processes.first():
+        yield directory
+        return
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".writable"
@@ -91,8 +96,10 @@ def read_config(directory: Path) -> Config:
 def write(path: Path, save: Callable[[Path], Any]) -> None:
     """Let `save` write a file beside `path`, then put it in place in one motion: readers see it whole or not at all.
 
-    Raises RunError where it cannot be written; what stood at `path` stays.
+    Of several processes, 0 does. Raises RunError where it cannot be written; what stood at `path` stays.
     """
+    if not processes.first():
+        return
     # The suffix stays last, since matplotlib and others choose the format by it.
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
@@ -157,18 +164,27 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """A result file, loaded and closed. Raises InputError where it is missing or damaged."""
+    """A result file, loaded and closed. Raises InputError where it is missing or damaged.
+
+    Of several processes, 0 reads it and tells the others.
+    """
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        content = io.BytesIO(processes.told(path.read_bytes))
+        with xr.open_dataset(content, engine="h5netcdf") as dataset:
             return dataset.load()
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): run its experiment again") from None
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file, for process 0 and so for all."""
+    return processes.told(lambda: str(path.exists()).encode()) == b"True"
+
+
 def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
     """Write a figure as `figures/NAME.png` and `.svg` in a run's directory; the same figure gives the same bytes."""
     paths = [directory / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg")]
-    for path in paths:
+    for path in paths if processes.first() else ():
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         with style():
             figure.draw_without_rendering()  # a second layout pass, for tick labels that the first one changed

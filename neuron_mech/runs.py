@@ -18,10 +18,21 @@ import numpy as np
 from jax.typing import ArrayLike
 from tqdm import tqdm
 
-from neuron_mech import datasets, devices, gradient_signs, leakage, planning, recording, training, trajectories
+from neuron_mech import (
+    datasets,
+    devices,
+    gradient_signs,
+    leakage,
+    planning,
+    processes,
+    recording,
+    training,
+    trajectories,
+)
 from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.datasets import Dataset
 from neuron_mech.errors import InputError, Interrupted, RunError
+from neuron_mech.gradient_signs import Tally
 from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.planning import RunState
 from neuron_mech.presets import Config, Model
@@ -100,6 +111,8 @@ def run(
             if done < what.segments:
                 say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
         kept = Trajectories(directory / "trajectories", trajectories.watches(what), state.watched)
+        if done < what.segments or what.devices == 1:
+            state = state.replace(counts=recording.dealt(what, state.counts))  # the host's copy goes
         if done < what.segments:
             kept.verify(done)
             state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
@@ -136,7 +149,7 @@ def _drive(
 
     history = {name: np.array(values) for name, values in state.history.items()}
     train, at_saturation = devices.everywhere(state.train, what.devices), state.at_saturation
-    counts = recording.dealt(what, state.counts)
+    counts = state.counts
     pending: list[tuple[int, jax.Array, list]] = []
     saved, last_save = done, time.monotonic()
 
@@ -159,11 +172,16 @@ def _drive(
                 kept.write(watch, row, *jax.device_get(found))
         pending.clear()
 
+    def everything() -> RunState:
+        """The state in the order of a single device, on every process."""
+        here, found = devices.on_one(train, what.devices), recording.collected(what, counts)
+        return RunState(here, found, at_saturation, history, kept.watched)
+
     def save() -> None:
         nonlocal saved, last_save
         settle()
         kept.sync()
-        saves.save(done, RunState(train, recording.collected(what, counts), at_saturation, history, kept.watched))
+        saves.save(done, everything())
         saved, last_save = done, time.monotonic()
 
     per_epoch = what.segments_per_epoch
@@ -175,7 +193,8 @@ def _drive(
             if plan is None or index == 0:
                 plan = recording.plan_epoch(what, epoch)
             first = epoch * what.batches + index * what.config.record.every
-            seen = [(watch, row, look[watch.name](train, recorded)) for watch, row in kept.due(done)]
+            here = devices.on_one(train, what.devices)  # every process looks for itself
+            seen = [(watch, row, look[watch.name](here, recorded)) for watch, row in kept.due(done)]
             train, counts, losses = advance(train, counts, samples, own, *plan.segments[index])
             settle()  # the segment before, while this one runs
             pending.append((first, losses, seen))
@@ -183,29 +202,27 @@ def _drive(
             if index == per_epoch - 1:
                 counts = end_epoch(counts, plan.positions)
                 settle()
-                tallies = recording.collected(what, counts).tallies
-                measured = measure(train, tallies)
+                measured = measure(devices.on_one(train, what.devices), counts.tallies)
                 for name, values in measured.items():
                     history[name][..., epoch] = values
                 saturated = measured["train_accuracy"] >= what.config.record.saturation
                 if saturated and history["saturation_epoch"][0] < 0:
                     history["saturation_epoch"][0] = epoch + 1
+                    tallies = recording.collected(what, counts).tallies
                     main = tallies.get(what.config.record.objective, {})
                     at_saturation = {s: (np.array(t.positive), np.array(t.negative)) for s, t in main.items()}
                 bar.set_postfix(loss=f"{history['loss'][first]:.4f}", test=f"{measured['test_accuracy']:.4f}")
             bar.update(len(losses))
-            if received:
+            late = time.monotonic() - last_save > save_seconds
+            stop, due = processes.agreed(received[0] if received else 0, late)
+            if stop or due:
                 save()
-                name = signal.Signals(received[0]).name
-                raise Interrupted(
-                    received[0], f"{name}: saved at step {first + len(losses)}; the same command goes on from there"
-                )
-            if time.monotonic() - last_save > save_seconds:
-                save()
+            if stop:
+                said = f"saved at step {first + len(losses)}; the same command goes on from there"
+                raise Interrupted(stop, f"{signal.Signals(stop).name}: {said}")
         if saved < done:
             save()
-    train = devices.on_one(train, what.devices)
-    return RunState(train, recording.collected(what, counts), at_saturation, history, kept.watched)
+    return everything()
 
 
 def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], dict[str, Any]]:
@@ -213,7 +230,11 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
     ids = recording.random_ids(what.config, what.samples, SATURATION_SAMPLES)
     some = dataset.train.rows(ids)
     accuracy = jax.jit(lambda variables, samples: training.accuracy(what.model, variables, samples))
-    constant_counts = jax.jit(gradient_signs.constant_counts)
+
+    @partial(jax.jit, static_argnames="site")
+    def constant_counts(tally: Tally, site: str) -> tuple[jax.Array, jax.Array]:
+        held = recording.distinct(what, site, tally)
+        return gradient_signs.constant_counts(held.positive, held.negative)
 
     def measure(train: TrainState, tallies: Tallies) -> dict[str, Any]:
         measured: dict[str, Any] = {
@@ -222,7 +243,7 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
         }
         if tallies:
             measured["constancy"] = [
-                [constancy(*constant_counts(t.positive, t.negative)) for t in at.values()]
+                [constancy(*constant_counts(tally, site)) for site, tally in at.items()]
                 for at in _ordered(what, tallies).values()
             ]
         return measured

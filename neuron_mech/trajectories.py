@@ -5,7 +5,8 @@ watches bound what that takes: the close one (few neurons, many samples, often) 
 neuron, fewer samples, more rarely). Values are the deterministic pass's, dropout off, at the parameters recorded there.
 
 Each watch and site has one `.npy` file of float32, (kept recordings, samples, neurons), written row by row. Writing a
-row twice changes nothing, so a resumed run ends in the same bytes; the checksum of every row is part of its state.
+row twice changes nothing, so a resumed run ends in the same bytes; the checksum of every row is part of its state. Of
+several processes, the first keeps the files.
 """
 
 import difflib
@@ -22,7 +23,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
-from neuron_mech import results, taps
+from neuron_mech import processes, results, taps
 from neuron_mech.datasets import Samples
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.presets import random_stream
@@ -178,9 +179,12 @@ class Trajectories:
         self.watched["accuracy"][watch.name][row] = accuracy
         for site in watch.neurons:
             path, shape = self.directory / _file(watch, site), watch.shape(site)
+            block = np.ascontiguousarray(values[site], np.float32).tobytes()
+            self.watched["checksums"][path.name][row] = zlib.crc32(block)
+            if not processes.first():
+                continue
             if not path.exists():
                 results.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
-            block = np.ascontiguousarray(values[site], np.float32).tobytes()
             try:
                 with path.open("r+b") as file:
                     file.seek(path.stat().st_size - (len(watch.segments) - row) * len(block))
@@ -190,7 +194,6 @@ class Trajectories:
                     f"cannot write {path} ({error.strerror or error}): what was saved before is intact; make room and "
                     "run the same command again"
                 ) from error
-            self.watched["checksums"][path.name][row] = zlib.crc32(block)
 
     def sync(self) -> None:
         """Return when all that was written is on disk: to be called before a state that relies on it is saved."""
@@ -201,13 +204,15 @@ class Trajectories:
 
     def verify(self, segment: int) -> None:
         """Raise RunError where a row that was kept before this segment is not what was written."""
-        for watch in self.watching:
+        for watch in self.watching if processes.first() else ():
             for site in watch.neurons:
                 self._verified(watch, site, int(np.searchsorted(watch.segments, segment)))
 
     def values(self, name: str, site: str) -> Float[np.ndarray, "kept samples neurons"]:
         """All rows of the watch called `name` at a site of a finished run. Raises RunError where they do not verify."""
-        return self._verified(self[name], site, len(self[name].segments))
+        watch = self[name]
+        read = partial(self._verified, watch, site, len(watch.segments))
+        return processes.told_array(read, watch.shape(site), np.float32)
 
     def _verified(self, watch: Watch, site: str, rows: int) -> np.ndarray:
         path = self.directory / _file(watch, site)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from neuron_mech import results
+from neuron_mech import processes, results
 from neuron_mech.errors import RunError
 from neuron_mech.figures.dynamics import CategoryHistogram, handles, samples_of, value_edges
 from neuron_mech.figures.style import NEUTRAL, style
@@ -94,7 +94,9 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[
 
     Returns lines to be said: where the video is, or why there is none. Raises nothing.
     """
-    said = []
+    said: list[str] = []
+    if not processes.first():
+        return said
     for suffix, encode in ((".mp4", _mp4), (".gif", _gif)):
         path = stem.with_name(stem.name + suffix)
         try:

@@ -52,7 +52,7 @@ def findings(directory: Path) -> Findings:
     damaged: list[str] = []
 
     def read(path: Path) -> xr.Dataset | None:
-        if not path.exists():
+        if not results.exists(path):
             return None
         try:
             return results.read_dataset(path)
