@@ -206,7 +206,7 @@ def check(options: Options) -> None:
         )
     if options.reading == "probe" and options.distributed is not None:
         raise InputError(
-            f"--distributed is {options.distributed}, but the readout probe keeps its features in one process: leave it out"
+            f"--distributed is {options.distributed}, but probes keep their features in one process: leave it out"
         )
     if not 0 < options.penalty < float("inf"):
         raise InputError(f"--penalty is {options.penalty}: give a positive, finite number")

@@ -48,8 +48,10 @@ def advancing(study, compiled=recording.advancing):
         return advance(*arguments)
     return counted
 
+load_all = datasets.load
+
 def load(*_):
-    digits = datasets.load(Data("digits"))
+    digits = load_all(Data("digits"))
     return replace(digits, train=digits.train.rows(jnp.arange(96)), test=digits.test.rows(jnp.arange(60)))
 
 def finished(config, directory):
@@ -60,7 +62,7 @@ def work():
     with joining.joined(place or None, 60):
         assert jax.device_count() == 2
         recording.advancing = advancing
-        runs.datasets = type("", (), {"load": load})
+        runs.datasets.load = load
         run = finished(config, directory)
         assert [t.positive.shape[0] for t in run.tallies["margin"].values()] == [13, 37]
         study = run.study
@@ -72,9 +74,8 @@ def work():
         values = np.random.default_rng(0).normal(size=(100, 16)).astype(np.float32)
         codes = quantization.at_ranks(jnp.asarray(values), (20.0, 80.0))
         variables, key = run.state.train.variables, jax.random.key(0)
-        scores = evaluation.accuracies(
-            quantization.noisy, study.model, "dense2", codes.high, variables, run.dataset.test, key, rows=20
-        )
+        trials = {"noisy": evaluation.Trial("dense2", quantization.noisy, codes.high, key)}
+        scores = evaluation.accuracies(study.model, variables, study.sites, trials, run.dataset.test, rows=20)
         online = replace(config, record=replace(config.record, mode="online"), train=replace(config.train, epochs=1))
         online = finished(online, directory.with_name(directory.name + "-online"))
         found.write_text(json.dumps({
@@ -82,7 +83,7 @@ def work():
             "online": checkpoints.checksums(online.state),
             "saturation": run.state.history["saturation_epoch"].tolist(),
             "trajectories": zlib.crc32(run.trajectories.values("close", "dense2").tobytes()),
-            "quantization": scores.tolist(),
+            "quantization": scores["noisy"].tolist(),
         }))
 
 exiting(work)
