@@ -27,6 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="SIGKILLs in the kill-and-resume test")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two processes (`-n 2 --dist loadgroup`): a file to each, and what shares the reproduced run together."""
+    for item in items:
+        shared = "reproduced" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("reproduced" if shared else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def digits() -> datasets.Dataset:
     return datasets.load(Data("digits"))
