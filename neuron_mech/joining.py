@@ -117,8 +117,8 @@ def _initialize(where: str, patience: float) -> None:
         )
     except ValueError:
         raise InputError(
-            "--distributed is auto, but nothing says which process of how many this is: start it by srun, on Kubernetes "
-            "or on a TPU pod, or say INDEX/COUNT@HOST:PORT"
+            "--distributed is auto, but nothing says which process of how many this is: start it by srun, on "
+            "Kubernetes or on a TPU pod, or say INDEX/COUNT@HOST:PORT"
         ) from None
     except jax.errors.JaxRuntimeError as error:
         raise InputError(
