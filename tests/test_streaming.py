@@ -132,7 +132,7 @@ def damaged(pair):
 
 
 def test_a_corrupt_image_stops_the_run_and_is_named(damaged):
-    with pytest.raises(RunError, match=r"^3.png \(record 3 of made up\): .*truncated.*--data.corrupt skip\)$"):
+    with pytest.raises(RunError, match=r"^3.png \(record 3 of made up\): .*(?i:truncated).*--data.corrupt skip\)$"):
         list(damaged.chunks(10))
     with pytest.raises(RunError, match=r"41.png \(record 41 of made up\): it has shape \[9, 8, 3\], not \[8, 8, 3\]"):
         list(damaged.rows(np.array([41])).chunks(10))
@@ -183,7 +183,7 @@ def test_a_stream_gives_the_numbers_of_the_same_images_in_memory(pair, tmp_path)
         dataset = Dataset("made up", samples, samples.rows(np.arange(50)), 10)
         study, state = planning.study(config, replace(dataset, train=pair[1]))
         subject = subjects.Subject(config, study.model, state.variables, study.sites, dataset, tmp_path)
-        measured.append(quantization_experiment.measure(subject, (20.0, 50.0, 80.0)))
+        measured.append(quantization_experiment.measure(subject, (50.0, 80.0)))
     for name, values in measured[0].data_vars.items():
         np.testing.assert_array_equal(values, measured[1][name], err_msg=str(name))
 
