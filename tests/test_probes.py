@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -30,7 +31,7 @@ def test_counts_are_the_smallest_integers_that_hold_them(positions, kind):
 def test_counts_are_those_of_a_loop(digits, tmp_path):
     """Two sites of one source, one with positions; files of the bytes that were announced."""
     sites = {"map": Site("map", "Neurons", (8, 8, 1), jnp.float32), "rows": Site("rows", "Neurons", (8,), jnp.float32)}
-    source = lambda inputs: {"map": inputs, "rows": inputs.mean((2, 3))}  # noqa: E731
+    source = Partial(lambda inputs: {"map": inputs, "rows": inputs.mean((2, 3))})
     images = np.asarray(digits.test.inputs)
     values = {"map": images.reshape(-1, 1), "rows": images.mean((2, 3))}
     windows = {name: binarization.at_centers(values[name], (5, 45, 95), 10.0) for name in sites}
@@ -64,7 +65,7 @@ def test_a_pass_that_is_stopped_leaves_no_file(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(probes, "walk", walk)
     with pytest.raises(KeyboardInterrupt):
         probes.count(
-            lambda inputs: {"rows": inputs.mean((2, 3))},
+            Partial(lambda inputs: {"rows": inputs.mean((2, 3))}),
             window,
             sites,
             digits.test,
