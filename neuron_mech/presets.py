@@ -281,7 +281,7 @@ _cifar10_resnet50 = Config(
     preset="cifar10-resnet50",
     data=Data(name="cifar10", augment=True),
     model=Model(network="resnet50", variant="small", depth=None, dropout=None),
-    train=Train(learning_rate=0.1, drop_after=0.6, drop_factor=10.0, batch_size=128, epochs=100),
+    train=Train(learning_rate=0.02, drop_after=0.6, drop_factor=10.0, batch_size=128, epochs=100),
     record=Record(
         every=100,
         samples=2_000,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct, traverse_util
+from flax.core import DenyList
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from neuron_mech import binarization, taps, training
@@ -25,6 +26,9 @@ from neuron_mech.presets import Config, Derivative, random_stream
 from neuron_mech.sources import Source
 from neuron_mech.taps import Site, SiteError
 from neuron_mech.training import TrainState
+
+_STATISTICS = DenyList(("params", "intermediates"))
+"""Collections that a training step moves: what precedes the site moves its own, which are dropped."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,9 @@ def step(
 
     def mean_loss(params: PyTree, _: Mapping) -> tuple[jax.Array, PyTree]:
         rngs = {"dropout": jax.random.fold_in(state.key, state.step)}
-        mutable = list(state.statistics)
-        logits, statistics = _forward(cut, state, params, bits, train=True, rngs=rngs, mutable=mutable)
-        return nn.softplus(margin(logits, labels)).mean(), {k: _above(cut, v) for k, v in statistics.items()}
+        logits, statistics = _forward(cut, state, params, bits, train=True, rngs=rngs, mutable=_STATISTICS)
+        statistics = {k: _above(cut, statistics[k]) for k in state.statistics}
+        return nn.softplus(margin(logits, labels)).mean(), statistics
 
     optimizer = training.optimizer(cut.config, train.labels.shape[0])
     state, loss, _ = training.descend(optimizer, state, mean_loss, {})

@@ -375,9 +375,13 @@ def test_it_is_trained_and_recorded_as_any_other_network(finished):
     tally = run.tallies["margin"]
     shapes = {"conv1": (10, 10, 10, 2), "3d": (10, 5, 5, 16), "5c": (20, 2, 2, 64)}
     assert {site: tally[site].positive.shape for site in tally} == shapes
-    # Two epochs of four batches, two recordings each; of 5c, whose activations are averaged, every derivative counts.
+    # Two epochs of four batches, two recordings each. What follows 3d reads every other row and column; 5c is averaged.
     assert run.study.recordings == 4
-    assert (np.asarray(tally["5c"].positive + tally["5c"].negative) == 4).all()
+    nonzero = {site: np.asarray(of.positive + of.negative) for site, of in tally.items()}
+    assert (nonzero["5c"] == 4).all()
+    assert not nonzero["3d"][:, 1::2].any()
+    assert not nonzero["3d"][:, :, 1::2].any()
+    assert nonzero["3d"][:, ::2, ::2].mean() > 3.9
     assert np.isfinite(run.state.history["loss"]).all()
     signs = gradient_signs.dataset(run)
     assert list(signs.label.values) == ["conv1-relu", "3d-relu", "5c-relu"]
@@ -437,3 +441,19 @@ def test_a_cut_after_a_block_drops_all_before_it_and_one_inside_is_refused(finis
     edited = taps.edited(study.model, pre={"3d": lambda _: values})
     logits, _ = jax.jit(lambda v, x: edited(v, x, train=True, mutable=["batch_stats"]))(whole, eight.inputs)
     assert float(loss) == pytest.approx(float(nn.softplus(margin(logits, eight.labels)).mean()), rel=1e-4)
+
+
+def test_after_the_last_block_the_last_layer_alone_is_retrained(finished, data):
+    study, variables = finished.study, finished.state.train.variables
+    cut = retraining.cut(SMALL, study.model, variables, data.train.rows(jnp.arange(1)), study.sites["5c"])
+    start, labels = retraining.initial(cut), data.train.labels[:8]
+    assert set(start.params) == {"logits"}
+    assert not start.statistics
+    values = jax.random.bernoulli(jax.random.key(0), shape=(8, *study.sites["5c"].shape))
+    bits = binarization.pack(values)
+    stepped, loss = jax.jit(
+        lambda start, bits: retraining.step(cut, start, retraining.Binarized(bits, labels), jnp.arange(8))
+    )(start, bits)
+    assert jax.tree.structure(stepped) == jax.tree.structure(start)
+    logits = values.astype(jnp.float32).mean((1, 2)) @ start.params["logits"]["kernel"]
+    assert float(loss) == pytest.approx(float(nn.softplus(margin(logits, labels)).mean()), rel=1e-5)
