@@ -58,7 +58,7 @@ def count(
     """
 
     @jax.jit
-    def look(windows: Mapping[Any, Window], part: Samples) -> dict[Any, jax.Array]:
+    def look(source: Source, windows: Mapping[Any, Window], part: Samples) -> dict[Any, jax.Array]:
         values = source(part.inputs)
 
         def inside(name: Any, window: Window) -> jax.Array:
@@ -78,7 +78,7 @@ def count(
         seen: list[np.ndarray] = []
         start = 0
         for part in walk(samples, chunk, "binarizing"):
-            for name, counts in look(windows, part).items():
+            for name, counts in look(source, windows, part).items():
                 written[files[name]][:, start : start + len(part)] = counts
             seen.append(np.asarray(part.labels))
             start += len(part)

@@ -236,12 +236,12 @@ def binarizer(source: Source, site: str, chunk: int = 1000) -> Callable[[Window,
     """
 
     @jax.jit
-    def look(windows: Window, part: Samples) -> jax.Array:
+    def look(source: Source, windows: Window, part: Samples) -> jax.Array:
         values = source(part.inputs)[site]
         return jax.vmap(lambda window: binarization.pack(window(values)))(windows)
 
     def binarized(windows: Window, samples: Samples) -> Binarized:
-        parts = [look(windows, part) for part in samples.chunks(chunk)]
+        parts = [look(source, windows, part) for part in samples.chunks(chunk)]
         return Binarized(jnp.concatenate(parts, axis=1), samples.labels)
 
     return binarized

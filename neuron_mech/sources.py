@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jaxtyping import Array, Float, Int
 
 from neuron_mech import taps
@@ -22,6 +23,7 @@ from neuron_mech.percentiles import LIMIT
 from neuron_mech.taps import Site
 
 Source = Callable[[jax.Array], dict[Any, jax.Array]]
+"""A pytree too, so that what it holds is an argument of what is compiled, and not a constant in it."""
 
 
 class Values(NamedTuple):
@@ -31,44 +33,75 @@ class Values(NamedTuple):
     labels: Int[np.ndarray, " values"]
 
 
-def network(model: nn.Module, variables: Mapping[str, Any], sites: Mapping[str, Site]) -> Source:
+class Network(struct.PyTreeNode):
     """The sites' pre-activations in evaluation mode, all of one forward pass."""
-    names = tuple(sites)
-    return lambda inputs: taps.read(model, variables, inputs, names)[1]
+
+    variables: Mapping[str, Any]
+    model: nn.Module = struct.field(pytree_node=False)
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+
+    def __call__(self, inputs: jax.Array) -> dict[str, jax.Array]:
+        """Pre-activations by site."""
+        return taps.read(self.model, self.variables, inputs, self.names)[1]
+
+
+def network(model: nn.Module, variables: Mapping[str, Any], sites: Mapping[str, Site]) -> Source:
+    """`model` with `variables` as a source."""
+    return Network(variables, model, tuple(sites))
+
+
+class Projection(struct.PyTreeNode):
+    """A Gaussian random projection of the input, at each site through weights of its own."""
+
+    weights: dict[str, Float[Array, "pixels neurons"]]
+    positions: tuple[tuple[str, tuple[int, ...]], ...] = struct.field(pytree_node=False)
+
+    def __call__(self, inputs: jax.Array) -> dict[str, jax.Array]:
+        """Pre-activations by site."""
+        return {name: _project(inputs, self.weights[name], positions) for name, positions in self.positions}
 
 
 def projection(keys: Mapping[str, Array], image: tuple[int, int, int], sites: Mapping[str, Site]) -> Source:
-    """A Gaussian random projection of the input to as many neurons as a site has, through weights drawn with its key.
+    """A random projection of images of this shape to as many neurons as each site has, drawn with the site's key.
 
     Each position of a site sees its own block of the image, through the same weights; a site without positions sees
     all of it. Raises InputError where the blocks do not divide the image.
     """
-    each = {name: _project(keys[name], image, site) for name, site in sites.items()}
-    return lambda inputs: {name: project(inputs) for name, project in each.items()}
-
-
-def _project(key: Array, image: tuple[int, int, int], site: Site) -> Callable[[jax.Array], jax.Array]:
     height, width, channels = image
-    rows, columns = site.shape[:-1] or (1, 1)
-    if height % rows or width % columns:
-        raise InputError(
-            f"site {site.name!r} has {rows}x{columns} positions, which do not divide {height}x{width} pixels"
-        )
-    block = (height // rows, width // columns)
-    weights = jax.random.normal(key, (block[0] * block[1] * channels, site.shape[-1]))
+    weights = {}
+    for name, site in sites.items():
+        rows, columns = site.shape[:-1] or (1, 1)
+        if height % rows or width % columns:
+            raise InputError(
+                f"site {site.name!r} has {rows}x{columns} positions, which do not divide {height}x{width} pixels"
+            )
+        pixels = (height // rows) * (width // columns) * channels
+        weights[name] = jax.random.normal(keys[name], (pixels, site.shape[-1]))
+    return Projection(weights, tuple((name, site.shape[:-1]) for name, site in sites.items()))
 
-    def project(inputs: jax.Array) -> jax.Array:
-        # Pixels centred, as a network's biases would have it.
-        blocks = (inputs - 0.5).reshape(-1, rows, block[0], columns, block[1], channels)
-        pixels = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(len(inputs), *site.shape[:-1], -1)
-        return pixels @ weights
 
-    return project
+def _project(inputs: jax.Array, weights: jax.Array, positions: tuple[int, ...]) -> jax.Array:
+    rows, columns = positions or (1, 1)
+    _, height, width, channels = inputs.shape
+    # Pixels centred, as a network's biases would have it.
+    blocks = (inputs - 0.5).reshape(-1, rows, height // rows, columns, width // columns, channels)
+    pixels = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(len(inputs), *positions, -1)
+    return pixels @ weights
+
+
+class Joined(struct.PyTreeNode):
+    """Several sources as one, whose pre-activations go by (source, site)."""
+
+    sources: dict[str, Any]
+
+    def __call__(self, inputs: jax.Array) -> dict[tuple[str, str], jax.Array]:
+        """Pre-activations by (source, site)."""
+        return {(kind, site): z for kind, source in self.sources.items() for site, z in source(inputs).items()}
 
 
 def joined(sources: Mapping[str, Source]) -> Source:
     """Several sources as one, whose pre-activations go by (source, site)."""
-    return lambda inputs: {(kind, site): z for kind, source in sources.items() for site, z in source(inputs).items()}
+    return Joined(dict(sources))
 
 
 def chosen_values(
@@ -91,14 +124,14 @@ def chosen_values(
     most = max(1, limit // len(ids))
 
     @jax.jit
-    def read(part: Samples, start: Array) -> dict[Any, jax.Array]:
+    def read(source: Source, part: Samples, start: Array) -> dict[Any, jax.Array]:
         found = source(part.inputs)
         return {name: _some(found[name], most, jax.random.fold_in(key, start)) for name, key in places.items()}
 
     rows: dict[Any, np.ndarray] = {}
     labels, start = [], 0
     for part in walk(samples.rows(ids), chunk, "reading pre-activations"):
-        for name, values in read(part, jnp.asarray(start, jnp.uint32)).items():
+        for name, values in read(source, part, jnp.asarray(start, jnp.uint32)).items():
             if name not in rows:
                 rows[name] = np.empty((len(ids), *values.shape[1:]), values.dtype)
             rows[name][start : start + len(part)] = values

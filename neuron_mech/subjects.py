@@ -40,6 +40,8 @@ class Subject:
     @cached_property
     def untrained(self) -> Mapping[str, Any]:
         """The variables it starts training from; for a network that is not trained here, random ones."""
+        if self.config.model.weights == "random":
+            return self.variables
         return training.init(self.config, self.model, self.dataset.test.blank).variables
 
     def source(self, kind: str) -> Source:

@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.tree_util import Partial
 
 from experiments import binarization as binarization_experiment
 from experiments import quantization as quantization_experiment
@@ -138,7 +139,7 @@ def test_chosen_values_are_a_random_part_where_they_are_many(digits):
 
     def chosen(limit):
         keys = {"site": jax.random.key(1), "other": jax.random.key(2)}
-        return sources.chosen_values(source, digits.train, jax.random.key(0), keys, limit, chunk=500)
+        return sources.chosen_values(Partial(source), digits.train, jax.random.key(0), keys, limit, chunk=500)
 
     found = chosen(3000)
     values, labels = found["site"]

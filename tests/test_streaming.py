@@ -132,7 +132,7 @@ def damaged(pair):
 
 
 def test_a_corrupt_image_stops_the_run_and_is_named(damaged):
-    with pytest.raises(RunError, match=r"^3.png \(record 3 of made up\): .*truncated.*--data.corrupt skip\)$"):
+    with pytest.raises(RunError, match=r"^3.png \(record 3 of made up\): .*(?i:truncated).*--data.corrupt skip\)$"):
         list(damaged.chunks(10))
     with pytest.raises(RunError, match=r"41.png \(record 41 of made up\): it has shape \[9, 8, 3\], not \[8, 8, 3\]"):
         list(damaged.rows(np.array([41])).chunks(10))
@@ -183,7 +183,7 @@ def test_a_stream_gives_the_numbers_of_the_same_images_in_memory(pair, tmp_path)
         dataset = Dataset("made up", samples, samples.rows(np.arange(50)), 10)
         study, state = planning.study(config, replace(dataset, train=pair[1]))
         subject = subjects.Subject(config, study.model, state.variables, study.sites, dataset, tmp_path)
-        measured.append(quantization_experiment.measure(subject, (20.0, 50.0, 80.0)))
+        measured.append(quantization_experiment.measure(subject, (50.0, 80.0)))
     for name, values in measured[0].data_vars.items():
         np.testing.assert_array_equal(values, measured[1][name], err_msg=str(name))
 
@@ -197,6 +197,7 @@ def test_imagenet_from_disk_to_figure_with_random_weights(tmp_path, monkeypatch,
         preset,
         data=replace(preset.data, pixels=32, train_images=40, test_images=60),
         model=replace(preset.model, weights="random", width=1 / 16),
+        record=replace(preset.record, sites=("5c",)),  # the site with least to compile above it
     )
     options = quantization_experiment.QuantizationOptions(
         data_dir=SAMPLE, workers=0, ranks=(50.0,), data=config.data, model=config.model
@@ -205,7 +206,7 @@ def test_imagenet_from_disk_to_figure_with_random_weights(tmp_path, monkeypatch,
         quantization_experiment.experiment(Session(config, options, tmp_path))
     found = results.read_dataset(tmp_path / "quantization.nc")
     assert found.attrs["top"] == 5
-    assert list(found.site.values) == ["conv1", "3d", "5c"]
+    assert list(found.site.values) == ["5c"]
     assert found.accuracy.attrs["description"].startswith("top-5 test accuracy")
     assert np.isfinite(found.accuracy).all()
     assert "top-5 test accuracy" in (tmp_path / "figures" / "figure3.svg").read_text()

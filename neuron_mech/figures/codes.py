@@ -39,7 +39,16 @@ def quantization(found: xr.Dataset) -> Figure:
                 ("noise_accuracy", "noise of equal error", SERIES[1], 1.0, "-"),
                 ("permuted_accuracy", "two values, dealt at random", SERIES[3], 1.0, "-."),
             ):
-                _curve(axes, at[f"{variable}_by_seed"], "percentile_rank", label=label, color=color, lw=width, ls=line)
+                _curve(
+                    axes,
+                    at[f"{variable}_by_seed"],
+                    "percentile_rank",
+                    label=label,
+                    color=color,
+                    lw=width,
+                    ls=line,
+                    marker=".",
+                )
             axes.plot(
                 float(at.zero_rank_mean),
                 float(at.zero_threshold_accuracy),
@@ -48,6 +57,7 @@ def quantization(found: xr.Dataset) -> Figure:
                 markersize=5,
                 label="two values, cut at 0",
             )
+            axes.set_xlim(0, 100)
             axes.set_ylim(0, 1.03)
             axes.set_xlabel("percentile rank used as threshold")
             axes.set_ylabel(accuracy_name(found))
