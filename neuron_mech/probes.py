@@ -82,11 +82,7 @@ def count(
                 written[files[name]][:, start : start + len(part)] = counts
             seen.append(np.asarray(part.labels))
             start += len(part)
-    results.write(labels, partial(_save, np.concatenate(seen)))
-
-
-def _save(array: np.ndarray, path: Path) -> None:
-    np.save(path, array, allow_pickle=False)
+    results.write(labels, lambda part: np.save(part, np.concatenate(seen)))
 
 
 class Probe(NamedTuple):

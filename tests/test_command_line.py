@@ -100,6 +100,9 @@ def call(monkeypatch, capsys, name, *arguments):
             r"names 'stage3layer3', which is no site; did you mean 'stage\dlayer\d'\? sites are: .*stage0layer0, .*"
             r"stage3layer2",
         ),
+        (["digits", "--data.train-images", "0"], r"data.train_images is 0: give a whole number of at least 1"),
+        (["digits", "--data.name", "digit"], r"data.name is 'digit', which TensorFlow Datasets does not know"),
+        (["digits", "--workers", "-1"], r"--workers is -1: give a whole number of at least 0"),
         (["digits", "--data.pixels", "0"], r"data.pixels is 0: give a whole number of at least 1, or None"),
         (["digits", "--model.variant", "small"], r"model.variant is small, which the network mlp does not have"),
         (["digits", "--model.weights", "keras"], r"model.weights is keras, which the network mlp cannot have"),
