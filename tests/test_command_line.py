@@ -226,7 +226,9 @@ def test_options_are_fields_of_the_preset(tmp_path):
 
 def test_preparing_data_says_what_is_there_and_what_is_missing(monkeypatch, capsys, tmp_path):
     assert prepare_data.prepare("digits", None).endswith("nothing to prepare")
-    import tensorflow_datasets  # noqa: F401  (it looks for tensorflow itself when it is first imported)
+    import tensorflow_datasets
+
+    tensorflow_datasets.builder("mnist", data_dir=tmp_path, try_gcs=False)  # it looks for tensorflow at its first
 
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not installed
     code, _, err = call(monkeypatch, capsys, "prepare_data", "mnist-relu", "--data-dir", tmp_path)
