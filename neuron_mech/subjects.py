@@ -16,7 +16,7 @@ from neuron_mech import datasets, models, pretrained, sources, taps, training
 from neuron_mech.datasets import Dataset
 from neuron_mech.models import ResNet50
 from neuron_mech.presets import Config, random_stream
-from neuron_mech.runs import run
+from neuron_mech.runs import Run, run
 from neuron_mech.sources import Source
 from neuron_mech.taps import Site
 
@@ -57,6 +57,12 @@ class Subject:
         return sources.network(self.model, variables, self.sites)
 
 
+def of_run(done: Run, directory: Path) -> Subject:
+    """The network of a finished run in `directory`."""
+    study = done.study
+    return Subject(study.config, study.model, done.state.train.variables, study.sites, done.dataset, directory)
+
+
 def subject(
     config: Config,
     directory: Path,
@@ -69,9 +75,7 @@ def subject(
     Raises InputError where it, or its data, cannot be had.
     """
     if config.model.weights is None:
-        done = run(config, directory, data_dir, save_seconds)
-        study = done.study
-        return Subject(config, study.model, done.state.train.variables, study.sites, done.dataset, directory)
+        return of_run(run(config, directory, data_dir, save_seconds), directory)
     dataset = datasets.load(config.data, data_dir, workers)
     model = models.build(config.model, dataset.classes)
     blank = dataset.test.blank

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.signal import correlate
-from tqdm import tqdm
 
 import oracles
 from experiments import binarization as binarization_experiment
@@ -29,6 +28,7 @@ from neuron_mech import (
     results,
     retraining,
     runs,
+    subjects,
     taps,
     training,
     trajectories,
@@ -427,12 +427,12 @@ def test_every_experiment_runs_on_it(finished, tmp_path):
     assert list(signs.label.values) == ["stage0layer0-relu", "stage2layer2-relu", "stage3layer2-relu"]
     # Only one of four positions before the pooling has a derivative.
     assert float(signs.zero_share.sel(site="stage2layer2").item()) == pytest.approx(0.75, abs=0.01)
-    one = replace(whole, study=replace(whole.study, sites={"stage2layer2": whole.study.sites["stage2layer2"]}))
-    codes = quantization.measure(one, (50.0,), tqdm(disable=True))
+    one = replace(subjects.of_run(whole, tmp_path), sites={"stage2layer2": whole.study.sites["stage2layer2"]})
+    codes = quantization.measure(one, (50.0,))
     assert codes.sizes["neuron_stage2layer2"] == 8
     assert np.isfinite(codes.accuracy).all()
     options = binarization_experiment.BinarizationOptions(centers=(45.0,))
-    found = binarization_experiment.empty(one, options)
+    found = binarization_experiment.empty(one.config, one, options)
     binarization_experiment.sweep(one, found, tmp_path / "binarization.nc", options)
     assert np.isfinite(found.accuracy_by_seed).all()
 
