@@ -50,8 +50,9 @@ class BinarizationOptions(Seeded):
     penalty: float = 1e-3
     """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
     together: int | None = None
-    """Windows retrained in one program. None means all on a GPU or TPU where no convolution follows the site, and one
-    otherwise: on a CPU ten together are a sixth faster, but what is not finished is lost when the sweep is stopped."""
+    """Windows retrained in one program. None means one where a convolution follows the site, all on a GPU or TPU, and
+    on a CPU all where that takes seconds: ten together are a sixth to a quarter faster there, but what is not finished
+    is lost when the sweep is stopped."""
     sources: tuple[Kind, ...] = SOURCES
     """What the windows look at: the trained network, and two controls. What is left out can be added later."""
     replace: Derivative = "pre_activation"

@@ -19,6 +19,9 @@ from neuron_mech.binarization import Window
 from neuron_mech.presets import random_stream
 from neuron_mech.subjects import Subject
 
+FEW = 100_000
+"""Images trained on, repetitions counted, that take a CPU about a second."""
+
 if TYPE_CHECKING:
     from experiments.binarization import BinarizationOptions
 
@@ -62,7 +65,8 @@ def retrained(subject: Subject, options: "BinarizationOptions", missing: Missing
             cut = retraining.cut(
                 config, subject.model, subject.variables, dataset.train.blank, subject.sites[site], options.replace
             )
-            retrain, together = retraining.Retraining(cut), windows_together(options, cut.convolutional)
+            retrain = retraining.Retraining(cut)
+            together = windows_together(options, cut.convolutional, config.train.epochs * len(dataset.train))
             for kind in (kind for kind, at in missing if at == site):
                 look = retraining.binarizer(subject.source(kind), site)
                 for start in range(0, len(missing[kind, site]), together):
@@ -73,14 +77,16 @@ def retrained(subject: Subject, options: "BinarizationOptions", missing: Missing
                     yield Cells(kind, site, group, retrain(train, test, partial(bar.update, len(group))))
 
 
-def windows_together(options: "BinarizationOptions", convolutional: bool) -> int:
-    """How many windows are retrained in one program: as asked, or all on an accelerator and one on a CPU.
+def windows_together(options: "BinarizationOptions", convolutional: bool, images: int) -> int:
+    """How many windows are retrained in one program: as asked, or all on an accelerator and, mostly, one on a CPU.
 
-    On two CPU cores ten together take a sixth less time than ten apart (`experiments.benchmark`), but apart no more
-    than one is lost when the sweep is stopped. Convolutions are trained apart everywhere: mapped over their kernels
-    they become one grouped convolution, which can be slow.
+    On two CPU cores ten together take a sixth (MNIST) to a quarter (digits) less time than ten apart, but apart no more
+    than one is lost when the sweep is stopped: together where a window trains on few `images`, repetitions counted.
+    Convolutions are trained apart everywhere: mapped over their kernels they become one grouped convolution, which can
+    be slow.
     """
-    return options.together or (1 if convolutional or jax.default_backend() == "cpu" else len(options.centers))
+    apart = convolutional or (jax.default_backend() == "cpu" and images > FEW)
+    return options.together or (1 if apart else len(options.centers))
 
 
 def probed(subject: Subject, options: "BinarizationOptions", missing: Missing) -> Iterator[Cells]:

@@ -133,8 +133,9 @@ def _own_parts(samples: Samples | Stream, chunk: int, what: str) -> Iterator[tup
         ids = [np.arange(start, min(start + chunk, len(samples))) for start in starts]
         samples = samples.rows(np.concatenate([np.arange(0), *ids]))
     if len(starts):
-        # Where a stream skips corrupt images, its chunks are fewer.
-        yield from zip(starts, walk(samples, chunk, what), strict=False)
+        # Chunks first, so that a stream is read to its end; where it skips corrupt images, they are fewer.
+        for part, start in zip(walk(samples, chunk, what), starts, strict=False):
+            yield start, part
 
 
 @partial(jax.jit, static_argnames=("model", "top"))

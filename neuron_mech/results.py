@@ -184,9 +184,10 @@ def exists(path: Path) -> bool:
 def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
     """Write a figure as `figures/NAME.png` and `.svg` in a run's directory; the same figure gives the same bytes."""
     paths = [directory / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg")]
-    for path in paths if processes.first() else ():
-        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    if processes.first():
         with style():
             figure.draw_without_rendering()  # a second layout pass, for tick labels that the first one changed
-            write(path, partial(figure.savefig, metadata=metadata))
+            for path in paths:
+                metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+                write(path, partial(figure.savefig, metadata=metadata))
     return paths
