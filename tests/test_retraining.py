@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 
 from experiments import binarization as binarization_experiment
 from experiments import quantization as quantization_experiment
+from experiments import readouts
 from experiments.command_line import Session
 from neuron_mech import (
     binarization,
@@ -326,7 +327,7 @@ def test_quantization_end_to_end_over_two_seeds(tmp_path, capsys):
 
 
 def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch):
-    options = binarization_experiment.BinarizationOptions(centers=(5.0, 45.0))
+    options = binarization_experiment.BinarizationOptions(centers=(5.0, 45.0), together=1)
 
     def sweep(directory):
         with results.opened(directory, CONFIG):
@@ -366,7 +367,7 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
     found = results.read_dataset(tmp_path / "together" / "binarization.nc")
     np.testing.assert_allclose(found.accuracy_by_seed, whole.accuracy_by_seed, atol=2 / 360)
     # Of one source alone: the same cells, and nothing of the others.
-    only = binarization_experiment.BinarizationOptions(centers=(5.0, 45.0), sources=("trained",))
+    only = binarization_experiment.BinarizationOptions(centers=(5.0, 45.0), sources=("trained",), together=1)
     with results.opened(tmp_path / "only", CONFIG):
         binarization_experiment.experiment(Session(CONFIG, only, tmp_path / "only"))
     found = results.read_dataset(tmp_path / "only" / "binarization.nc")
@@ -376,6 +377,15 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
     wider = binarization_experiment.BinarizationOptions(centers=(10.0, 50.0), width=20.0)
     with results.opened(tmp_path / "stopped", CONFIG), pytest.raises(InputError, match="holds windows of width 10"):
         binarization_experiment.experiment(Session(CONFIG, wider, tmp_path / "stopped"))
+
+
+def test_windows_are_together_where_that_takes_seconds():
+    options = binarization_experiment.BinarizationOptions()
+    assert readouts.windows_together(options, convolutional=False, images=50 * 1_437) == 10
+    assert readouts.windows_together(options, convolutional=False, images=50 * 60_000) == 1
+    assert readouts.windows_together(options, convolutional=True, images=10) == 1
+    asked = replace(options, together=3)
+    assert readouts.windows_together(asked, convolutional=True, images=10**9) == 3
 
 
 def test_untrained_sources_are_the_network_s_own_start(studied, digits):
