@@ -134,4 +134,5 @@ class Claim:
 
 
 def untested(base: Claim, reason: str = "") -> Claim:
+    """The claim as one that was not tested, and why."""
     return dataclasses.replace(base, untested=reason or f"{base.file} is missing")

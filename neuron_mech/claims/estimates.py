@@ -86,4 +86,5 @@ def minus(one: Estimate, other: Estimate) -> Estimate:
 
 
 def twice(one: Estimate) -> Estimate:
+    """An estimate of twice as much."""
     return Estimate(2 * one.value, 2 * one.low, 2 * one.high, one.over)

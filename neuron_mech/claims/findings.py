@@ -82,4 +82,5 @@ def findings(directory: Path) -> Findings:
 
 
 def label(found: xr.Dataset, site: str) -> str:
+    """A site with its activation function, as a result file has it."""
     return str(found.label.sel(site=site).item())

@@ -17,6 +17,7 @@ class Neurons(nn.Module):
 
     @nn.compact
     def __call__(self, pre_activation: jax.Array) -> jax.Array:
+        """The activations, of the pre-activations' shape."""
         self.sow("intermediates", "pre_activation", pre_activation)
         return self.fn(pre_activation)
 
