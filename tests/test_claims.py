@@ -222,6 +222,14 @@ def test_a_claim_fails_where_its_value_or_its_control_says_so(claim, change, sai
     assert said in judged.because
 
 
+def test_a_network_that_gets_nothing_right_has_nothing_to_keep():
+    nothing = codes_file()
+    nothing["original_accuracy_by_seed"] = nothing.original_accuracy_by_seed * 0
+    judged = codes.two_values_suffice(dataclasses.replace(TRUE, quantization=nothing))
+    assert judged.verdict == "not tested"
+    assert "nothing right" in judged.because
+
+
 def test_random_labels_that_were_not_fitted_say_nothing():
     judged = signs.near_output(dataclasses.replace(TRUE, controls=[controls_file(random=0.9, fitted=False)]))
     assert judged.verdict == "supported"
