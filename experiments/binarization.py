@@ -51,7 +51,7 @@ class BinarizationOptions(Seeded):
     """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
     together: int | None = None
     """Windows retrained in one program. None means one where a convolution follows the site, all on a GPU or TPU, and
-    on a CPU all where that takes seconds: ten together are a sixth to a quarter faster there, but what is not finished
+    on a CPU all where that takes seconds: ten together are a sixth to two fifths faster there, but what is not finished
     is lost when the sweep is stopped."""
     sources: tuple[Kind, ...] = SOURCES
     """What the windows look at: the trained network, and two controls. What is left out can be added later."""
@@ -77,7 +77,7 @@ def empty(config: Config, subject: Subject, options: BinarizationOptions) -> xr.
     seeds = [config.train.seed + k for k in range(options.seeds)]
     sites, top = list(subject.sites), {"top": subject.dataset.top, "test_samples": len(subject.dataset.test)}
     shape = (len(SOURCES), len(seeds), len(sites), len(options.centers))
-    named = figures.accuracy_name(xr.Dataset(attrs=top))
+    named = figures.accuracy_name(top["top"])
     how = {"retrain": "after retraining what follows the site", "probe": "of a linear probe at the site"}
     return xr.Dataset(
         {
@@ -158,7 +158,7 @@ def sweep(subject: Subject, found: xr.Dataset, path: Path, options: Binarization
 def summary(found: xr.Dataset) -> str:
     """Ends, middle and symmetry of each curve, and its controls'."""
     lines = [
-        f"{found.attrs['preset']}: {figures.accuracy_name(found)} through one window of width "
+        f"{found.attrs['preset']}: {figures.accuracy_name(found.attrs['top'])} through one window of width "
         f"{found.attrs['width']:g}, of {float(found.original_accuracy):.2%} as it is; chance {float(found.chance):.2%}",
         f"{'site':18} {'source':11} {'lowest':>8} {'at rank':>8} {'ends':>17} {'asymmetry':>10}",
     ]

@@ -69,10 +69,6 @@ class Session:
     options: Options
     directory: Path
 
-    def run(self) -> Run:
-        """The run itself: trained, resumed, or as it is there."""
-        return run(self.config, self.directory, self.options.data_dir, self.options.save_seconds)
-
     def seeds(self) -> Iterator[Run]:
         """The run, and its repetitions with other seeds where `--seeds` asks for them, one at a time."""
         for config, directory in self._repetitions():

@@ -10,7 +10,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,11 +123,11 @@ def with_table(readme: str, made: str) -> str:
     return before + BEGIN + made + END + rest.partition(END)[2]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """The command line: RUN_DIR ..."""
 
     def work() -> None:
-        names = sys.argv[1:] if arguments is None else arguments
+        names = sys.argv[1:]
         if {"-h", "--help"} & set(names):
             print(__doc__)
             return

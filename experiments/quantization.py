@@ -73,7 +73,7 @@ def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
     first = next(iter(streams))
     trials["original", first] = evaluation.Trial(first, evaluation.unchanged, jnp.zeros(1), streams[first])
     top = subject.dataset.top
-    called = figures.accuracy_name(xr.Dataset(attrs={"top": top}))
+    called = figures.accuracy_name(top)
     accuracy = evaluation.accuracies(subject.model, subject.variables, subject.sites, trials, subject.dataset.test, top)
     numbers["zero_threshold_accuracy"] = [accuracy["zero", site][0] for site in streams]
     curves = {name: [accuracy[name, site] for site in streams] for name in _CURVES}
@@ -169,7 +169,7 @@ def table_1(found: xr.Dataset) -> str:
 def summary(found: xr.Dataset) -> str:
     """What survives two values, and what its controls do."""
     lines = [
-        f"{found.attrs['preset']}: {figures.accuracy_name(found)} with two values a neuron, of "
+        f"{found.attrs['preset']}: {figures.accuracy_name(found.attrs['top'])} with two values a neuron, of "
         f"{float(found.original_accuracy):.2%} with all"
     ]
     for site in found.site.values:

@@ -134,6 +134,11 @@ def reproduce(arguments: Sequence[str]) -> None:
     config, options = parse(arguments, "reproduce", __doc__ or "", ReproduceOptions)
     if config.model.weights is None:
         check_recording(options)
+    if options.distributed is not None:
+        raise InputError(
+            f"--distributed is {options.distributed}, but one process makes verdicts and report: run the experiments with "
+            "it, and reproduce without"
+        )
     with held(config, options) as session:
         experiment(session)
 

@@ -106,6 +106,14 @@ def test_two_runs_are_compared(reproduced, monkeypatch, capsys):
     assert capsys.readouterr().out.count("same verdict") == 11
 
 
+def test_verdicts_are_one_process_s(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, reproduce, "digits", "--run-dir", tmp_path / "run", "--distributed", "0/2@localhost:1")
+    assert stop.value.code == 2
+    assert "one process makes verdicts" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_of_them_at_one_place_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         command(monkeypatch, reproduce, "all", "--run-dir", tmp_path)

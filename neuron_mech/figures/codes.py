@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from neuron_mech.figures.style import HIGH, NEUTRAL, SERIES, site_panels, style
 
 
-def accuracy_name(found: xr.Dataset) -> str:
-    """What an accuracy in a result file is called: test accuracy, or top-5 test accuracy."""
-    top = found.attrs.get("top", 1)
+def accuracy_name(top: int) -> str:
+    """What an accuracy is called where the label may be among so many: test accuracy, or top-5 test accuracy."""
     return "test accuracy" if top == 1 else f"top-{top} test accuracy"
 
 
@@ -60,7 +59,7 @@ def quantization(found: xr.Dataset) -> Figure:
             axes.set_xlim(0, 100)
             axes.set_ylim(0, 1.03)
             axes.set_xlabel("percentile rank used as threshold")
-            axes.set_ylabel(accuracy_name(found))
+            axes.set_ylabel(accuracy_name(found.attrs.get("top", 1)))
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -86,7 +85,7 @@ def binarization(found: xr.Dataset) -> Figure:
             axes.set_xlim(0, 100)
             axes.set_ylim(0, 1.03)
             axes.set_xlabel("percentile rank of the window's center")
-            axes.set_ylabel(accuracy_name(found))
+            axes.set_ylabel(accuracy_name(found.attrs.get("top", 1)))
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
