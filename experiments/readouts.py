@@ -80,10 +80,10 @@ def retrained(subject: Subject, options: "BinarizationOptions", missing: Missing
 def windows_together(options: "BinarizationOptions", convolutional: bool, images: int) -> int:
     """How many windows are retrained in one program: as asked, or all on an accelerator and, mostly, one on a CPU.
 
-    On two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time than ten apart, but apart
-    no more than one is lost when the sweep is stopped: together where a window trains on few `images`, repetitions counted.
-    Convolutions are trained apart everywhere: mapped over their kernels they become one grouped convolution, which can
-    be slow.
+    On two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time than ten apart, but apart no
+    more than one is lost when the sweep is stopped: together where a window trains on few `images`, repetitions
+    counted. Convolutions are trained apart everywhere: mapped over their kernels they become one grouped convolution,
+    which can be slow.
     """
     apart = convolutional or (jax.default_backend() == "cpu" and images > FEW)
     return options.together or (1 if apart else len(options.centers))

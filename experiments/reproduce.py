@@ -136,8 +136,8 @@ def reproduce(arguments: Sequence[str]) -> None:
         check_recording(options)
     if options.distributed is not None:
         raise InputError(
-            f"--distributed is {options.distributed}, but one process makes verdicts and report: run the experiments with "
-            "it, and reproduce without"
+            f"--distributed is {options.distributed}, but one process makes verdicts and report: run the experiments "
+            "with it, and reproduce without"
         )
     with held(config, options) as session:
         experiment(session)
