@@ -12,13 +12,15 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
+from experiments import gradient_signs
 from experiments.command_line import Seeded, Session, check_recording, main
-from neuron_mech import figures, partitions, predictions, recording, results, training
+from neuron_mech import figures, partitions, predictions, recording, results, summaries, training
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.presets import random_stream
 from neuron_mech.results import about
 from neuron_mech.runs import Run
+from neuron_mech.summaries import Recorded
 
 PREDICTORS = (
     "the neuron's larger category",
@@ -53,83 +55,51 @@ def dataset(run: Run) -> xr.Dataset:
         study.model, untrained.variables, study.sites, some, run.dataset.classes, config.record.derivative
     )
     sites, pages = [], []
-    for site, tally in tqdm(run.tallies[config.record.objective].items(), desc="classes", unit="site", disable=None):
-        sites.append(_of_site(run, site, tally, recorded.labels[: study.rows(site)], first[site], weights[site]))
+    kept = gradient_signs.recorded(run)
+    for site, at in tqdm(kept.items(), desc="classes", unit="site", disable=None):
+        sites.append(_of_site(run, site, at, recorded.labels[: study.rows(site)], first[site], weights[site]))
         indices = sites[-1].neuron_index.values
         close = run.trajectories["close"].neurons if run.trajectories.watching else {}
         for column in np.searchsorted(indices, close.get(site, ())):
-            of_neuron = jax.tree.map(lambda counts, column=column: np.asarray(counts[..., column]), tally)
+            of_neuron = jax.tree.map(lambda counts, column=column: np.asarray(counts[..., column]), at.tally)
             pages.append(_atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.rows(site)]))
     found = xr.concat(sites, "neuron", combine_attrs="override")
     if pages:
         found = found.merge(xr.concat(pages, "atlas_neuron", combine_attrs="override"))
-    names = ("low_share", "permuted_low_share")
-    for name, wholly in zip(names, ("wholly", "permuted_wholly"), strict=True):
-        shares = [found[name].values[found.neuron_site.values == site] for site in study.sites]
-        within = [np.nanmean(np.where(np.isnan(s), np.nan, (s <= 0.05) | (s >= 0.95))) for s in shares]
-        found[wholly] = ("site", within, about("1", f"share of (neuron, class) with {name} at most 5 % from 0 or 1"))
-    return found.assign_coords(
-        site=list(study.sites),
-        site_label=("site", [study.label(site) for site in study.sites]),
-    ).assign_attrs(preset=config.preset, samples=max(study.rows(site) for site in study.sites))
+    return summaries.with_sites(found, kept).assign_attrs(preset=config.preset)
 
 
-def _of_site(run: Run, site: str, tally: Tally, labels: jax.Array, first: jax.Array, weights: jax.Array) -> xr.Dataset:
+def _of_site(run: Run, site: str, at: Recorded, labels: jax.Array, first: jax.Array, weights: jax.Array) -> xr.Dataset:
     """Class consistency of a site's neurons, and what predicts their categories.
 
     `first` are the categories by the first recording alone, `weights` those from each neuron to each logit.
     """
-    study = run.study
-    neurons = study.indices(site)
-    dealt = jax.random.permutation(random_stream(study.config.train.seed, "dealt labels"), labels)
-    category = jax.jit(partitions.categories)(tally.positive, tally.negative)
+    classes = run.dataset.classes
+    dealt = jax.random.permutation(random_stream(run.study.config.train.seed, "dealt labels"), labels)
+    category = jax.jit(partitions.categories)(at.tally.positive, at.tally.negative)
     count = jax.jit(partitions.class_counts, static_argnames="classes")
-    counts, permuted = (count(category, by, classes=run.dataset.classes) for by in (labels, dealt))
+    counts, permuted = (count(category, by, classes=classes) for by in (labels, dealt))
     agreement = jax.jit(partitions.agreement)
     predicted = {
         "the neuron's larger category": partitions.majority(counts),
         "majority of the class, labels dealt at random": partitions.majority_by_class(permuted),
         # A weight that raises the right logit lowers the loss: the activation should rise.
-        "weights to the right logit, untrained": agreement(-weights[labels][..., neurons], category),
+        "weights to the right logit, untrained": agreement(-weights[labels][..., at.neurons], category),
         "first recording": agreement(first, category),
         "majority of the class": partitions.majority_by_class(counts),
     }
-    shares, explained = ("neuron", "label"), "share of the partition explained by the class: I(category; class) / H"
-    return xr.Dataset(
-        {
-            "low_share": (
-                shares,
-                partitions.low_share(counts),
-                about("1", "share of the class's samples in the neuron's low category"),
-            ),
-            "permuted_low_share": (
-                shares,
-                partitions.low_share(permuted),
-                about("1", "control: the same with labels dealt at random among the samples"),
-            ),
-            "first_low_share": (
-                "neuron",
-                (first > 0).reshape(-1, len(neurons)).mean(0),
-                about("1", "control: share of pairs that are low by the first recording alone"),
-            ),
-            "explained_by_class": ("neuron", partitions.explained_by_class(counts), about("1", explained)),
-            "permuted_explained_by_class": (
-                "neuron",
-                partitions.explained_by_class(permuted),
-                about("1", f"control: {explained}, labels dealt at random"),
-            ),
-            "agreement": (
-                ("predictor", "neuron"),
-                np.stack([predicted[name] for name in PREDICTORS]),
-                about("1", "share of pairs whose final category is predicted right"),
-            ),
-        },
-        {
-            "neuron_site": ("neuron", np.full(len(neurons), site, dtype=object)),
-            "neuron_index": ("neuron", neurons),
-            "label": np.arange(run.dataset.classes),
-            "predictor": list(PREDICTORS),
-        },
+    return summaries.of_classes(site, at, labels, dealt, classes).assign(
+        first_low_share=(
+            "neuron",
+            (first > 0).reshape(-1, len(at.neurons)).mean(0),
+            about("1", "control: share of pairs that are low by the first recording alone"),
+        ),
+        agreement=(
+            ("predictor", "neuron"),
+            np.stack([predicted[name] for name in PREDICTORS]),
+            about("1", "share of pairs whose final category is predicted right"),
+        ),
+        predictor=list(PREDICTORS),
     )
 
 

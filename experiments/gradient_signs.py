@@ -11,13 +11,15 @@ import xarray as xr
 
 from experiments import train
 from experiments.command_line import Seeded, Session, check_recording, main
-from neuron_mech import figures, gradient_signs, numerics, results
+from neuron_mech import figures, gradient_signs, numerics, results, summaries
 from neuron_mech.errors import InputError
+from neuron_mech.gradient_signs import constancy
 from neuron_mech.numerics import SignHealth
 from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.presets import random_stream
 from neuron_mech.results import about
-from neuron_mech.runs import Run, constancy
+from neuron_mech.runs import Run
+from neuron_mech.summaries import Recorded
 
 AUDITED = 200
 """Recorded samples whose signs are held against double precision."""
@@ -28,54 +30,15 @@ def dataset(run: Run) -> xr.Dataset:
 
     Raises InputError for a run that recorded nothing.
     """
-    study, state = run.study, run.state
+    study = run.study
     record = study.config.record
     if record.mode == "none":
         raise InputError("record.mode is none: this run recorded no signs; name another --run-dir and a record.mode")
-    tallies = run.tallies
+    tallies, history = run.tallies, run.state.history
     main_tallies = tallies[record.objective]
-    saturated = int(state.history["saturation_epoch"][0])
-
-    variables: dict[str, tuple] = {}
-    coords: dict[str, object] = {
-        "site": list(study.sites),
-        "label": ("site", [study.label(site) for site in study.sites]),
-        "objective": list(study.config.objectives),
-        "epoch": np.arange(1, study.config.train.epochs + 1),
-        "phase": ["before", "after"],
-        "average_sign": (gradient_signs.BIN_EDGES[:-1] + gradient_signs.BIN_EDGES[1:]) / 2,
-    }
-    per_site: dict[str, list] = {
-        name: [] for name in ("constancy", "independent_constancy", "low_share", "flips", "random_neuron")
-    }
-    phases, histograms = [], []
+    saturated = int(history["saturation_epoch"][0])
+    found = summaries.of_signs(recorded(run), study.recordings, {site: _shown(run, site) for site in study.sites})
     health = _sign_health(run)
-    for site, tally in main_tallies.items():
-        of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
-        independent = gradient_signs.independent_constancy(tally)
-        per_site["independent_constancy"].append(np.nanmean(independent))
-        counts = np.asarray(jax.jit(gradient_signs.histograms)(tally.positive, tally.negative))
-        neurons = study.indices(site)
-        coords[f"neuron_{site}"] = neurons
-        variables[f"neuron_histogram_{site}"] = (
-            (f"neuron_{site}", "average_sign"),
-            counts,
-            about("pairs", f"histogram of average signs of each neuron of {site}"),
-        )
-        variables |= {f"neuron_{name}_{site}": variable for name, variable in by_neuron(site, of).items()}
-        variables[f"neuron_independent_constancy_{site}"] = (
-            f"neuron_{site}",
-            independent,
-            about("1", f"control: expected constancy of independent signs, each neuron of {site}"),
-        )
-        histograms.append(counts.sum(0))
-        per_site["constancy"].append(constancy(of.constant, of.ever))
-        per_site["low_share"].append(of.low.sum() / max(of.ever.sum(), 1))
-        per_site["flips"].append(of.flips.sum(dtype=np.float64) / max(of.chances.sum(dtype=np.float64), 1))
-        key = random_stream(study.config.train.seed, f"neuron shown of {site}")
-        per_site["random_neuron"].append(int(jax.random.choice(key, neurons)))
-        phases.append(_phases(run, site, saturated))
-
     zero = [
         [1 - np.asarray(t.recorded, np.int64).sum() / (study.recordings * t.positive.size) for t in at.values()]
         for at in tallies.values()
@@ -83,45 +46,7 @@ def dataset(run: Run) -> xr.Dataset:
     disagreement = [
         [float(gradient_signs.disagreement(main_tallies[site], t)) for site, t in at.items()] for at in tallies.values()
     ]
-    history = state.history
-    variables |= {
-        "constancy": (
-            "site",
-            per_site["constancy"],
-            about("1", "share of (sample, position, neuron) with |average sign| > 0.9"),
-        ),
-        "independent_constancy": (
-            "site",
-            per_site["independent_constancy"],
-            about("1", "control: constancy if each neuron's recordings were independent, mean over neurons"),
-        ),
-        "low_share": (
-            "site",
-            per_site["low_share"],
-            about("1", "share of pairs in the low category (positive average sign)"),
-        ),
-        "flips_per_recording": (
-            "site",
-            per_site["flips"],
-            about("1", "sign changes over consecutive pairs of nonzero recordings"),
-        ),
-        "random_neuron": ("site", per_site["random_neuron"], about("index", "neuron of figure 1")),
-        "histogram": (
-            ("site", "average_sign"),
-            histograms,
-            about("pairs", "histogram of average signs over all neurons"),
-        ),
-        "recorded_samples": (
-            "site",
-            [study.rows(site) for site in study.sites],
-            about("samples", "training samples whose derivatives are recorded at the site"),
-        ),
-        "positions": (
-            "site",
-            [int(np.prod(study.value_shape(site)[:-1])) for site in study.sites],
-            about("positions", "positions of the site's feature map, each counted by itself; 1 without a map"),
-        ),
-        "recordings": ((), study.recordings, about("recordings", "of each sample, over the run")),
+    variables: dict[str, tuple] = {
         "constancy_so_far": (
             ("site", "epoch"),
             history["constancy"][0],
@@ -129,7 +54,7 @@ def dataset(run: Run) -> xr.Dataset:
         ),
         "constancy_by_phase": (
             ("site", "phase"),
-            phases,
+            [_phases(run, site, saturated) for site in study.sites],
             about("1", "constancy of the recordings before and after training accuracy saturated"),
         ),
         "saturation_epoch": (
@@ -179,7 +104,25 @@ def dataset(run: Run) -> xr.Dataset:
         "samples": len(study.recorded),
         "saturation": record.saturation,
     }
-    return xr.Dataset(variables, coords, attributes)
+    coords = {
+        "objective": list(study.config.objectives),
+        "epoch": np.arange(1, study.config.train.epochs + 1),
+        "phase": ["before", "after"],
+    }
+    return found.merge(xr.Dataset(variables, coords)).assign_attrs(attributes)
+
+
+def recorded(run: Run) -> dict[str, Recorded]:
+    """What a finished run recorded of its main objective, by site."""
+    study = run.study
+    tallies = run.tallies[study.config.record.objective]
+    return {site: Recorded(tally, study.indices(site), study.label(site)) for site, tally in tallies.items()}
+
+
+def _shown(run: Run, site: str) -> int:
+    """The neuron of figure 1."""
+    key = random_stream(run.study.config.train.seed, f"neuron shown of {site}")
+    return int(jax.random.choice(key, run.study.indices(site)))
 
 
 def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
@@ -196,20 +139,6 @@ def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
         OBJECTIVES["margin"],
         study.config.record.derivative,
     )
-
-
-def by_neuron(site: str, of: gradient_signs.NeuronCounts) -> dict[str, tuple]:
-    """{constancy, low_share, flips: variable of a result file}, over the dimension `neuron_SITE`."""
-    with np.errstate(invalid="ignore"):
-        found = {
-            "constancy": (of.constant / of.ever, "share of |average sign| > 0.9"),
-            "low_share": (of.low / of.ever, "share of pairs in the low category"),
-            "flips": (of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings"),
-        }
-    return {
-        name: (f"neuron_{site}", values, about("1", f"{description}, each neuron of {site}"))
-        for name, (values, description) in found.items()
-    }
 
 
 def _phases(run: Run, site: str, saturated: int) -> list[float]:

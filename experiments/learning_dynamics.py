@@ -12,17 +12,12 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
 
 from experiments.command_line import Options, Seeded, Session, check_recording, main
-from experiments.gradient_signs import by_neuron
-from neuron_mech import figures, gradient_signs, partitions, results, trajectories, videos
+from neuron_mech import figures, gradient_signs, partitions, results, summaries, trajectories, videos
 from neuron_mech.errors import InputError
 from neuron_mech.results import about
 from neuron_mech.runs import Run
-
-PARTITIONS = ("own", "another neuron's", "dealt at random")
-"""Whose categories separation is measured of: the neuron's own, and two controls."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +44,6 @@ def dataset(run: Run) -> xr.Dataset:
     coords: dict[str, object] = {
         "site": list(study.sites),
         "label": ("site", [study.label(site) for site in study.sites]),
-        "partition": list(PARTITIONS),
-        "part": list(partitions.PARTS),
-        "variance_part": list(partitions.VARIANCE_PARTS),
         "close_epoch": _epochs(run, close),
         "wide_epoch": _epochs(run, wide),
     }
@@ -66,108 +58,23 @@ def dataset(run: Run) -> xr.Dataset:
     for site, tally in tallies.items():
         category = np.asarray(jax.jit(partitions.categories)(tally.positive, tally.negative))
         coords[f"neuron_{site}"] = wide.neurons[site]
-        variables |= _of_all_neurons(run, site, category)
+        variables |= summaries.of_separation(
+            site,
+            run.trajectories.values("wide", site),
+            trajectories.seen(study, wide, site, category),
+            np.random.default_rng(study.config.train.seed),
+        )
         of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
-        variables |= {f"{name}_{site}": variable for name, variable in by_neuron(site, of).items()}
+        variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
         if site in close.neurons:
-            ids = study.recorded[: len(close.positions[site])]
+            own = trajectories.seen(study, close, site, category)
+            ids = study.recorded[: len(own)]
             coords |= {f"close_neuron_{site}": close.neurons[site], f"close_sample_{site}": ids}
-            variables |= _of_watched_neurons(run, site, category)
-    final = [variables[f"auc_{site}"][1][0, -1] for site in study.sites]
-    first = [variables[f"auc_{site}"][1][0, 0] for site in study.sites]
-    variables |= {
-        "separation": ("site", [np.nanmean(a) for a in final], about("1", "AUC at the end, mean over neurons")),
-        "first_separation": (
-            "site",
-            [np.nanmean(a) for a in first],
-            about("1", "AUC at the start, mean over neurons"),
-        ),
-    }
-    return xr.Dataset(
-        variables,
-        coords,
-        {
-            "preset": study.config.preset,
-            "steps": study.batches * epochs,
-            "epochs": epochs,
-        },
+            labels = np.asarray(run.dataset.train.labels)[ids]
+            variables |= summaries.of_watched(site, run.trajectories.values("close", site), own, labels)
+    return summaries.with_ends(variables, coords, list(study.sites)).assign_attrs(
+        preset=study.config.preset, steps=study.batches * epochs, epochs=epochs
     )
-
-
-def _of_all_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
-    """Separation, and the parts of the change, for every neuron of the wide watch."""
-    wide = run.trajectories["wide"]
-    values = run.trajectories.values("wide", site)
-    own = trajectories.seen(run.study, wide, site, category)
-    rng = np.random.default_rng(run.study.config.train.seed)
-    dealt = {
-        "own": own,
-        "another neuron's": np.roll(own, 1, axis=1),
-        "dealt at random": rng.permuted(own, axis=0),
-    }
-    auc, overlap = np.full((2, len(PARTITIONS), len(values), own.shape[1]), np.nan, np.float32)
-    for row in tqdm(range(len(values)), desc=f"separation at {site}", unit="recording", leave=False):
-        for index, name in enumerate(PARTITIONS):
-            auc[index, row], overlap[index, row] = (
-                part[0] for part in partitions.separation(values[row : row + 1], dealt[name])
-            )
-    dims = ("partition", "wide_epoch", f"neuron_{site}")
-    return {
-        f"auc_{site}": (
-            dims,
-            auc,
-            about("1", f"probability that a high sample's pre-activation exceeds a low one's (AUC), {site}"),
-        ),
-        f"overlap_{site}": (
-            dims,
-            overlap,
-            about("1", f"overlapping coefficient of the two distributions, {site}"),
-        ),
-        f"change_{site}": (
-            ("wide_epoch", "part", f"neuron_{site}"),
-            partitions.change_parts(values, own).astype(np.float32),
-            about("1", f"shares of the mean squared change since the first recording, {site}"),
-        ),
-        f"variance_{site}": (
-            ("wide_epoch", "variance_part", f"neuron_{site}"),
-            partitions.variance_parts(values, own).astype(np.float32),
-            about("1", f"shares of the variance over samples, by what explains it, {site}"),
-        ),
-    }
-
-
-def _of_watched_neurons(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
-    """Pre-activations, categories and the finally highest samples of the neurons of the close watch."""
-    close = run.trajectories["close"]
-    values = run.trajectories.values("close", site)
-    own = trajectories.seen(run.study, close, site, category)
-    highest = partitions.finally_highest(values[-1], own)
-    dims = (f"close_sample_{site}", f"close_neuron_{site}")
-    labels = np.asarray(run.dataset.train.labels)[run.study.recorded[: len(own)]]
-    return {
-        f"sample_label_{site}": (dims[0], labels, about("class", f"class of the samples watched closely at {site}")),
-        f"pre_activation_{site}": (
-            ("close_epoch", *dims),
-            values,
-            about("1", f"pre-activations of the closely watched neurons of {site}, dropout off"),
-        ),
-        f"category_{site}": (dims, own, about("1", "1 low, -1 high, 0 none, by the final average sign")),
-        f"finally_highest_{site}": (
-            dims,
-            highest,
-            about("1", "whether the sample is in the tenth of the high category that ends highest"),
-        ),
-        f"highest_rank_{site}": (
-            ("close_epoch", f"close_neuron_{site}"),
-            partitions.mean_rank(values, highest).astype(np.float32),
-            about("percentile rank", "mean percentile rank, among all samples, of the finally highest"),
-        ),
-        f"watched_auc_{site}": (
-            ("close_epoch", f"close_neuron_{site}"),
-            partitions.separation(values, own).auc.astype(np.float32),
-            about("1", "AUC of the closely watched neurons, on all their watched samples"),
-        ),
-    }
 
 
 def _epochs(run: Run, watch: trajectories.Watch) -> np.ndarray:

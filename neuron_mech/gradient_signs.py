@@ -4,12 +4,14 @@ A tally holds three small integers for every (sample, position ..., neuron), wha
 derivatives count as nothing and leave it as it is.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 from scipy import stats
 
@@ -62,6 +64,29 @@ def update(tally: Tally, gradient: Num[Array, "samples *values"]) -> Tally:
     )
 
 
+def update_rows(tally: Tally, gradient: Num[Array, "rows *values"], start: Int[Array | np.integer, ""] | int) -> Tally:
+    """`update` of the rows from `start` on, as many as `gradient` has; in place where jit donates the tally."""
+    window = jax.tree.map(partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=len(gradient)), tally)
+    window = update(window, gradient)
+    return jax.tree.map(lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, start, 0), tally, window)
+
+
+def merged(earlier: Tally, later: Tally) -> Tally:
+    """The tally of two stretches of recordings of the same samples, one after the other, exactly.
+
+    Where both have a sign, the flips of both add up, and one more if the last sign of the earlier stretch is not the
+    first of the later, which is its last, turned as often as it flipped. In a type with room for both.
+    """
+    positive, negative = (np.dtype(t.positive.dtype) for t in (earlier, later))
+    kind = count_type(int(np.iinfo(positive).max) + int(np.iinfo(negative).max) - 2)
+    before, after = (jax.tree.map(lambda leaf: leaf.astype(kind), t) for t in (earlier, later))
+    last, sign = jnp.sign(before.trail), jnp.sign(after.trail)
+    first = jnp.where(after.flips % 2 == 1, -sign, sign)
+    flips = before.flips + after.flips + (last * first < 0)
+    trail = jnp.where(sign == 0, before.trail, sign * (1 + flips))
+    return Tally(before.positive + after.positive, before.negative + after.negative, trail.astype(kind))
+
+
 def average_sign(positive: Num[Array, "*values"], negative: Num[Array, "*values"]) -> Float[Array, "*values"]:
     """(positive - negative) / (positive + negative), in [-1, 1]; NaN where there is no nonzero recording."""
     up, down = positive.astype(jnp.float32), negative.astype(jnp.float32)
@@ -85,6 +110,12 @@ def constant_counts(
     """
     lead, recorded = _by_neuron(positive, negative)
     return (10 * jnp.abs(lead) > 9 * recorded).sum(0, dtype=jnp.int32), (recorded > 0).sum(0, dtype=jnp.int32)
+
+
+def constancy(constant: ArrayLike, ever: ArrayLike) -> float:
+    """Share of all pairs, over neurons, from `constant_counts`; NaN where no pair has a sign."""
+    total = np.asarray(ever).sum(dtype=np.int64)
+    return float(np.asarray(constant).sum(dtype=np.int64) / total) if total else float("nan")
 
 
 class NeuronCounts(NamedTuple):

@@ -48,7 +48,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
     one = dataset.train.rows(np.arange(1))
     state = training.init(config, model, one)
     available = taps.sites(model, state.variables, one.inputs)
-    chosen = taps.select(available, config.record.sites)
+    chosen = taps.select(available, config.record.sites, "record.sites")
     for entry in config.record.site_samples:
         if not fnmatch.filter(available, entry.rpartition(":")[0]):
             raise InputError(f"record.site_samples has {entry!r}, which is no site; sites are: {', '.join(available)}")

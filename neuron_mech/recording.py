@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -30,6 +30,8 @@ from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.presets import Config, random_stream
 from neuron_mech.taps import Site
 from neuron_mech.training import TrainState
+
+T = TypeVar("T")
 
 Tallies = dict[str, dict[str, Tally]]
 """{objective: {site: Tally}}"""
@@ -395,16 +397,21 @@ def _at(tallies: Tallies, sites: tuple[str, ...]) -> Tallies:
 def record(study: Study, tallies: Tallies, state: TrainState, recorded: Samples) -> Tallies:
     """One recording of all recorded samples, chunk by chunk, so that memory is bounded whatever their number."""
     for group in groups(study):
-        chunk = min(_chunk(study), group.stop - group.start)
-        whole, left = divmod(group.stop - group.start, chunk)
 
-        def count(i: Array, part: Tallies, group: Group = group, chunk: int = chunk) -> Tallies:
-            return record_chunk(study, part, state, recorded, group.start + i * chunk, chunk)
+        def count(part: Tallies, start: Array, size: int) -> Tallies:
+            return record_chunk(study, part, state, recorded, start, size)
 
-        part = jax.lax.fori_loop(0, whole, count, _at(tallies, group.sites))
-        part = record_chunk(study, part, state, recorded, group.stop - left, left) if left else part
+        part = in_chunks(count, _at(tallies, group.sites), group.start, group.stop, _chunk(study))
         tallies = {o: tallies[o] | part[o] for o in tallies}
     return tallies
+
+
+def in_chunks(step: Callable[[T, Array, int], T], carry: T, start: int, stop: int, chunk: int) -> T:
+    """`carry` after `step(carry, row, size)` for every chunk of the rows `start` to `stop`, the last one smaller."""
+    chunk = min(chunk, stop - start)
+    whole, left = divmod(stop - start, chunk)
+    carry = jax.lax.fori_loop(0, whole, lambda i, part: step(part, start + i * chunk, chunk), carry)
+    return step(carry, jnp.asarray(stop - left), left) if left else carry
 
 
 def record_chunk(
@@ -455,7 +462,5 @@ def _update_rows(
     for site, tally in tallies.items():
         chosen, gradient = study.neurons[site], gradients[site]
         gradient = gradient if chosen is None else gradient[..., chosen]
-        window = jax.tree.map(partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=len(gradient)), tally)
-        window = gradient_signs.update(window, gradient)
-        new[site] = jax.tree.map(lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, start, 0), tally, window)
+        new[site] = gradient_signs.update_rows(tally, gradient, start)
     return new

@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from neuron_mech import (
@@ -243,18 +242,12 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
         }
         if tallies:
             measured["constancy"] = [
-                [constancy(*constant_counts(tally, site)) for site, tally in at.items()]
+                [gradient_signs.constancy(*constant_counts(tally, site)) for site, tally in at.items()]
                 for at in _ordered(what, tallies).values()
             ]
         return measured
 
     return measure
-
-
-def constancy(constant: ArrayLike, ever: ArrayLike) -> float:
-    """Share of constant pairs from `gradient_signs.constant_counts`; NaN where no derivative was ever nonzero."""
-    total = int(np.asarray(ever, np.int64).sum())
-    return int(np.asarray(constant, np.int64).sum()) / total if total else float("nan")
 
 
 def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float]:

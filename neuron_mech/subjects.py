@@ -85,5 +85,5 @@ def subject(
     else:
         variables = training.init(config, model, blank).variables
     shapes = jax.eval_shape(lambda tree: tree, variables)
-    sites = taps.select(taps.sites(model, shapes, blank.inputs), config.record.sites)
+    sites = taps.select(taps.sites(model, shapes, blank.inputs), config.record.sites, "record.sites")
     return Subject(config, model, variables, sites, dataset, directory)

@@ -38,6 +38,7 @@ ORDER = [
     "pretrained",
     "figures",
     "results",
+    "summaries",
     "probes",
     "videos",
     "claims",

@@ -1,0 +1,326 @@
+"""What a recorder will count and what that will cost, checked and said before anything is recorded."""
+
+import math
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from jaxtyping import Array, PyTree
+
+from neuron_mech import gradient_signs, leakage, numerics, taps, training
+from neuron_mech.errors import InputError, first_line
+from neuron_mech.objectives import margin
+from neuron_mech.own.naming import Names, selected
+from neuron_mech.own.recorder import Design, Mixing, Recorder
+from neuron_mech.presets import Derivative
+from neuron_mech.taps import PerSampleLoss
+
+AUDITED = 32
+"""Samples on which a recorder's signs are held against double precision before it begins."""
+
+UNHEALTHY = 0.01
+"""Share of wrong or zeroed signs above which a recorder warns."""
+
+
+class SignHealthWarning(UserWarning):
+    """Too many signs that the arithmetic decides, and not the network."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What will be recorded, and the bytes it takes. Print it; `recorder` begins."""
+
+    design: Design
+    variables: Mapping[str, Any]
+    inputs: PyTree
+    labels: PyTree
+    rows: np.ndarray
+    """Which samples of the user's are recorded."""
+
+    @property
+    def counts(self) -> int:
+        """Bytes of the tallies: samples x recorded values x three counts of the smallest sufficient type."""
+        kind = gradient_signs.count_type(self.design.recordings).itemsize
+        return 3 * kind * len(self.rows) * self._values
+
+    @property
+    def kept(self) -> int:
+        """Bytes of pre-activations kept."""
+        types = (np.dtype(site.dtype).itemsize for site in self.design.sites.values())
+        values = (math.prod(self.design.value_shape(site)) for site in self.design.sites)
+        rows = len(self.design.keeps) * len(self.rows)
+        return rows * sum(size * count for size, count in zip(types, values, strict=True))
+
+    @property
+    def samples(self) -> int:
+        """Bytes of the recorded samples themselves, on the device."""
+        leaves = jax.tree.leaves((self.inputs, self.labels))
+        return sum(leaf.nbytes // max(len(leaf), 1) for leaf in leaves) * len(self.rows)
+
+    @property
+    def working(self) -> int:
+        """Bytes of a chunk's values, gradients and signs at the sites; the network's own pass comes on top."""
+        sizes = (np.dtype(site.dtype).itemsize * math.prod(site.shape) for site in self.design.sites.values())
+        return 3 * min(self.design.chunk, len(self.rows)) * sum(sizes)
+
+    @property
+    def device(self) -> int:
+        """Bytes on the device, of all these."""
+        return self.counts + self.kept + self.samples + self.working
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes on disk of one saved recorder, without its samples."""
+        return self.counts + self.kept
+
+    @property
+    def _values(self) -> int:
+        return sum(math.prod(self.design.value_shape(site)) for site in self.design.sites)
+
+    def samples_within(self, budget: int) -> int:
+        """How many samples fit into so many bytes on the device, all else as it is; 0 where none does."""
+        each = (self.device - self.working) / len(self.rows)
+        return max(0, min(len(self.rows), int((budget - self.working) / each)))
+
+    def seconds(self) -> float:
+        """Estimated seconds of one recording, from one chunk that is recorded for it: compiled first, then timed."""
+        design, size = self.design, min(self.design.chunk, len(self.rows))
+        part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[self.rows[:size]], (self.inputs, self.labels))
+        run = jax.jit(design.gradients)
+        jax.block_until_ready(run(self.variables, *part))
+        start = time.perf_counter()
+        jax.block_until_ready(run(self.variables, *part))
+        return (time.perf_counter() - start) * len(self.rows) / size
+
+    def __str__(self) -> str:
+        sites = ", ".join(
+            f"{site} ({len(self.rows):,} samples x {math.prod(self.design.value_shape(site)):,} values)"
+            for site in self.design.sites
+        )
+        return (
+            f"{self.design.recordings:,} recordings of {sites}: {_size(self.device)} on the device, "
+            f"{_size(self.counts)} of them counts; {_size(self.checkpoint)} in a checkpoint"
+        )
+
+    def recorder(self) -> Recorder:
+        """The recorder before its first recording. Raises InputError where the device has no room for it."""
+        room = _room()
+        if self.device > room:
+            fit = self.samples_within(room)
+            raise InputError(
+                f"recording needs {_size(self.device)} on the device and {_size(room)} are free: samples={fit} would "
+                "fit; or record fewer neurons, positions or sites, or keep less"
+            )
+        design, rows = self.design, self.rows
+        inputs, labels = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], (self.inputs, self.labels))
+        shapes = {site: (len(rows), *design.value_shape(site)) for site in design.sites}
+        kept = {s: jnp.zeros((len(design.keeps), *shape), design.sites[s].dtype) for s, shape in shapes.items()}
+        return Recorder(
+            {site: gradient_signs.empty(shape, design.recordings) for site, shape in shapes.items()},
+            jnp.zeros((), jnp.int32),
+            kept if design.keeps else {},
+            inputs,
+            labels,
+            jnp.asarray(rows),
+            design,
+        )
+
+
+def plan(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    labels: PyTree,
+    names: Names = "all",
+    *,
+    recordings: int,
+    loss: PerSampleLoss = margin,
+    derivative: Derivative | None = None,
+    samples: int | float | None = None,
+    neurons: int | float | None = None,
+    positions: int | float | None = None,
+    keep: int = 0,
+    budget: int | None = None,
+    mixing: Mixing = "refuse",
+    audit: bool = True,
+    chunk: int = 500,
+    seed: int = 0,
+    **kwargs: Any,
+) -> Plan:
+    """What a recorder of these samples at these sites would count, and what it would cost.
+
+    - `names`: sites, by name, glob or regular expression; see `own.sites` for what there is.
+    - `recordings`: how many there will be at most; the counts are made as small as that allows.
+    - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
+      Any other is held against double precision on a few samples (`audit`), which warns above 1 % of bad signs.
+    - `derivative`: with respect to the "activation" (only at `Neurons`) or the "pre_activation"; by default to the
+      activation where all sites are `Neurons`.
+    - `samples`, `neurons` (of each site), `positions` (of each feature map): how many, or as a float what share, chosen
+      at random with `seed`; smaller choices are nested in larger ones.
+    - `keep`: recordings, evenly spaced, at which pre-activations are kept.
+    - `budget`: bytes on the device that may not be exceeded.
+    - `mixing`: what to do where another sample's input changes a sample's derivative.
+    - `chunk`: samples looked at at once. `kwargs` go to `model.apply`, such as `train=False`.
+
+    Raises InputError, or its SiteError, where any of this cannot be.
+    """
+    size = taps.batch_size((inputs, labels))
+    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[: min(size, 32)]), (inputs, labels))
+    sites = selected(model, variables, some[0], names, **kwargs)
+    _check_loss(model, variables, *some, loss, **kwargs)
+    if derivative is None:
+        derivative = "activation" if all(site.kind == "Neurons" for site in sites.values()) else "pre_activation"
+    if recordings < 1:
+        raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
+    if keep == 1 or keep < 0:
+        raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
+    key = jax.random.key(seed)
+    everything = taps.sites(model, variables, some[0], **kwargs)
+    design = Design(
+        model,
+        loss,
+        sites,
+        {name: _some(neurons, "neurons", site.shape[-1], key) for name, site in sites.items()},
+        {name: _some(positions, "positions", math.prod(site.shape[:-1]), key) for name, site in sites.items()},
+        derivative,
+        mixing == "batch",
+        kwargs,
+        recordings,
+        taps.fitting(sites, chunk),
+        tuple(np.unique(np.linspace(0, recordings - 1, keep).round().astype(int)).tolist()),
+        training.stepwise(training.convolutional(everything.values())),
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables)),
+    )
+    rows = _some(samples, "samples", size, key)
+    made = Plan(design, variables, inputs, labels, np.arange(size) if rows is None else rows)
+    if budget is not None and made.device > budget:
+        raise InputError(
+            f"budget={budget}, but recording needs {made.device} bytes on the device: samples="
+            f"{made.samples_within(budget)} would fit; or record fewer neurons, positions or sites, or keep less"
+        )
+    if mixing == "refuse":
+        _check_mixing(design, variables, *some)
+    half = any(np.dtype(site.dtype).itemsize < 4 for site in sites.values())
+    if audit and (loss is not margin or half):
+        _warn_of_signs(made)
+    return made
+
+
+def recorder(*args: Any, **kwargs: Any) -> Recorder:
+    """`plan(...).recorder()`: see `plan` for what it is given."""
+    return plan(*args, **kwargs).recorder()
+
+
+def _some(wanted: int | float | None, what: str, total: int, key: Array) -> np.ndarray | None:
+    """Indices of so many, or such a share, of `total`, ascending; None for all."""
+    if wanted is None:
+        return None
+    count = round(wanted * total) if isinstance(wanted, float) else wanted
+    if count < 1 or (isinstance(wanted, float) and wanted > 1):
+        raise InputError(f"{what}={wanted}: give a count of at least 1, a share between 0.0 and 1.0, or None for all")
+    if count >= total:
+        return None
+    return np.sort(np.asarray(jax.random.permutation(key, total))[:count])
+
+
+def _check_loss(
+    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree, loss: PerSampleLoss, **kwargs: Any
+) -> None:
+    """Raise InputError where the loss is not one value a sample."""
+    size = taps.batch_size(inputs)
+
+    def outputs(variables: PyTree, inputs: PyTree) -> Any:
+        out = model.apply(variables, inputs, **kwargs)
+        return out if kwargs.get("mutable", False) is False else out[0]
+
+    out = jax.eval_shape(outputs, dict(variables), inputs)
+    whole = [leaf for leaf in jax.tree.leaves(labels) if not jnp.issubdtype(leaf.dtype, jnp.integer)]
+    if loss is margin and whole:
+        raise InputError(f"labels are {whole[0].dtype}: class labels are integers, as labels.astype(int) makes them")
+    if loss is margin and (len(jax.tree.leaves(out)) != 1 or jax.tree.leaves(out)[0].ndim != 2):
+        shapes = [list(leaf.shape) for leaf in jax.tree.leaves(out)]
+        raise InputError(
+            f"the model's outputs have shape {', '.join(map(str, shapes))}, not (batch, classes): give a loss= of your "
+            "own, (outputs, labels) -> one value a sample"
+        )
+    try:
+        value = jax.eval_shape(loss, out, labels)
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"loss cannot take the model's outputs and these labels, {jax.tree.map(jnp.shape, (out, labels))}: "
+            f"{first_line(error)}"
+        ) from error
+    shape = getattr(value, "shape", None)
+    if shape == ():
+        raise InputError(
+            "loss returns one number for the whole batch, as a mean does: return one value a sample, before .mean()"
+        )
+    if shape != (size,):
+        raise InputError(
+            f"loss returns {'no array' if shape is None else list(shape)} for {size} samples: return one value a "
+            "sample, summed over all else"
+        )
+
+
+def _check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
+    """Raise InputError where samples mix, with what mixes them and the ways out."""
+    if taps.batch_size(inputs) < 4:
+        return
+    common = (design.model, variables, inputs, labels)
+    found = leakage.leakage(*common, design.sites, design.loss, design.derivative, **design.kwargs)
+    leaking = {site: value for site, value in found.items() if not value <= leakage.LIMIT}
+    if not leaking:
+        return
+    site, worst = max(leaking.items(), key=lambda pair: pair[1])
+    layers = leakage.mixing_layers(design.model, variables, inputs, **design.kwargs)
+    clean = [site for site in found if site not in leaking]
+    raise InputError(
+        f"another sample's input changes a sample's own derivative (at {site!r} by up to {worst:.0%}), through "
+        f"{', '.join(layers) or 'the loss'}. Four ways out: running statistics, where the model has an argument for "
+        "them (train=False, use_running_average=True); mixing='alone', every sample a batch of one; mixing='batch', "
+        f"batches as they are, knowingly; or only sites that do not mix ({', '.join(clean) or 'here none'})"
+    )
+
+
+def _warn_of_signs(made: Plan) -> None:
+    """Warn where double precision contradicts too many signs."""
+    recorder = _first(made)
+    try:
+        health = recorder.audit(made.variables, AUDITED)
+    except InputError as error:
+        warnings.warn(f"signs could not be held against double precision: {error}", SignHealthWarning, stacklevel=4)
+        return
+    for site, of in health.items():
+        if of.wrong > UNHEALTHY or of.zeroed > UNHEALTHY:
+            warnings.warn(
+                f"at {site!r} {of.wrong:.1%} of signs are wrong and {of.zeroed:.1%} are lost in this arithmetic "
+                f"({of.underflowed:.1%} underflow): of a cross-entropy take loss=margin, which has its exact signs",
+                SignHealthWarning,
+                stacklevel=4,
+            )
+
+
+def _first(made: Plan) -> Recorder:
+    """A recorder of the first samples that counts nothing: for looking at its signs."""
+    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:AUDITED]), (made.inputs, made.labels))
+    rows = jnp.arange(taps.batch_size(some))
+    return Recorder({}, jnp.zeros((), jnp.int32), {}, *some, rows, made.design)
+
+
+def _room() -> int:
+    """Free bytes of the first device's memory, or of the host's where it shares that."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    return psutil.virtual_memory().available
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

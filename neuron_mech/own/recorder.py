@@ -1,0 +1,350 @@
+"""A recorder that a training loop of one's own calls: a pytree that counts the signs of fixed samples' derivatives.
+
+    recorder = own.recorder(model, variables, images, labels, "Dense_*", recordings=1000)
+    for batch in batches:
+        recorder = recorder.update(variables)      # before the batch's step, as often as one likes
+        variables = step(variables, batch)
+    figures.average_sign_histograms(recorder.signs())
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import struct
+from jaxtyping import Array, Float, Int, PyTree
+
+from neuron_mech import gradient_signs, numerics, partitions, recording, summaries, taps
+from neuron_mech.errors import InputError
+from neuron_mech.gradient_signs import Tally
+from neuron_mech.numerics import SignHealth
+from neuron_mech.presets import Derivative
+from neuron_mech.summaries import Recorded
+from neuron_mech.taps import PerSampleLoss, Site
+
+Mixing = Literal["refuse", "alone", "batch"]
+"""What to do where samples mix: refuse, record every sample as a batch of one, or record batches as they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What stays fixed while recording. Static under jit, and equal only to itself."""
+
+    model: nn.Module
+    loss: PerSampleLoss
+    sites: Mapping[str, Site]
+    neurons: Mapping[str, np.ndarray | None]
+    """Indices of the recorded neurons by site, ascending; None for all."""
+    positions: Mapping[str, np.ndarray | None]
+    """The same of positions, in row-major order."""
+    derivative: Derivative
+    batched: bool
+    """Whether samples share batches, rather than each being alone in one."""
+    kwargs: Mapping[str, Any]
+    """What else `model.apply` is given."""
+    recordings: int
+    chunk: int
+    keeps: tuple[int, ...]
+    """Recordings at which pre-activations are kept."""
+    stepwise: bool
+    """Whether chunks are driven from the host (see `training.stepwise`)."""
+    shapes: PyTree
+    """Of the variables."""
+
+    def chosen(self, site: str, values: Array) -> Array:
+        """Of (batch, positions ..., neurons), the recorded positions and neurons."""
+        neurons, positions = self.neurons[site], self.positions[site]
+        if positions is not None:
+            values = values.reshape(len(values), -1, values.shape[-1])[:, positions]
+        return values if neurons is None else values[..., neurons]
+
+    def value_shape(self, site: str) -> tuple[int, ...]:
+        """Shape of one sample's recorded values."""
+        shape = (1, *self.sites[site].shape)
+        return jax.eval_shape(partial(self.chosen, site), jax.ShapeDtypeStruct(shape, jnp.int8)).shape[1:]
+
+    def indices(self, site: str) -> Int[np.ndarray, " neurons"]:
+        """The recorded neurons of a site, as indices into all of its neurons."""
+        chosen = self.neurons[site]
+        return np.arange(self.sites[site].shape[-1]) if chosen is None else chosen
+
+    def gradients(self, variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
+        """{site: every sample's derivative at the recorded positions and neurons}. Pure."""
+        objectives = {"loss": self.loss}
+        common = (self.model, variables, inputs, labels)
+        if self.batched:
+            nudges = taps.zeros(self.sites, taps.batch_size(inputs))
+            found = taps.activation_gradients(*common, nudges, objectives, self.derivative, **self.kwargs)
+        else:
+            found = taps.per_sample_gradients(*common, self.sites, objectives, self.derivative, **self.kwargs)
+        return {site: self.chosen(site, gradient) for site, gradient in found["loss"].items()}
+
+    def read(self, variables: PyTree, inputs: PyTree) -> dict[str, Array]:
+        """{site: pre-activations at the recorded positions and neurons}. Pure."""
+        found = taps.read(self.model, variables, inputs, tuple(self.sites), **self.kwargs)[1]
+        return {site: self.chosen(site, values) for site, values in found.items()}
+
+    def check(self, variables: PyTree) -> None:
+        """Raise InputError where variables are not of the shapes that the recorder was made for."""
+        here = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+        made = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(self.shapes)}
+        for name in sorted(here.keys() | made.keys()):
+            if here.get(name) != made.get(name):
+                there, now = (list(at[name]) if name in at else "nothing" for at in (made, here))
+                raise InputError(
+                    f"update was given variables of other shapes than the recorder was made for: {name} is {now}, was "
+                    f"{there}: pass what model.apply takes, {{'params': ...}} and all, and make a new recorder for "
+                    "another network"
+                )
+
+    @cached_property
+    def compiled_chunk(self) -> Callable[..., dict[str, Tally]]:
+        """`_count_chunk`, compiled."""
+        return jax.jit(partial(_count_chunk, self), static_argnames="size", donate_argnums=0)
+
+    @cached_property
+    def compiled_record(self) -> Callable[..., dict[str, Tally]]:
+        """`_record`, compiled."""
+        return jax.jit(partial(_record, self), donate_argnums=0)
+
+    @cached_property
+    def compiled_keep(self) -> Callable[..., dict[str, Array]]:
+        """`_keep`, compiled."""
+        return jax.jit(partial(_keep, self), donate_argnums=0)
+
+
+class Recorder(struct.PyTreeNode):
+    """Counts of the signs of fixed samples' derivatives, so far. Made by `recorder`.
+
+    A pytree of arrays: it goes through `jit`, `lax.scan` and Orbax as it is. What must be saved is `tallies`, `count`
+    and `kept`; the samples are the user's own data.
+    """
+
+    tallies: dict[str, Tally]
+    """By site; each of shape (samples, positions ..., neurons)."""
+    count: Int[Any, ""]
+    """Recordings so far."""
+    kept: dict[str, Any]
+    """Pre-activations at some recordings, (recordings, samples, values), in the order of `design.keeps`; or nothing."""
+    inputs: PyTree
+    labels: PyTree
+    rows: Int[Any, " samples"]
+    """Which of the user's samples these are."""
+    design: Design = struct.field(pytree_node=False)
+
+    def update(self, variables: Mapping[str, Any]) -> "Recorder":
+        """The recorder after one more recording with these variables: what `model.apply` takes, `{"params": ...}`.
+
+        Under a `jit` of the user's own it is pure. Called outside, it is compiled, and uses up this recorder's arrays
+        for the new one's. Raises InputError where the shapes of the variables are not those the recorder was made for,
+        where it has no room for another recording, or where it has been used up.
+        """
+        design = self.design
+        design.check(variables)
+        leaves = jax.tree.leaves((self, variables))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            tallies = _record(design, self.tallies, variables, self.inputs, self.labels)
+            kept = self.kept
+            if kept:
+                due = jnp.any(jnp.asarray(design.keeps) == self.count)
+                now = partial(_keep, design)
+                kept = jax.lax.cond(due, now, lambda before, *_: before, kept, self.count, variables, self.inputs)
+            return self.replace(tallies=tallies, kept=kept, count=self.count + 1)
+        if any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array)):
+            raise InputError("this recorder was used up by an earlier update: go on with what update returned")
+        self.check_room(int(self.count) + 1)
+        if design.stepwise:
+            tallies = self.tallies
+            for start in range(0, len(self.rows), design.chunk):
+                size = min(design.chunk, len(self.rows) - start)
+                part = (variables, self.inputs, self.labels, np.int32(start))
+                tallies = design.compiled_chunk(tallies, *part, size=size)
+        else:
+            tallies = design.compiled_record(self.tallies, variables, self.inputs, self.labels)
+        due = int(self.count) in design.keeps
+        kept = design.compiled_keep(self.kept, self.count, variables, self.inputs) if due else self.kept
+        return self.replace(tallies=tallies, kept=kept, count=self.count + 1)
+
+    def check_room(self, count: int) -> None:
+        """Raise InputError where so many recordings are more than the counts have room for."""
+        if count > self.design.recordings:
+            raise InputError(
+                f"{count} recordings, but the recorder was made for recordings={self.design.recordings}: its counts "
+                "would overflow; make it with as many as you will record"
+            )
+
+    @property
+    def counted(self) -> dict[str, Tally]:
+        """The tallies, once it is known that they did not overflow under `jit`."""
+        self.check_room(int(self.count))
+        return self.tallies
+
+    @property
+    def recorded(self) -> dict[str, Recorded]:
+        """The tallies with the neurons they are of: what `summaries` takes."""
+        return {site: Recorded(tally, self.design.indices(site), site) for site, tally in self.counted.items()}
+
+    def average_sign(self, site: str) -> Float[Array, "samples *values"]:
+        """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
+        tally = self.counted[site]
+        return gradient_signs.average_sign(tally.positive, tally.negative)
+
+    def constancy(self) -> dict[str, float]:
+        """{site: share of pairs with |average sign| > 0.9}."""
+        counts = {s: gradient_signs.constant_counts(t.positive, t.negative) for s, t in self.counted.items()}
+        return {site: gradient_signs.constancy(*both) for site, both in counts.items()}
+
+    def partition(self, site: str) -> Int[Array, "samples *values"]:
+        """+1 low, -1 high, 0 none: which way each sample is pushed by each neuron."""
+        tally = self.counted[site]
+        return partitions.categories(tally.positive, tally.negative)
+
+    def signs(self, seed: int = 0) -> xr.Dataset:
+        """What gradient_signs.nc holds of a run, for figures 1 and 5 (`figures.average_sign_histograms`)."""
+        rng = np.random.default_rng(seed)
+        shown = {site: int(rng.choice(at.neurons)) for site, at in self.recorded.items()}
+        return summaries.of_signs(self.recorded, int(self.count), shown)
+
+    def classes(self, classes: int, labels: Array | None = None, seed: int = 0) -> xr.Dataset:
+        """What class_consistency.nc holds of a run, for figure 8 (`figures.class_consistency`).
+
+        `labels` are class indices of the recorded samples, those the recorder was given unless said otherwise.
+        """
+        of = jnp.asarray(self.labels if labels is None else labels)
+        if of.shape != self.rows.shape or not jnp.issubdtype(of.dtype, jnp.integer):
+            raise InputError(
+                f"labels are {of.dtype}{list(of.shape)}: figure 8 needs one class index for each of {len(self.rows)} "
+                "samples"
+            )
+        dealt = jax.random.permutation(jax.random.key(seed), of)
+        found = [summaries.of_classes(site, at, of, dealt, classes) for site, at in self.recorded.items()]
+        return summaries.with_sites(xr.concat(found, "neuron", combine_attrs="override"), self.recorded)
+
+    def dynamics(self, seed: int = 0) -> xr.Dataset:
+        """What learning_dynamics.nc holds of a run, for `figures.separation` and figure 2 (`figures.dynamics`).
+
+        Its epochs are recordings. Of a feature map, one random position of each sample is followed; figure 2's are the
+        first three neurons. Raises InputError where no pre-activations were kept.
+        """
+        if not self.kept:
+            raise InputError("no pre-activations were kept: make the recorder with keep=40, or as many as to keep")
+        rng, labels = np.random.default_rng(seed), np.asarray(self.labels)
+        ids = np.asarray(self.rows)
+        if labels.shape != ids.shape:
+            labels = np.zeros(len(ids), int)
+        done = [index for index, at in enumerate(self.design.keeps) if at < int(self.count)]
+        at = np.asarray(self.design.keeps)[done]
+        coords: dict[str, object] = {
+            "site": list(self.tallies),
+            "label": ("site", list(self.tallies)),
+            "wide_epoch": at,
+            "close_epoch": at,
+        }
+        variables: dict[str, tuple] = {}
+        for site, (tally, neurons, _) in self.recorded.items():
+            positions = int(np.prod(tally.positive.shape[1:-1]))
+            where = (np.arange(len(ids)), rng.integers(positions, size=len(ids)))
+            flat = (len(ids), positions, len(neurons))
+            category = np.asarray(self.partition(site)).reshape(flat)[where]
+            values = np.asarray(self.kept[site], np.float32)[done].reshape(-1, *flat)[:, *where]
+            variables |= summaries.of_separation(site, values, category, rng)
+            variables |= summaries.of_watched(site, values[..., :3], category[:, :3], labels)
+            of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
+            variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
+            coords |= {f"neuron_{site}": neurons, f"close_neuron_{site}": neurons[:3], f"close_sample_{site}": ids}
+        return summaries.with_ends(variables, coords, list(self.tallies)).assign_attrs(
+            preset="your own model", steps=int(self.count), epochs=int(self.count)
+        )
+
+    def audit(self, variables: Mapping[str, Any], samples: int = 64) -> dict[str, SignHealth]:
+        """{site: shares of signs that double precision contradicts}, of the first samples; see `numerics`.
+
+        Raises InputError where the model cannot be computed in double precision.
+        """
+        some = jax.tree.map(lambda leaf: leaf[:samples], (self.inputs, self.labels))
+        design = self.design
+        return numerics.sign_health(
+            design.model,
+            variables,
+            *some,
+            design.sites,
+            {"loss": design.loss},
+            design.loss,
+            design.derivative,
+            **design.kwargs,
+        )["loss"]
+
+    def followed_by(self, later: "Recorder") -> "Recorder":
+        """One recorder of two stretches of training, of the same samples: all counts and flips are exact."""
+        if not np.array_equal(self.rows, later.rows) or self.tallies.keys() != later.tallies.keys():
+            raise InputError("two stretches can be put together of the same samples and sites only")
+        self.check_room(int(self.count)), later.check_room(int(later.count))
+        tallies = {site: gradient_signs.merged(tally, later.tallies[site]) for site, tally in self.tallies.items()}
+        one, two = self.design, later.design
+        done = int(self.count)
+        rows = [[i for i, at in enumerate(d.keeps) if at < int(r.count)] for d, r in ((one, self), (two, later))]
+        keeps = (*(one.keeps[i] for i in rows[0]), *(done + two.keeps[i] for i in rows[1]))
+        kept = {s: jnp.concatenate([v[jnp.asarray(rows[0], int)], later.kept[s][jnp.asarray(rows[1], int)]]) for s, v in self.kept.items()}
+        design = replace(two, recordings=done + two.recordings, keeps=keeps)
+        return later.replace(tallies=tallies, count=self.count + later.count, kept=kept, design=design)
+
+    def beside(self, other: "Recorder") -> "Recorder":
+        """One recorder of two that recorded other samples alongside, as on two devices or hosts."""
+        if int(self.count) != int(other.count) or self.tallies.keys() != other.tallies.keys():
+            raise InputError(
+                f"recorders side by side need the same sites and recordings, not {int(self.count)} and "
+                f"{int(other.count)}"
+            )
+        if shared := set(np.asarray(self.rows).tolist()) & set(np.asarray(other.rows).tolist()):
+            raise InputError(f"both recorders count sample {min(shared)}: side by side they need other samples")
+        both = lambda axis: lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves], axis)  # noqa: E731
+        parts = ("tallies", "inputs", "labels", "rows")
+        joined = {name: jax.tree.map(both(0), getattr(self, name), getattr(other, name)) for name in parts}
+        return self.replace(**joined, kept=jax.tree.map(both(1), self.kept, other.kept))
+
+
+def _count_chunk(
+    design: Design,
+    tallies: dict[str, Tally],
+    variables: PyTree,
+    inputs: PyTree,
+    labels: PyTree,
+    start: Int[Array | np.integer, ""] | int,
+    size: int,
+) -> dict[str, Tally]:
+    """One recording of the rows from `start` on. Pure."""
+    part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), (inputs, labels))
+    gradients = design.gradients(variables, *part)
+    return {site: gradient_signs.update_rows(tally, gradients[site], start) for site, tally in tallies.items()}
+
+
+def _record(
+    design: Design, tallies: dict[str, Tally], variables: PyTree, inputs: PyTree, labels: PyTree
+) -> dict[str, Tally]:
+    """One recording of all rows, chunk by chunk. Pure."""
+
+    def step(part: dict[str, Tally], start: Array, size: int) -> dict[str, Tally]:
+        return _count_chunk(design, part, variables, inputs, labels, start, size)
+
+    return recording.in_chunks(step, tallies, 0, taps.batch_size(inputs), design.chunk)
+
+
+def _keep(design: Design, kept: dict[str, Array], count: Array, variables: PyTree, inputs: PyTree) -> dict[str, Array]:
+    """Pre-activations of all rows, in their place. Pure."""
+    row = jnp.searchsorted(jnp.asarray(design.keeps), count)
+
+    def step(part: dict[str, Array], start: Array, size: int) -> dict[str, Array]:
+        found = design.read(variables, jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), inputs))
+        where = lambda before: (row, start, *(0,) * (before.ndim - 2))  # noqa: E731
+        return {
+            site: jax.lax.dynamic_update_slice(before, found[site][None].astype(before.dtype), where(before))
+            for site, before in part.items()
+        }
+
+    return recording.in_chunks(step, kept, 0, taps.batch_size(inputs), design.chunk)
