@@ -4,7 +4,7 @@ The sign of a derivative that is a difference of nearly equal numbers, or that u
 a recording saw is held against the same derivative in float64, on the CPU, for a few samples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,11 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from neuron_mech import taps
+from neuron_mech.errors import InputError, first_line
 from neuron_mech.presets import Derivative
-from neuron_mech.taps import PerSampleLoss, Site
+from neuron_mech.taps import PerSampleLoss, Site, SiteError
 
 
 class SignHealth(NamedTuple):
@@ -26,50 +27,61 @@ class SignHealth(NamedTuple):
     """Computed with the opposite sign."""
     zeroed: float
     """Computed as exactly zero, so that a recording does not count them."""
+    underflowed: float
+    """Below the smallest normal number of the type they are computed in: too small for it, however computed."""
 
 
 def sign_health(
     model: nn.Module,
     variables: Mapping[str, Any],
-    inputs: Float[Array, "samples ..."],
-    labels: Array,
+    inputs: PyTree,
+    labels: PyTree,
     sites: Mapping[str, Site],
     objectives: Mapping[str, PerSampleLoss],
     reference: PerSampleLoss,
     derivative: Derivative = "activation",
     chunk: int = 20,
+    **kwargs: Any,
 ) -> dict[str, dict[str, SignHealth]]:
-    """{objective: {site: SignHealth}} of per-sample derivatives in evaluation mode, against `reference` in float64.
+    """{objective: {site: SignHealth}} of per-sample derivatives, against `reference` in float64; `kwargs` to `apply`.
 
     `reference` is a loss whose derivatives truly have the signs of all `objectives`: for cross-entropy, the margin.
+    Layers that compute in a `dtype` of their own do so in float64 for it. Raises InputError where the model casts by
+    itself, so that it cannot be computed in double precision.
     """
 
     @jax.jit
-    def as_recorded(variables: PyTree, inputs: Array, labels: Array) -> dict[str, dict[str, Array]]:
-        return taps.per_sample_gradients(model, variables, inputs, labels, sites, objectives, derivative)
+    def as_recorded(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, dict[str, Array]]:
+        return taps.per_sample_gradients(model, variables, inputs, labels, sites, objectives, derivative, **kwargs)
 
     @jax.jit
-    def exact(variables: PyTree, inputs: Array, labels: Array) -> dict[str, Array]:
+    def exact(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
         double = {name: replace(site, dtype=jnp.float64) for name, site in sites.items()}
-        found = taps.per_sample_gradients(
-            model, variables, inputs, labels, double, {"reference": reference}, derivative
-        )
+        try:
+            with nn.intercept_methods(_in_double):
+                found = taps.per_sample_gradients(
+                    model, variables, inputs, labels, double, {"reference": reference}, derivative, **kwargs
+                )
+        except (SiteError, TypeError) as error:
+            raise InputError(f"the model cannot be computed in double precision: {first_line(error)}") from error
         return found["reference"]
 
-    totals = {o: {site: np.zeros(3, np.int64) for site in sites} for o in objectives}
+    totals = {o: {site: np.zeros(4, np.int64) for site in sites} for o in objectives}
     doubled = _double(variables)
-    for start in range(0, len(labels), chunk):
-        part, answers = inputs[start : start + chunk], labels[start : start + chunk]
+    for start in range(0, taps.batch_size(inputs), chunk):
+        part, answers = jax.tree.map(lambda leaf, s=start: leaf[s : s + chunk], (inputs, labels))
         found = jax.device_get(as_recorded(variables, part, answers))
         with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-            true = jax.device_get(exact(doubled, _double(part), np.asarray(answers)))
+            true = jax.device_get(exact(doubled, _double(part), _double(answers)))
         for objective, by_site in totals.items():
             for site, total in by_site.items():
                 sign, computed = np.sign(true[site]), np.sign(found[objective][site]).astype(np.float64)
-                total += [(sign * computed < 0).sum(), ((computed == 0) & (sign != 0)).sum(), (sign != 0).sum()]
+                tiny = np.abs(true[site]) < float(jnp.finfo(found[objective][site].dtype).tiny)
+                shares = (sign * computed < 0, (computed == 0) & (sign != 0), tiny & (sign != 0), sign != 0)
+                total += [which.sum() for which in shares]
     return {
         objective: {
-            site: SignHealth(*(total[:2] / total[2]).tolist()) if total[2] else SignHealth(np.nan, np.nan)
+            site: SignHealth(*(total[:3] / total[3]).tolist()) if total[3] else SignHealth(np.nan, np.nan, np.nan)
             for site, total in by_site.items()
         }
         for objective, by_site in totals.items()
@@ -78,7 +90,23 @@ def sign_health(
 
 def _double(tree: PyTree) -> PyTree:
     """The tree on the host, its floating-point arrays in float64."""
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else np.asarray(leaf),
-        tree,
-    )
+
+    def double(leaf: Any) -> Any:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        return np.asarray(leaf, np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else np.asarray(leaf)
+
+    return jax.tree.map(double, tree)
+
+
+def _in_double(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+    """Calls a module that computes in a floating-point `dtype` of its own in float64 instead."""
+    module = context.module
+    kind = getattr(module, "dtype", None)
+    if kind is None or not jnp.issubdtype(kind, jnp.floating):
+        return call(*args, **kwargs)
+    object.__setattr__(module, "dtype", jnp.float64)  # a bound module is frozen, and only this pass sees it
+    try:
+        return call(*args, **kwargs)
+    finally:
+        object.__setattr__(module, "dtype", kind)

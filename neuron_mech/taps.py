@@ -413,7 +413,8 @@ def _adding(site: str, nudge: jax.Array) -> Edit:
 def _sown(intermediates: Mapping[str, Any], name: str) -> tuple:
     """The values that a site sowed, one a call; empty where none got out."""
     node: Any = intermediates
-    for part in name.split("/"):
+    # A module's own name may have slashes in it, as those of NNX layers have.
+    for part in (name,) if name in intermediates else name.split("/"):
         node = node.get(part, {})
     return node.get("pre_activation", node.get("__call__", ()))
 

@@ -48,6 +48,7 @@ ORDER = [
     "planning",
     "runs",
     "subjects",
+    "own",
 ]
 """Every room of the package; a room may import only from those before it."""
 

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 from jaxtyping import Array, PyTree
 
-from neuron_mech import gradient_signs, leakage, numerics, taps, training
+from neuron_mech import gradient_signs, leakage, taps, training
 from neuron_mech.errors import InputError, first_line
 from neuron_mech.objectives import margin
 from neuron_mech.own.naming import Names, selected
@@ -174,7 +174,7 @@ def plan(
     size = taps.batch_size((inputs, labels))
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[: min(size, 32)]), (inputs, labels))
     sites = selected(model, variables, some[0], names, **kwargs)
-    _check_loss(model, variables, *some, loss, **kwargs)
+    _check_loss(model, variables, some[0], some[1], loss, **kwargs)
     if derivative is None:
         derivative = "activation" if all(site.kind == "Neurons" for site in sites.values()) else "pre_activation"
     if recordings < 1:
@@ -309,9 +309,9 @@ def _warn_of_signs(made: Plan) -> None:
 
 def _first(made: Plan) -> Recorder:
     """A recorder of the first samples that counts nothing: for looking at its signs."""
-    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:AUDITED]), (made.inputs, made.labels))
-    rows = jnp.arange(taps.batch_size(some))
-    return Recorder({}, jnp.zeros((), jnp.int32), {}, *some, rows, made.design)
+    inputs, labels = jax.tree.map(lambda leaf: jnp.asarray(leaf[:AUDITED]), (made.inputs, made.labels))
+    rows = jnp.arange(taps.batch_size(inputs))
+    return Recorder({}, jnp.zeros((), jnp.int32), {}, inputs, labels, rows, made.design)
 
 
 def _room() -> int:

@@ -1,10 +1,10 @@
 """A recorder that a training loop of one's own calls: a pytree that counts the signs of fixed samples' derivatives.
 
-    recorder = own.recorder(model, variables, images, labels, "Dense_*", recordings=1000)
-    for batch in batches:
-        recorder = recorder.update(variables)      # before the batch's step, as often as one likes
-        variables = step(variables, batch)
-    figures.average_sign_histograms(recorder.signs())
+recorder = own.recorder(model, variables, images, labels, "Dense_*", recordings=1000)
+for batch in batches:
+    recorder = recorder.update(variables)      # before the batch's step, as often as one likes
+    variables = step(variables, batch)
+figures.average_sign_histograms(recorder.signs())
 """
 
 from collections.abc import Callable, Mapping
@@ -93,7 +93,9 @@ class Design:
     def check(self, variables: PyTree) -> None:
         """Raise InputError where variables are not of the shapes that the recorder was made for."""
         here = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
-        made = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(self.shapes)}
+        made = {
+            jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(self.shapes)
+        }
         for name in sorted(here.keys() | made.keys()):
             if here.get(name) != made.get(name):
                 there, now = (list(at[name]) if name in at else "nothing" for at in (made, here))
@@ -167,8 +169,9 @@ class Recorder(struct.PyTreeNode):
                 tallies = design.compiled_chunk(tallies, *part, size=size)
         else:
             tallies = design.compiled_record(self.tallies, variables, self.inputs, self.labels)
-        due = int(self.count) in design.keeps
-        kept = design.compiled_keep(self.kept, self.count, variables, self.inputs) if due else self.kept
+        kept = self.kept
+        if int(self.count) in design.keeps:
+            kept = design.compiled_keep(kept, self.count, variables, self.inputs)
         return self.replace(tallies=tallies, kept=kept, count=self.count + 1)
 
     def check_room(self, count: int) -> None:
@@ -267,12 +270,13 @@ class Recorder(struct.PyTreeNode):
 
         Raises InputError where the model cannot be computed in double precision.
         """
-        some = jax.tree.map(lambda leaf: leaf[:samples], (self.inputs, self.labels))
+        inputs, labels = jax.tree.map(lambda leaf: leaf[:samples], (self.inputs, self.labels))
         design = self.design
         return numerics.sign_health(
             design.model,
             variables,
-            *some,
+            inputs,
+            labels,
             design.sites,
             {"loss": design.loss},
             design.loss,
@@ -284,14 +288,17 @@ class Recorder(struct.PyTreeNode):
         """One recorder of two stretches of training, of the same samples: all counts and flips are exact."""
         if not np.array_equal(self.rows, later.rows) or self.tallies.keys() != later.tallies.keys():
             raise InputError("two stretches can be put together of the same samples and sites only")
-        self.check_room(int(self.count)), later.check_room(int(later.count))
-        tallies = {site: gradient_signs.merged(tally, later.tallies[site]) for site, tally in self.tallies.items()}
-        one, two = self.design, later.design
-        done = int(self.count)
-        rows = [[i for i, at in enumerate(d.keeps) if at < int(r.count)] for d, r in ((one, self), (two, later))]
-        keeps = (*(one.keeps[i] for i in rows[0]), *(done + two.keeps[i] for i in rows[1]))
-        kept = {s: jnp.concatenate([v[jnp.asarray(rows[0], int)], later.kept[s][jnp.asarray(rows[1], int)]]) for s, v in self.kept.items()}
-        design = replace(two, recordings=done + two.recordings, keeps=keeps)
+        tallies = {site: gradient_signs.merged(tally, later.counted[site]) for site, tally in self.counted.items()}
+        one, two, done = self.design, later.design, int(self.count)
+        first, second = (
+            [row for row, at in enumerate(each.design.keeps) if at < int(each.count)] for each in (self, later)
+        )
+        keeps = (*(one.keeps[row] for row in first), *(done + two.keeps[row] for row in second))
+        kept = {
+            site: jnp.concatenate([values[: len(first)], later.kept[site][: len(second)]])
+            for site, values in self.kept.items()
+        }
+        design = replace(two, recordings=done + two.recordings, keeps=keeps if kept else ())
         return later.replace(tallies=tallies, count=self.count + later.count, kept=kept, design=design)
 
     def beside(self, other: "Recorder") -> "Recorder":
@@ -340,7 +347,9 @@ def _keep(design: Design, kept: dict[str, Array], count: Array, variables: PyTre
     row = jnp.searchsorted(jnp.asarray(design.keeps), count)
 
     def step(part: dict[str, Array], start: Array, size: int) -> dict[str, Array]:
-        found = design.read(variables, jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), inputs))
+        found = design.read(
+            variables, jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), inputs)
+        )
         where = lambda before: (row, start, *(0,) * (before.ndim - 2))  # noqa: E731
         return {
             site: jax.lax.dynamic_update_slice(before, found[site][None].astype(before.dtype), where(before))

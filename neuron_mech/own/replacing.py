@@ -1,0 +1,58 @@
+"""Reading, differentiating and replacing at sites given by name, glob or regular expression."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PyTree
+
+from neuron_mech import taps
+from neuron_mech.objectives import margin
+from neuron_mech.own.naming import Names, selected
+from neuron_mech.presets import Derivative
+from neuron_mech.taps import Edit, PerSampleLoss
+
+
+def read(
+    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, names: Names = "all", **kwargs: Any
+) -> tuple[Any, dict[str, Array]]:
+    """(outputs, {site: pre-activations of shape (batch, positions ..., neurons)}). `kwargs` go to `model.apply`."""
+    return taps.read(model, variables, inputs, tuple(selected(model, variables, inputs, names, **kwargs)), **kwargs)
+
+
+def signs(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    labels: PyTree,
+    names: Names = "all",
+    loss: PerSampleLoss = margin,
+    derivative: Derivative = "pre_activation",
+    **kwargs: Any,
+) -> dict[str, Int[Array, "batch *values"]]:
+    """{site: sign of every sample's own derivative, -1, 0 or 1}. `kwargs` go to `model.apply`.
+
+    `loss` maps (outputs, labels) to one value a sample. Samples are differentiated as batches of one, so that they
+    cannot mix. The derivative with respect to the "activation" is there at `Neurons` only.
+    """
+    sites = selected(model, variables, inputs, names, **kwargs)
+    found = taps.per_sample_gradients(model, variables, inputs, labels, sites, {"loss": loss}, derivative, **kwargs)
+    return {site: jnp.sign(gradient).astype(jnp.int8) for site, gradient in found["loss"].items()}
+
+
+def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pre_activation") -> Callable[..., Any]:
+    """`model.apply` with what `edits` make of the values at sites: {name or glob: function of the whole array}.
+
+    Raises SiteError when called, for what is no site and for an edit that changes shape or type.
+    """
+
+    def run(variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Any:
+        found = {
+            site: edit for names, edit in edits.items() for site in selected(model, variables, inputs, names, **kwargs)
+        }
+        if where == "activation":
+            return taps.edited(model, post=found)(variables, inputs, **kwargs)
+        return taps.edited(model, pre=found)(variables, inputs, **kwargs)
+
+    return run
