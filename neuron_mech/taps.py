@@ -212,7 +212,11 @@ def read(
     out, captured = model.apply(
         variables,
         inputs,
-        **{**kwargs, "mutable": ["intermediates"], "capture_intermediates": lambda m, _: "/".join(m.path) in paths},
+        **kwargs
+        | {
+            "mutable": _with_intermediates(kwargs),
+            "capture_intermediates": lambda m, _: "/".join(m.path) in paths,
+        },
     )
     values = {}
     for name in names:
@@ -345,6 +349,12 @@ def _is_site(module: nn.Module, method: str) -> bool:
     return method == "__call__" and isinstance(module, (Neurons, *LAYERS))
 
 
+def _with_intermediates(kwargs: Mapping[str, Any]) -> list[str]:
+    """What `apply` may change: intermediates, and what the caller said, such as batch statistics."""
+    said = kwargs.get("mutable", False) or ()
+    return ["intermediates", *([said] if isinstance(said, str) else said)]
+
+
 def _uses(
     model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any
 ) -> dict[str, tuple[str, jax.ShapeDtypeStruct, tuple]]:
@@ -360,7 +370,7 @@ def _uses(
         return out
 
     def run(variables: Mapping[str, Any], inputs: PyTree) -> Any:
-        changes = {"mutable": ["intermediates"], "capture_intermediates": _is_site}
+        changes = {"mutable": _with_intermediates(kwargs), "capture_intermediates": _is_site}
         with nn.intercept_methods(notice):
             return model.apply(variables, inputs, **{**kwargs, **changes})[1]
 

@@ -109,9 +109,14 @@ def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
                     axes.set_xlabel("pre-activation", fontsize=8)
                 if row == 0:
                     epoch = f"{epochs[moment]:.{0 if epochs[moment] >= 0.95 else 1}f}"
-                    axes.set_title("start" if moment == 0 else f"epoch {epoch}", fontsize=8.5)
+                    axes.set_title("start" if moment == 0 else f"{_time(found)} {epoch}", fontsize=8.5)
         figure.legend(handles=handles(), loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def _time(found: xr.Dataset) -> str:
+    """What time is counted in: epochs, but for recordings of a loop that has none."""
+    return str(found.attrs.get("time", "epoch"))
 
 
 def separation(found: xr.Dataset) -> Figure:
@@ -143,7 +148,7 @@ def separation(found: xr.Dataset) -> Figure:
                 axes.stackplot(epochs[1:], shares.values.T[:, 1:], colors=colors, labels=parts)
                 axes.set_ylim(0, 1)
             variance.set_xlim(0, found.attrs["epochs"])
-            variance.set_xlabel("epoch")
+            variance.set_xlabel(_time(found))
         panels[0, 0].set_ylabel("separation of low and high\n(AUC)")
         panels[1, 0].set_ylabel("overlap of low and high")
         panels[2, 0].set_ylabel("mean squared change\nsince the start, by part")

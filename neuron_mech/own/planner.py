@@ -284,8 +284,9 @@ def _check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, 
     raise InputError(
         f"another sample's input changes a sample's own derivative (at {site!r} by up to {worst:.0%}), through "
         f"{', '.join(layers) or 'the loss'}. Four ways out: running statistics, where the model has an argument for "
-        "them (train=False, use_running_average=True); mixing='alone', every sample a batch of one; mixing='batch', "
-        f"batches as they are, knowingly; or only sites that do not mix ({', '.join(clean) or 'here none'})"
+        "them (train=False, use_running_average=True, eval() in NNX); mixing='alone', every sample a batch of one; "
+        "mixing='batch', batches as they are, knowingly; or "
+        f"only sites that do not mix ({', '.join(clean) or 'here none'})"
     )
 
 

@@ -262,7 +262,7 @@ class Recorder(struct.PyTreeNode):
             variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
             coords |= {f"neuron_{site}": neurons, f"close_neuron_{site}": neurons[:3], f"close_sample_{site}": ids}
         return summaries.with_ends(variables, coords, list(self.tallies)).assign_attrs(
-            preset="your own model", steps=int(self.count), epochs=int(self.count)
+            steps=int(self.count), epochs=int(self.count), time="recording"
         )
 
     def audit(self, variables: Mapping[str, Any], samples: int = 64) -> dict[str, SignHealth]:

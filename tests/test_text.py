@@ -1,0 +1,118 @@
+"""A small transformer on this project's own prose, from its command line."""
+
+import re
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import text
+from experiments.command_line import exiting
+from neuron_mech import results
+
+SMALL = (
+    *("--depth", "2", "--width", "16", "--context", "8", "--steps", "65", "--batch", "16", "--learning-rate", "0.01"),
+    *("--every", "10", "--samples", "40", "--neurons", "12", "--penalty", "0.1"),
+)
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["text", *map(str, arguments)])
+    exiting(text.main)
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+    """Optax's AdamW raises a float to an integer power, which the tests' strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def prose(tmp_path):
+    """The README's letters, in a file."""
+    read = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    file = tmp_path / "prose.txt"
+    file.write_text(re.sub("[^a-z]+", " ", read.lower()))
+    return file
+
+
+def test_it_runs_from_a_text_to_figures(prose, tmp_path, monkeypatch, capsys):
+    for name, few in (("EVALUATED", 600), ("FITTED", 400), ("PROBED", 300), ("CENTERS", (5, 45, 95))):
+        monkeypatch.setattr(text, name, few)
+    directory = tmp_path / "run"
+    command(monkeypatch, *SMALL, "--text", prose, "--run-dir", directory)
+    found = results.read_dataset(directory / "text.nc")
+    assert list(found.label.values) == ["block 1", "block 2"]
+    assert found.recordings == 7  # at steps 0, 10 ... 60
+    assert found.sizes["neuron_block1"] == 12
+    assert found.attrs["vocabulary"] == 27
+    for name, variable in found.data_vars.items():
+        assert variable.attrs["description"], name
+        assert "units" in variable.attrs, name
+    for name in ("accuracy", "chance", "constancy", "last_constancy", "last_independent_constancy", "auc"):
+        assert ((found[name] > 0) & (found[name] < 1)).all(), name
+    assert ((found.window_accuracy >= 0) & (found.window_accuracy < 1)).all()
+    assert (found.bits < np.log2(27)).all()  # something was learnt
+    # Of the last block only the last position reaches the output; of the one before all do.
+    by_position = found.position_constancy
+    assert np.isfinite(by_position.sel(site="block1")).all()
+    np.testing.assert_array_equal(np.isfinite(by_position.sel(site="block2")), found.before == 1)
+    np.testing.assert_array_equal(found.last_constancy, by_position.sel(before=1))
+    assert found.constancy.sel(site="block2") == found.last_constancy.sel(site="block2")
+    for name in ("figure5", "constancy_by_position", "windows"):
+        assert {(directory / "figures" / f"{name}{kind}").exists() for kind in (".png", ".svg")} == {True}
+    said = capsys.readouterr().out
+    assert "block 2" in said
+    assert str(directory / "text.nc") in said
+
+
+def test_some_positions_can_be_recorded(prose):
+    options = text.TextOptions(prose, depth=1, width=8, context=8, steps=4, batch=4, every=2)
+    ids, vocabulary = text.read_text(prose, 8)
+    model = text.Transformer(vocabulary, 2, 8)
+    samples = text.some(ids["train"], 20, 8, text.random_stream(0, "some"))
+    params = model.init(text.random_stream(0, "first"), samples[0][:1])["params"]
+    recorder = text.own.recorder(model, {"params": params}, *samples, text.SITES, recordings=2, positions=3, keep=2)
+    _, recorder = text.train(model, params, recorder, text.jnp.asarray(ids["train"]), options)
+    found = text.signs_of(recorder, 8)
+    assert np.isfinite(found.position_constancy.sel(site="block1")).sum() == 3
+
+
+def test_a_sample_is_a_context_and_what_follows(prose):
+    ids, vocabulary = text.read_text(prose, 8)
+    written = prose.read_text()
+    assert len(ids["train"]) + len(ids["test"]) == len(written)
+    assert len(ids["test"]) == len(written) // 10
+    characters = np.array(sorted(set(written)))
+    assert len(characters) == vocabulary
+    context, following = text.samples_at(text.jnp.asarray(ids["train"]), text.jnp.array([0, 5]), 8)
+    assert "".join(characters[np.asarray(context[1])]) == written[5:13]
+    assert characters[int(following[1])] == written[13]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--text"),
+        (("--text", "{at}/none.txt"), "none.txt cannot be read (No such file"),
+        (("--text", "{at}"), "cannot be read (Is a directory"),
+        (("--text", "{at}/bytes.txt"), "it is not UTF-8"),
+        (("--text", "{at}/short.txt"), "short.txt has 5 characters, and 1320 are needed"),
+        (("--text", "{at}/prose.txt", "--run-dir", "{at}/short.txt"), "cannot be written (File exists)"),
+        (("--text", "{at}/prose.txt", "--run-dir", "{at}/run", "--steps", "0"), "--steps is 0"),
+        (("--text", "{at}/prose.txt", "--run-dir", "{at}/run", "--width", "30"), "--width is 30"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(prose, tmp_path, monkeypatch, capsys, arguments, said):
+    (tmp_path / "short.txt").write_text("short")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, *(argument.format(at=tmp_path) for argument in arguments))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
