@@ -340,7 +340,10 @@ def experiment(options: TextOptions) -> None:
 
 def main() -> None:
     """The command line."""
-    experiment(ask(TextOptions, TextOptions(text=tyro.MISSING), sys.argv[1:], "text", __doc__ or ""))
+    arguments = sys.argv[1:]
+    if not {"--text", "-h", "--help"} & {argument.partition("=")[0] for argument in arguments}:
+        raise InputError("no text given: python -m experiments.text --text FILE, a file of plain text")
+    experiment(ask(TextOptions, TextOptions(text=tyro.MISSING), arguments, "text", __doc__ or ""))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ def test_a_sample_is_a_context_and_what_follows(prose):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "--text"),
+        ((), "no text given"),
+        (("--depth", "2"), "no text given"),
         (("--text", "{at}/none.txt"), "none.txt cannot be read (No such file"),
         (("--text", "{at}"), "cannot be read (Is a directory"),
         (("--text", "{at}/bytes.txt"), "it is not UTF-8"),
