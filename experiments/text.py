@@ -55,7 +55,7 @@ class TextOptions:
     """Values a position between blocks: a multiple of 4, the heads. An MLP has four times as many hidden neurons."""
     context: int = 32
     """Characters that the next one is predicted from."""
-    steps: int = 3000
+    steps: int = 3200
     """Training steps, of AdamW."""
     batch: int = 64
     """Samples a step."""
@@ -251,8 +251,10 @@ def figure_by_position(found: xr.Dataset) -> Figure:
         axes = figure.subplots()
         for index, site in enumerate(found.site.values):
             at = found.sel(site=site).dropna("before", subset=["position_constancy"])
-            axes.plot(at.before, at.position_constancy, "o-", ms=3, color=SERIES[index % 7], label=at.label.item())
+            label = at.label.item() + (": last position only" if at.sizes["before"] == 1 else "")
+            axes.plot(at.before, at.position_constancy, "o-", ms=3, color=SERIES[index % 7], label=label)
         axes.set_xlim(found.sizes["before"] + 0.5, 0.5)
+        axes.set_xticks(np.unique(np.linspace(1, found.sizes["before"], 5).round()))
         axes.set_ylim(0, 1)
         axes.set_xlabel("position in the context (characters before the predicted one)")
         axes.set_ylabel("share of constant signs\n(|average sign| > 0.9)")

@@ -258,7 +258,7 @@ def test_batch_statistics_are_named_with_the_ways_out():
     training = {"train": True, "mutable": ["batch_stats"]}
     common = (case.model, variables, x, y)
     with pytest.raises(
-        ValueError, match=r"through bn_init \(BatchNorm\), .*running statistics.*alone.*batch.*do not mix"
+        ValueError, match=r"through bn_init \(BatchNorm\)\. .*running statistics.*alone.*batch.*do not mix"
     ):
         own.recorder(*common, case.names, recordings=1, **training)
     for mixing in ("alone", "batch"):

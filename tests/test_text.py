@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import text
 from experiments.command_line import exiting
-from neuron_mech import results
+from neuron_mech import own, results
+from neuron_mech.presets import random_stream
 
 SMALL = (
     *("--depth", "2", "--width", "16", "--context", "8", "--steps", "65", "--batch", "16", "--learning-rate", "0.01"),
@@ -73,10 +75,10 @@ def test_some_positions_can_be_recorded(prose):
     options = text.TextOptions(prose, depth=1, width=8, context=8, steps=4, batch=4, every=2)
     ids, vocabulary = text.read_text(prose, 8)
     model = text.Transformer(vocabulary, 2, 8)
-    samples = text.some(ids["train"], 20, 8, text.random_stream(0, "some"))
-    params = model.init(text.random_stream(0, "first"), samples[0][:1])["params"]
-    recorder = text.own.recorder(model, {"params": params}, *samples, text.SITES, recordings=2, positions=3, keep=2)
-    _, recorder = text.train(model, params, recorder, text.jnp.asarray(ids["train"]), options)
+    samples = text.some(ids["train"], 20, 8, random_stream(0, "some"))
+    params = model.init(random_stream(0, "first"), samples[0][:1])["params"]
+    recorder = own.recorder(model, {"params": params}, *samples, text.SITES, recordings=2, positions=3, keep=2)
+    _, recorder = text.train(model, params, recorder, jnp.asarray(ids["train"]), options)
     found = text.signs_of(recorder, 8)
     assert np.isfinite(found.position_constancy.sel(site="block1")).sum() == 3
 
@@ -88,7 +90,7 @@ def test_a_sample_is_a_context_and_what_follows(prose):
     assert len(ids["test"]) == len(written) // 10
     characters = np.array(sorted(set(written)))
     assert len(characters) == vocabulary
-    context, following = text.samples_at(text.jnp.asarray(ids["train"]), text.jnp.array([0, 5]), 8)
+    context, following = text.samples_at(jnp.asarray(ids["train"]), jnp.array([0, 5]), 8)
     assert "".join(characters[np.asarray(context[1])]) == written[5:13]
     assert characters[int(following[1])] == written[13]
 

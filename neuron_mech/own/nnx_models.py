@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from flax import nnx
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import PyTree
 
 from neuron_mech.models.neurons import Neurons
@@ -32,7 +33,7 @@ class FromNNX(nn.Module):
         model = nnx.merge(
             self.graph, *(nnx.restore_int_paths(dict(state[k])) for k in ("params", "rest") if k in state)
         )
-        level = jax.core.get_opaque_trace_state()
+        level = get_opaque_trace_state()
         for path, layer in nnx.iter_modules(model):
             if isinstance(layer, LAYERS):
                 layer.__class__ = self._tapped(type(layer), "/".join(map(str, path)), level)
@@ -43,7 +44,7 @@ class FromNNX(nn.Module):
 
         def __call__(layer: Any, *args: Any, **kwargs: Any) -> Any:
             out = kind.__call__(layer, *args, **kwargs)
-            if jax.core.get_opaque_trace_state() != level:
+            if get_opaque_trace_state() != level:
                 raise SiteError(
                     f"{path!r} is called inside a transformation (nnx.scan, nnx.vmap, nnx.remat, nnx.jit), where its "
                     "values cannot be reached from outside: call it plainly, or write the layers out"

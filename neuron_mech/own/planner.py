@@ -86,8 +86,11 @@ class Plan:
 
     def samples_within(self, budget: int) -> int:
         """How many samples fit into so many bytes on the device, all else as it is; 0 where none does."""
-        each = (self.device - self.working) / len(self.rows)
-        return max(0, min(len(self.rows), int((budget - self.working) / each)))
+        # Working memory grows with the samples up to a whole chunk of them.
+        chunk = min(self.design.chunk, len(self.rows))
+        working, each = self.working // chunk, (self.device - self.working) // len(self.rows)
+        part = budget // (each + working)
+        return min(len(self.rows), part if part < chunk else (budget - self.working) // each)
 
     def seconds(self) -> float:
         """Estimated seconds of one recording, from one chunk that is recorded for it: compiled first, then timed."""

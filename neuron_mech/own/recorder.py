@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from flax import struct
+from flax import serialization, struct
 from jaxtyping import Array, Float, Int, PyTree
 
 from neuron_mech import gradient_signs, numerics, partitions, recording, summaries, taps
@@ -124,8 +124,7 @@ class Design:
 class Recorder(struct.PyTreeNode):
     """Counts of the signs of fixed samples' derivatives, so far. Made by `recorder`.
 
-    A pytree of arrays: it goes through `jit`, `lax.scan` and Orbax as it is. What must be saved is `tallies`, `count`
-    and `kept`; the samples are the user's own data.
+    A pytree of arrays: it goes through `jit` and `lax.scan` as it is, and into a checkpoint as `state`.
     """
 
     tallies: dict[str, Tally]
@@ -173,6 +172,17 @@ class Recorder(struct.PyTreeNode):
         if int(self.count) in design.keeps:
             kept = design.compiled_keep(kept, self.count, variables, self.inputs)
         return self.replace(tallies=tallies, kept=kept, count=self.count + 1)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs, as nested dictionaries of arrays. The samples are the user's own data."""
+        whole = serialization.to_state_dict(self)
+        return {name: whole[name] for name in ("tallies", "count", "kept")}
+
+    def restored(self, state: Mapping[str, Any]) -> "Recorder":
+        """This recorder, made anew as it was made at first, with the `state` of a checkpoint."""
+        found = serialization.from_state_dict(self, {**serialization.to_state_dict(self), **state})
+        return self.replace(tallies=found.tallies, count=found.count, kept=found.kept)
 
     def check_room(self, count: int) -> None:
         """Raise InputError where so many recordings are more than the counts have room for."""
