@@ -6,6 +6,7 @@ extra: pip install 'neuron_mech[bench]'.
 
   train step   a batch as the preset trains on it, dropout or augmentation included, SGD
   recording    the preset's samples and sites, all neurons: every sign's counts and flips
+  own          recorders in a plain loop: a recording against this package's, a recorded step against a plain one
   segment      a recording and the training steps to the next; cifar10 only: images a second, recording included
 
 and for mnist
@@ -40,6 +41,7 @@ from experiments.command_line import ask, exiting, split_preset
 from neuron_mech import (
     binarization,
     evaluation,
+    own,
     planning,
     quantization,
     recording,
@@ -306,6 +308,7 @@ def benchmark(preset: str, options: Options) -> None:
         lines += segment_lines(probe, plain, hooks, options)
     elif options.epoch_repeats:
         lines += epoch_lines(probe, plain, hooks, tuned, options) + code_lines(plain, options)
+    lines += own_lines(probe, options)
     print("\n".join(lines))
 
 
@@ -356,6 +359,78 @@ def epoch_lines(probe: Ours, plain: Ours, hooks: Any, tuned: Any, options: Optio
         t = rounds(pair, 2 * options.epoch_repeats, options.pause, "watched")
     lines.append(f"epoch with recordings, watched / unwatched    {spread(t['watched'] / t['unwatched'])}")
     return lines
+
+
+def own_lines(probe: Ours, options: Options) -> list[str]:
+    """Recorders in a loop of one's own: a recording against this package's, an online step against a plain one."""
+    study, train = probe.study, probe.dataset.train
+    model, sites, size = study.model, tuple(study.sites), study.config.train.batch_size
+    state = probe.state
+    images, labels = train.inputs, train.labels
+    variables = {"params": state.params, **state.statistics}
+    mine = own.recorder(
+        *(model, variables, images, labels, sites),
+        recordings=10**4,
+        samples=min(study.rows(site) for site in sites),
+        chunk=study.config.record.chunk,
+        audit=False,
+    )
+    # Alike for both: this package's recording of as many samples.
+    rows = tuple(f"{site}:{len(mine.rows)}" for site in sites)
+    alike = Ours(replace(study.config, record=replace(study.config.record, site_samples=rows)), probe.dataset)
+    seen = own.online(*(model, variables, images[:8], sites), samples=len(labels), recordings=100, mixing="batch")
+
+    def loss(params: Any, nudges: Any, ids: jax.Array) -> jax.Array:
+        outputs = seen.nudged(nudges)({"params": params, **state.statistics}, images[ids])
+        return jax.nn.softplus(own.margin(outputs, labels[ids])).mean()
+
+    def down(params: Any, gradients: Any) -> Any:
+        return jax.tree.map(lambda p, g: p - study.config.train.learning_rate * g, params, gradients)
+
+    plain = jax.jit(lambda params, ids: down(params, jax.grad(loss)(params, {}, ids)), donate_argnums=0)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Any, recorder: own.Online, ids: jax.Array) -> tuple[Any, own.Online]:
+        gradients, signs = jax.grad(loss, argnums=(0, 1))(params, recorder.nudges(size), ids)
+        return down(params, gradients), recorder.saw(signs, ids)
+
+    order = jnp.arange(len(labels) // size * size).reshape(-1, size)[: options.steps]
+    kept = {"plain": jax.tree.map(jnp.copy, state.params), "online": (jax.tree.map(jnp.copy, state.params), seen)}
+    kept["probe"] = mine
+
+    def plainly() -> None:
+        for ids in order:
+            kept["plain"] = plain(kept["plain"], ids)
+        jax.block_until_ready(kept["plain"])
+
+    def online() -> None:
+        params, recorder = kept["online"]
+        for ids in order:
+            params, recorder = step(params, recorder, ids)
+        # Counting costs the same whatever waits: an epoch's, once for its share of an epoch.
+        kept["online"] = jax.block_until_ready((params, recorder.replace(filled=jnp.zeros((), jnp.int32))))
+
+    def count() -> None:
+        params, recorder = kept["online"]
+        full = recorder.replace(ids=jnp.arange(len(recorder.ids)) % len(labels), filled=jnp.asarray(len(labels)))
+        kept["online"] = jax.block_until_ready((params, full.end_epoch().replace(most=jnp.zeros((), jnp.int32))))
+
+    def record() -> None:
+        kept["probe"] = jax.block_until_ready(kept["probe"].update(variables))
+
+    contenders: dict[str, Callable[[], object]] = {
+        "plain": plainly,
+        "online": online,
+        "count": count,
+        "record": record,
+        "alike": alike.record,
+    }
+    t = rounds(contenders, options.repeats, options.pause, "own recorders")
+    counting = t["count"] * len(order) / (len(labels) // size)
+    return [
+        f"own.recorder / recording, ours                {spread(t['record'] / t['alike'])}",
+        f"own.online, a step and its share of counting / plain step  {spread((t['online'] + counting) / t['plain'])}",
+    ]
 
 
 def code_lines(plain: Ours, options: Options) -> list[str]:
