@@ -188,7 +188,7 @@ def signs_of(recorder: own.Recorder, context: int) -> xr.Dataset:
     Of the last block only the last position reaches the output: no other ever has a derivative.
     """
     signs = recorder.signs()
-    # A site's path has slashes, which NetCDF takes in no name.
+    # Short names in the place of the model's own paths.
     blocks = {str(site): f"block{index + 1}" for index, site in enumerate(signs.site.values)}
     known = {str(name) for name in (*signs.variables, *signs.dims)}
     ends = [(name, site) for name in known for site in blocks if name.endswith(f"_{site}")]

@@ -31,6 +31,11 @@ class Recorded(NamedTuple):
     """The site as figures write it."""
 
 
+def in_files(site: str) -> str:
+    """The name of a site in a dataset, where names may hold no slash: block.dense for block/dense."""
+    return site.replace("/", ".")
+
+
 def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[str, int]) -> xr.Dataset:
     """Constancy, categories and flips by site and by neuron, and histograms of average signs (figures 1 and 5).
 

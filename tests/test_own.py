@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import oracles
-from neuron_mech import figures, gradient_signs, own, taps
+from neuron_mech import figures, gradient_signs, own, results, taps
 from neuron_mech.objectives import margin
 from neuron_mech.own import SignHealthWarning
 
@@ -250,7 +250,7 @@ class Net(nnx.Module):
         return self.last(x)
 
 
-def test_an_nnx_model_has_sites_like_any_other(data):
+def test_an_nnx_model_has_sites_like_any_other(data, tmp_path):
     _, x, y = data
     net = Net(nnx.Rngs(0))
     net.eval()
@@ -268,6 +268,8 @@ def test_an_nnx_model_has_sites_like_any_other(data):
         for b in range(2):
             seen = recorder.average_sign(f"blocks/{b}/up")[i]
             np.testing.assert_array_equal(np.nan_to_num(seen), np.sign(gradient["blocks"][b]["up"]["bias"][...]))
+    results.write_dataset(tmp_path / "signs.nc", recorder.signs())  # where names may hold no slash
+    assert results.read_dataset(tmp_path / "signs.nc").label.values.tolist() == ["blocks/0/up", "blocks/1/up"]
     cut = own.replace(linen, {"blocks/1/up": jnp.zeros_like})(variables, x)
     assert float(jnp.abs(cut - logits).max()) > 0
 

@@ -139,7 +139,7 @@ class Online(struct.PyTreeNode):
         if int(self.filled):
             raise InputError(f"{int(self.filled)} samples' signs have not been counted: call end_epoch first")
         neurons = {site: np.arange(at.shape[-1]) for site, at in self.design.sites.items()}
-        return {site: Recorded(tally, neurons[site], site) for site, tally in self.tallies.items()}
+        return {summaries.in_files(s): Recorded(tally, neurons[s], s) for s, tally in self.tallies.items()}
 
     def signs(self, seed: int = 0) -> xr.Dataset:
         """What gradient_signs.nc holds of a run, for figures 1 and 5 (`figures.average_sign_histograms`)."""

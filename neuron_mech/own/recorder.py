@@ -200,8 +200,9 @@ class Recorder(struct.PyTreeNode):
 
     @property
     def recorded(self) -> dict[str, Recorded]:
-        """The tallies with the neurons they are of: what `summaries` takes."""
-        return {site: Recorded(tally, self.design.indices(site), site) for site, tally in self.counted.items()}
+        """What `summaries` takes: tallies and the neurons they are of, by the sites' names in datasets."""
+        named = summaries.in_files
+        return {named(site): Recorded(tally, self.design.indices(site), site) for site, tally in self.counted.items()}
 
     def average_sign(self, site: str) -> Float[Array, "samples *values"]:
         """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
@@ -254,24 +255,24 @@ class Recorder(struct.PyTreeNode):
         done = [index for index, at in enumerate(self.design.keeps) if at < int(self.count)]
         at = np.asarray(self.design.keeps)[done]
         coords: dict[str, object] = {
-            "site": list(self.tallies),
+            "site": list(self.recorded),
             "label": ("site", list(self.tallies)),
             "wide_epoch": at,
             "close_epoch": at,
         }
         variables: dict[str, tuple] = {}
-        for site, (tally, neurons, _) in self.recorded.items():
+        for site, (tally, neurons, path) in self.recorded.items():
             positions = int(np.prod(tally.positive.shape[1:-1]))
             where = (np.arange(len(ids)), rng.integers(positions, size=len(ids)))
             flat = (len(ids), positions, len(neurons))
-            category = np.asarray(self.partition(site)).reshape(flat)[where]
-            values = np.asarray(self.kept[site], np.float32)[done].reshape(-1, *flat)[:, *where]
+            category = np.asarray(self.partition(path)).reshape(flat)[where]
+            values = np.asarray(self.kept[path], np.float32)[done].reshape(-1, *flat)[:, *where]
             variables |= summaries.of_separation(site, values, category, rng)
             variables |= summaries.of_watched(site, values[..., :3], category[:, :3], labels)
             of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
             variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
             coords |= {f"neuron_{site}": neurons, f"close_neuron_{site}": neurons[:3], f"close_sample_{site}": ids}
-        return summaries.with_ends(variables, coords, list(self.tallies)).assign_attrs(
+        return summaries.with_ends(variables, coords, list(self.recorded)).assign_attrs(
             steps=int(self.count), epochs=int(self.count), time="recording"
         )
 
