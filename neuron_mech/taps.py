@@ -86,7 +86,7 @@ def batch_size(tree: PyTree) -> int:
 
 
 def select(available: Mapping[str, Site], names: Iterable[str | re.Pattern], field: str = "") -> dict[str, Site]:
-    """The sites that `names` name, in the order of computation.
+    """The sites that `names` name, in their order; those of one pattern in the order of computation.
 
     A name is a site's own, a glob (`blocks_*/mlp`; `*` stands for a `/` too) or a compiled regular expression that
     matches all of it. ("all",) is every `Neurons`, or every site if there are none. Raises SiteError for a name that is
@@ -97,8 +97,7 @@ def select(available: Mapping[str, Site], names: Iterable[str | re.Pattern], fie
         neurons = {n: s for n, s in available.items() if s.kind == Neurons.__name__}
         chosen = neurons or dict(available)
     else:
-        wanted = {site for name in names for site in _matching(available, name, field)}
-        chosen = {name: site for name, site in available.items() if name in wanted}
+        chosen = {site: available[site] for name in names for site in _matching(available, name, field)}
     for site in chosen.values():
         if site.trouble:
             raise SiteError(site.trouble)

@@ -35,6 +35,6 @@ def sites(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwar
 def selected(
     model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, names: Names, **kwargs: Any
 ) -> dict[str, Site]:
-    """The sites that `names` name, in the order of computation. Raises SiteError for what is no site."""
+    """The sites that `names` name, in their order. Raises SiteError for what is no site."""
     several = (names,) if isinstance(names, str | re.Pattern) else tuple(names)
     return taps.select(taps.sites(model, variables, inputs, **kwargs), several)
