@@ -146,16 +146,13 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
 
 def announce(study: Study, cost: Cost, directory: Path) -> str:
     """One line that says what the run will take. Raises InputError, naming fields to change, where it cannot fit."""
-    device, available = jax.local_devices()[0], psutil.virtual_memory().available
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        needed, room = cost.device, stats["bytes_limit"] - stats["bytes_in_use"]
-    else:  # devices that share the memory of their host
-        needed, room = cost.device * jax.local_device_count() + cost.host, available
+    device = jax.local_devices()[0]
+    room, shared = free_memory()
+    needed = cost.device * jax.local_device_count() + cost.host if shared else cost.device
     record = study.config.record
     if needed > room:
         raise InputError(
-            f"recording needs {_size(needed)} of {device.platform} memory and {_size(room)} are free: lower "
+            f"recording needs {size(needed)} of {device.platform} memory and {size(room)} are free: lower "
             f"record.samples (now {len(study.recorded)}), record.neurons (now {record.neurons}) or record.chunk "
             f"(now {record.chunk}), limit record.site_samples, or name fewer record.sites (now "
             f"{', '.join(study.sites)})"
@@ -165,24 +162,33 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
     if cost.disk - sum(f.stat().st_size for f in written) > free:
         watch = study.config.watch
         raise InputError(
-            f"checkpoints need up to {_size(cost.checkpoints)} in --run-dir {directory}, trajectories "
-            f"{_size(cost.trajectories)}, and {_size(free)} are free: make room, name another directory, or lower "
+            f"checkpoints need up to {size(cost.checkpoints)} in --run-dir {directory}, trajectories "
+            f"{size(cost.trajectories)}, and {size(free)} are free: make room, name another directory, or lower "
             f"record.samples (now {len(study.recorded)}), watch.recordings (now {watch.recordings}) or "
             f"watch.wide_recordings (now {watch.wide_recordings})"
         )
     where = "the device" if study.devices == 1 else f"each of {study.devices} devices"
     if record.mode == "none":
-        return f"no recording; {_size(cost.device)} on {where}, up to {_size(cost.disk)} on disk in {directory}"
+        return f"no recording; {size(cost.device)} on {where}, up to {size(cost.disk)} on disk in {directory}"
     parts = (
         f"{site} ({study.rows(site):,} samples x {int(np.prod(study.value_shape(site))):,} values)"
         for site in study.sites
     )
     return (
-        f"{study.recordings:,} recordings ({record.mode}) of {', '.join(parts)}: {_size(cost.counts)} of counts, "
-        f"{_size(cost.device)} on {where}; on disk in {directory} {_size(cost.trajectories)} of trajectories and up "
-        f"to {_size(cost.checkpoints)} of checkpoints"
+        f"{study.recordings:,} recordings ({record.mode}) of {', '.join(parts)}: {size(cost.counts)} of counts, "
+        f"{size(cost.device)} on {where}; on disk in {directory} {size(cost.trajectories)} of trajectories and up "
+        f"to {size(cost.checkpoints)} of checkpoints"
     )
 
 
-def _size(count: int) -> str:
+def free_memory() -> tuple[int, bool]:
+    """(free bytes of the process's first device, whether it shares them with its host and other devices)."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"], False
+    return psutil.virtual_memory().available, True
+
+
+def size(count: int) -> str:
+    """Bytes as a person writes them."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -75,7 +75,8 @@ def constancy_over_training(signs: xr.Dataset) -> Figure:
         for index, name in enumerate(signs.site.values):
             color = SERIES[index % len(SERIES)]
             label = str(signs.label.sel(site=name).values)
-            top.plot(epochs, signs.constancy_so_far.sel(site=name), color=color, label=label)
+            dashes = ("-", "--", ":")[index // len(SERIES) % 3]  # more sites than colours
+            top.plot(epochs, signs.constancy_so_far.sel(site=name), dashes, color=color, label=label)
             for x, phase, marker in ((1.04, "before", "o"), (1.09, "after", "D")):
                 value = float(signs.constancy_by_phase.sel(site=name, phase=phase))
                 top.plot(last * x, value, marker, color=color, markersize=5, clip_on=False)

@@ -8,6 +8,8 @@ import flax.linen as nn
 from jaxtyping import PyTree
 
 from neuron_mech import taps
+from neuron_mech.models import Neurons
+from neuron_mech.presets import Derivative
 from neuron_mech.taps import Site
 
 Names = str | re.Pattern | Iterable[str | re.Pattern]
@@ -30,6 +32,11 @@ class Sites(dict[str, Site]):
 def sites(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Sites:
     """All sites of `model`, before anything is run; see `taps.sites`."""
     return Sites(taps.sites(model, variables, inputs, **kwargs))
+
+
+def in_reach(sites: Mapping[str, Site]) -> Derivative:
+    """With respect to what all these sites can be differentiated: the activation where each is `Neurons`."""
+    return "activation" if all(site.kind == Neurons.__name__ for site in sites.values()) else "pre_activation"
 
 
 def selected(

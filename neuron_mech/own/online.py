@@ -15,7 +15,7 @@ recorder = recorder.end_epoch()                # from time to time, outside
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -28,7 +28,7 @@ from jaxtyping import Array, Int, PyTree
 from neuron_mech import gradient_signs, leakage, summaries, taps
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
-from neuron_mech.own.naming import Names, selected
+from neuron_mech.own.naming import Names, in_reach, selected
 from neuron_mech.presets import Derivative
 from neuron_mech.summaries import Recorded
 from neuron_mech.taps import Site
@@ -169,7 +169,7 @@ def online(
     recordings: int,
     derivative: Derivative | None = None,
     room: int | None = None,
-    mixing: str = "refuse",
+    mixing: Literal["refuse", "batch"] = "refuse",
     **kwargs: Any,
 ) -> Online:
     """An online recorder for training samples numbered 0 to `samples` - 1; `inputs` are a few of them, for shapes.
@@ -186,8 +186,6 @@ def online(
             "mixing='batch', to record them as training sees them, knowingly; own.recorder, which can use running "
             "statistics; or a network without batch statistics"
         )
-    if derivative is None:
-        derivative = "activation" if all(site.kind == "Neurons" for site in sites.values()) else "pre_activation"
     room = samples + max(samples // 10, 1024) if room is None else room
     return Online(
         {name: gradient_signs.empty((samples, *site.shape), recordings) for name, site in sites.items()},
@@ -195,5 +193,5 @@ def online(
         jnp.zeros(room, jnp.int32),
         jnp.zeros((), jnp.int32),
         jnp.zeros((), jnp.int32),
-        OnlineDesign(model, sites, derivative, recordings, samples, room),
+        OnlineDesign(model, sites, derivative or in_reach(sites), recordings, samples, room),
     )

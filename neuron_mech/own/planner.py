@@ -11,13 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jaxtyping import Array, PyTree
 
-from neuron_mech import gradient_signs, leakage, taps, training
+from neuron_mech import gradient_signs, leakage, planning, taps, training
 from neuron_mech.errors import InputError, first_line
 from neuron_mech.objectives import margin
-from neuron_mech.own.naming import Names, selected
+from neuron_mech.own.naming import Names, in_reach, selected
 from neuron_mech.own.recorder import Design, Mixing, Recorder
 from neuron_mech.presets import Derivative
 from neuron_mech.taps import PerSampleLoss
@@ -108,18 +107,18 @@ class Plan:
             for site in self.design.sites
         )
         return (
-            f"{self.design.recordings:,} recordings of {sites}: {_size(self.device)} on the device, "
-            f"{_size(self.counts)} of them counts; {_size(self.checkpoint)} in a checkpoint"
+            f"{self.design.recordings:,} recordings of {sites}: {planning.size(self.device)} on the device, "
+            f"{planning.size(self.counts)} of them counts; {planning.size(self.checkpoint)} in a checkpoint"
         )
 
     def recorder(self) -> Recorder:
         """The recorder before its first recording. Raises InputError where the device has no room for it."""
-        room = _room()
+        room, _ = planning.free_memory()
         if self.device > room:
             fit = self.samples_within(room)
             raise InputError(
-                f"recording needs {_size(self.device)} on the device and {_size(room)} are free: samples={fit} would "
-                "fit; or record fewer neurons, positions or sites, or keep less"
+                f"recording needs {planning.size(self.device)} on the device and {planning.size(room)} are free: "
+                f"samples={fit} would fit; or record fewer neurons, positions or sites, or keep less"
             )
         design, rows = self.design, self.rows
         inputs, labels = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], (self.inputs, self.labels))
@@ -178,8 +177,6 @@ def plan(
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[: min(size, 32)]), (inputs, labels))
     sites = selected(model, variables, some[0], names, **kwargs)
     _check_loss(model, variables, some[0], some[1], loss, **kwargs)
-    if derivative is None:
-        derivative = "activation" if all(site.kind == "Neurons" for site in sites.values()) else "pre_activation"
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
     if keep == 1 or keep < 0:
@@ -192,7 +189,7 @@ def plan(
         sites,
         {name: _some(neurons, "neurons", site.shape[-1], key) for name, site in sites.items()},
         {name: _some(positions, "positions", math.prod(site.shape[:-1]), key) for name, site in sites.items()},
-        derivative,
+        derivative or in_reach(sites),
         mixing == "batch",
         kwargs,
         recordings,
@@ -295,9 +292,9 @@ def _check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, 
 
 def _warn_of_signs(made: Plan) -> None:
     """Warn where double precision contradicts too many signs."""
-    recorder = _first(made)
+    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:AUDITED]), (made.inputs, made.labels))
     try:
-        health = recorder.audit(made.variables, AUDITED)
+        health = made.design.audit(made.variables, *some)
     except InputError as error:
         warnings.warn(f"signs could not be held against double precision: {error}", SignHealthWarning, stacklevel=4)
         return
@@ -309,22 +306,3 @@ def _warn_of_signs(made: Plan) -> None:
                 SignHealthWarning,
                 stacklevel=4,
             )
-
-
-def _first(made: Plan) -> Recorder:
-    """A recorder of the first samples that counts nothing: for looking at its signs."""
-    inputs, labels = jax.tree.map(lambda leaf: jnp.asarray(leaf[:AUDITED]), (made.inputs, made.labels))
-    rows = jnp.arange(taps.batch_size(inputs))
-    return Recorder({}, jnp.zeros((), jnp.int32), {}, inputs, labels, rows, made.design)
-
-
-def _room() -> int:
-    """Free bytes of the first device's memory, or of the host's where it shares that."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    return psutil.virtual_memory().available
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -90,6 +90,20 @@ class Design:
         found = taps.read(self.model, variables, inputs, tuple(self.sites), **self.kwargs)[1]
         return {site: self.chosen(site, values) for site, values in found.items()}
 
+    def audit(self, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> dict[str, SignHealth]:
+        """{site: shares of these samples' signs that double precision contradicts}; see `Recorder.audit`."""
+        return numerics.sign_health(
+            self.model,
+            variables,
+            inputs,
+            labels,
+            self.sites,
+            {"loss": self.loss},
+            self.loss,
+            self.derivative,
+            **self.kwargs,
+        )["loss"]
+
     def check(self, variables: PyTree) -> None:
         """Raise InputError where variables are not of the shapes that the recorder was made for."""
         here = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
@@ -281,19 +295,8 @@ class Recorder(struct.PyTreeNode):
 
         Raises InputError where the model cannot be computed in double precision.
         """
-        inputs, labels = jax.tree.map(lambda leaf: leaf[:samples], (self.inputs, self.labels))
-        design = self.design
-        return numerics.sign_health(
-            design.model,
-            variables,
-            inputs,
-            labels,
-            design.sites,
-            {"loss": design.loss},
-            design.loss,
-            design.derivative,
-            **design.kwargs,
-        )["loss"]
+        some = jax.tree.map(lambda leaf: leaf[:samples], (self.inputs, self.labels))
+        return self.design.audit(variables, *some)
 
     def followed_by(self, later: "Recorder") -> "Recorder":
         """One recorder of two stretches of training, of the same samples: all counts and flips are exact."""
