@@ -180,7 +180,7 @@ def online(
     is meant. Raises InputError where not, and SiteError for what is no site.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
-    if mixing == "refuse" and (layers := leakage.mixing_layers(model, variables, inputs, **kwargs)):
+    if mixing != "batch" and (layers := leakage.mixing_layers(model, variables, inputs, **kwargs)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "
             "mixing='batch', to record them as training sees them, knowingly; own.recorder, which can use running "
