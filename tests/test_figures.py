@@ -127,3 +127,37 @@ def test_the_same_figure_gives_the_same_files(signs, tmp_path):
     for kind in ("png", "svg"):
         one, other = (tmp_path / name / "figures" / f"constancy.{kind}" for name in ("one", "other"))
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_separation_of_many_sites_goes_on_below():
+    rng, variables = np.random.default_rng(0), {}
+    names = [f"layer{index}" for index in range(6)]
+    for site in names:
+        for name in ("auc", "overlap"):
+            variables[f"{name}_{site}"] = (("partition", "wide_epoch", f"neuron_{site}"), rng.random((3, 4, 5)))
+        for name, parts in (("change", 4), ("variance", 3)):
+            variables[f"{name}_{site}"] = (("wide_epoch", f"{name}_part", f"neuron_{site}"), rng.random((4, parts, 5)))
+    found = xr.Dataset(
+        variables,
+        {
+            "site": names,
+            "label": ("site", [f"{name}-relu" for name in names]),
+            "partition": ["own", "another neuron's", "dealt at random"],
+            "wide_epoch": [0, 1, 2, 3],
+            "change_part": ["translation", "scaling", "separation", "reordering"],
+            "variance_part": ["start", "category", "rest"],
+        },
+        {"epochs": 3},
+    )
+    figure = figures.separation(found)
+    figure.canvas.draw()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == 4 * 6
+    titles = [axes.get_title() for axes in shown if axes.get_title()]
+    assert sorted(titles) == [f"{name}-relu, 5 neurons" for name in names]
+    assert figure.get_size_inches()[0] < 15
+    for name in names:  # each in the column below its title
+        top = next(axes for axes in shown if axes.get_title().startswith(name))
+        own = top.lines[0].get_ydata()
+        np.testing.assert_allclose(own, found[f"auc_{name}"].sel(partition="own").median(f"neuron_{name}"))
+    assert all(axes.get_xlim() == (0, 3) for axes in shown)

@@ -16,6 +16,9 @@ BINS = 40
 MOMENTS = (0, 0.02, 0.1, 0.4, 1.0)
 """Columns of a figure, as shares of training: denser at the start, where more happens."""
 
+SIDE_BY_SIDE = 4
+"""Sites beside each other, at most; more go below."""
+
 _PARTITION_COLORS = (HIGH, SERIES[1], NEUTRAL)
 _PART_COLORS = (SERIES[4], SERIES[2], LOW, "#DDDDDD")
 
@@ -126,12 +129,15 @@ def separation(found: xr.Dataset) -> Figure:
     """
     with style():
         names = [str(name) for name in found.site.values]
-        figure = Figure(figsize=(2.9 * len(names) + 2.2, 8.4))
-        panels = figure.subplots(4, len(names), squeeze=False, sharex=True, sharey="row")
+        columns = min(len(names), SIDE_BY_SIDE)
+        bands = -(-len(names) // columns)
+        figure = Figure(figsize=(2.9 * columns + 2.2, 8.4 * bands))
+        panels = figure.subplots(4 * bands, columns, squeeze=False, sharex=True, sharey="row")
         epochs = found.wide_epoch.values
-        for column, name in enumerate(names):
+        for index, name in enumerate(names):
             neuron = f"neuron_{name}"
-            top, middle, change, variance = panels[:, column]
+            band, column = divmod(index, columns)
+            top, middle, change, variance = panels[4 * band : 4 * band + 4, column]
             top.set_title(f"{found.label.sel(site=name).item()}, {found.sizes[neuron]} neurons")
             for axes, variable in ((top, "auc"), (middle, "overlap")):
                 for which, color in zip(found.partition.values, _PARTITION_COLORS, strict=True):
@@ -149,13 +155,17 @@ def separation(found: xr.Dataset) -> Figure:
                 axes.set_ylim(0, 1)
             variance.set_xlim(0, found.attrs["epochs"])
             variance.set_xlabel(_time(found))
-        panels[0, 0].set_ylabel("separation of low and high\n(AUC)")
-        panels[1, 0].set_ylabel("overlap of low and high")
-        panels[2, 0].set_ylabel("mean squared change\nsince the start, by part")
-        panels[3, 0].set_ylabel("variance over samples,\nby what explains it")
-        panels[0, 0].set_ylim(0.3, 1)
-        panels[1, 0].set_ylim(0, 1.02)
-        for axes in panels[1:, -1]:
+            variance.tick_params(labelbottom=True)
+        for top, middle, change, variance in panels[:, 0].reshape(bands, 4):
+            top.set_ylabel("separation of low and high\n(AUC)")
+            middle.set_ylabel("overlap of low and high")
+            change.set_ylabel("mean squared change\nsince the start, by part")
+            variance.set_ylabel("variance over samples,\nby what explains it")
+            top.set_ylim(0.3, 1)
+            middle.set_ylim(0, 1.02)
+        for axes in panels[-4:, (len(names) - 1) % columns + 1 :].ravel():
+            axes.set_visible(False)
+        for axes in panels[1:4, -1]:
             axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
