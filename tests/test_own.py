@@ -98,6 +98,18 @@ def test_ten_lines_from_a_model_and_its_loop_to_figure_5(digits, tmp_path):
     assert recorder.signs().constancy.values.tolist() == list(constancy.values())
 
 
+def test_samples_and_neurons_are_chosen_by_index_or_mask(data):
+    variables, x, y = data
+    mask = np.arange(200) % 40 == 3
+    for samples in (mask, [163, 3, 43, 83, 123], np.flatnonzero(mask)):
+        recorder = own.recorder(model, variables, x, y, "Dense_1", recordings=1, samples=samples, neurons=[9, 2])
+        assert recorder.rows.tolist() == [3, 43, 83, 123, 163]
+        recorder = recorder.update(variables)
+        assert recorder.signs().neuron_Dense_1.values.tolist() == [2, 9]
+        signs = own.signs(model, variables, x[mask], y[mask], "Dense_1")["Dense_1"][:, [2, 9]]
+        np.testing.assert_array_equal(recorder.average_sign("Dense_1"), signs)
+
+
 def test_counts_average_signs_and_partitions_are_those_of_signs_kept_one_by_one(data):
     variables, x, y = data
     recorder = own.recorder(*(model, variables, x, y, "Dense_1"), recordings=9, samples=40, neurons=0.5, keep=3, seed=4)
@@ -332,6 +344,10 @@ WRONG = {
     "a loss of each output": (lambda d: record(d, loss=lambda o, y: o), r"\[32, 10\] for 32 samples"),
     "a loss that cannot take them": (lambda d: record(d, loss=lambda o, y: o["logits"]), "loss cannot take"),
     "a share above one": (lambda d: record(d, samples=1.5), "share between 0.0 and 1.0"),
+    "a sample that is not there": (lambda d: record(d, samples=[3, 200]), "samples has index 200, but there are 200"),
+    "a neuron twice": (lambda d: record(d, neurons=[1, 3, 3]), "neurons has index 3 2 times: name each once"),
+    "a mask of another size": (lambda d: record(d, samples=np.ones(7, bool)), r"samples is bool\[7\].*a mask of 200"),
+    "none of them": (lambda d: record(d, samples=[]), "at least one"),
     "no recordings": (lambda d: record(d, recordings=0), "recordings=0"),
     "an activation that is out of reach": (
         lambda d: record(d, derivative="activation", recordings=1),

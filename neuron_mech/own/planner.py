@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ AUDITED = 32
 
 UNHEALTHY = 0.01
 """Share of wrong or zeroed signs above which a recorder warns."""
+
+Choice = int | float | Sequence[int] | np.ndarray | None
+"""How many, what share, or which ones (indices or a mask); None for all."""
 
 
 class SignHealthWarning(UserWarning):
@@ -145,9 +148,9 @@ def plan(
     recordings: int,
     loss: PerSampleLoss = margin,
     derivative: Derivative | None = None,
-    samples: int | float | None = None,
-    neurons: int | float | None = None,
-    positions: int | float | None = None,
+    samples: Choice = None,
+    neurons: Choice = None,
+    positions: Choice = None,
     keep: int = 0,
     budget: int | None = None,
     mixing: Mixing = "refuse",
@@ -164,8 +167,9 @@ def plan(
       Any other is held against double precision on a few samples (`audit`), which warns above 1 % of bad signs.
     - `derivative`: with respect to the "activation" (only at `Neurons`) or the "pre_activation"; by default to the
       activation where all sites are `Neurons`.
-    - `samples`, `neurons` (of each site), `positions` (of each feature map): how many, or as a float what share, chosen
-      at random with `seed`; smaller choices are nested in larger ones.
+    - `samples`, `neurons` (of each site), `positions` (of each feature map, in row-major order): how many, or as a
+      float what share, chosen at random with `seed`, smaller choices nested in larger ones; or which ones, as indices
+      or a mask. They are recorded in ascending order.
     - `keep`: recordings, evenly spaced, at which pre-activations are kept.
     - `budget`: bytes on the device that may not be exceeded.
     - `mixing`: what to do where another sample's input changes a sample's derivative.
@@ -218,16 +222,35 @@ def recorder(*args: Any, **kwargs: Any) -> Recorder:
     return plan(*args, **kwargs).recorder()
 
 
-def _some(wanted: int | float | None, what: str, total: int, key: Array) -> np.ndarray | None:
-    """Indices of so many, or such a share, of `total`, ascending; None for all."""
+def _some(wanted: Choice, what: str, total: int, key: Array) -> np.ndarray | None:
+    """Indices of so many, of such a share, or of these of `total`, ascending; None for all."""
     if wanted is None:
         return None
+    if not isinstance(wanted, (int, float)):
+        return _these(np.asarray(wanted), what, total)
     count = round(wanted * total) if isinstance(wanted, float) else wanted
     if count < 1 or (isinstance(wanted, float) and wanted > 1):
         raise InputError(f"{what}={wanted}: give a count of at least 1, a share between 0.0 and 1.0, or None for all")
     if count >= total:
         return None
     return np.sort(np.asarray(jax.random.permutation(key, total))[:count])
+
+
+def _these(which: np.ndarray, what: str, total: int) -> np.ndarray:
+    """Indices, or a mask of so many, as ascending indices."""
+    if which.dtype == bool and which.shape == (total,):
+        which = np.flatnonzero(which)
+    if which.ndim != 1 or not len(which) or not np.issubdtype(which.dtype, np.integer):
+        raise InputError(
+            f"{what} is {which.dtype}{list(which.shape)}: give indices in one row, at least one, or a mask of {total}"
+        )
+    found, often = np.unique(which, return_counts=True)
+    if found[0] < 0 or found[-1] >= total:
+        wrong = found[0] if found[0] < 0 else found[-1]
+        raise InputError(f"{what} has index {wrong}, but there are {total}, counted from 0")
+    if often.max() > 1:
+        raise InputError(f"{what} has index {found[often.argmax()]} {often.max()} times: name each once")
+    return found
 
 
 def _check_loss(
