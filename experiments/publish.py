@@ -75,6 +75,12 @@ def command(config: Config, seeds: int) -> str:
     return " ".join(["python -m experiments.reproduce", config.preset, *fields, *repeated])
 
 
+def changes(command: str) -> str:
+    """What a published run's command changes in its preset, seeds apart: `model.width 0.25`; a dash for nothing."""
+    fields = command.partition(" --seeds ")[0].split(" --")[1:]
+    return ", ".join(f"`{field}`" for field in fields) or "–"
+
+
 def commit() -> str | None:
     """The commit of the code that publishes; None outside a git checkout."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -96,6 +102,7 @@ def table(published: Path) -> str:
         entries = [found[name][index] for name in presets]
         cells = [f"{MARKS[e['verdict']]} {measured(e)}".strip() for e in entries]
         lines.append(f"| {entries[0]['id']}. {entries[0]['statement']} | " + " | ".join(cells) + " |")
+    lines.append("| *other than the preset* | " + " | ".join(changes(runs[name]["command"]) for name in presets) + " |")
     counts = [len(runs[name]["seeds"]) for name in presets]
     lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
     return "\n".join(lines) + "\n"

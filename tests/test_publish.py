@@ -32,7 +32,8 @@ def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
         assert figure.stat().st_size < 150_000
     assert {"figure3.png", "figure4.png", "figure5.png", "figure8.png"} <= {f.name for f in place.iterdir()}
     made = publish.table(tmp_path)
-    assert made.count("\n| ") == 12
+    assert made.count("\n| ") == 13
+    assert "`train.epochs 3`" in made
     assert "`digits`" in made
     assert publish.with_table(f"a\n{publish.BEGIN}old\n{publish.END}b\n", made) == (
         f"a\n{publish.BEGIN}{made}{publish.END}b\n"
@@ -45,6 +46,8 @@ def test_the_command_repeats_what_differs_from_the_preset():
     assert publish.command(config, 5) == (
         "python -m experiments.reproduce mnist-relu --record.every 20 --record.sites dense1 dense2 --seeds 5"
     )
+    assert publish.changes(publish.command(config, 5)) == "`record.every 20`, `record.sites dense1 dense2`"
+    assert publish.changes(publish.command(PRESETS["digits"], 5)) == "–"
 
 
 def test_a_run_without_verdicts_is_refused(reproduced, tmp_path):
