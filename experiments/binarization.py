@@ -16,11 +16,11 @@ from typing import Literal, get_args
 import numpy as np
 import xarray as xr
 
-from experiments.command_line import Options, Seeded, Session, main
-from experiments.readouts import Cells, Missing, probed, retrained
+from experiments.command_line import Options, Session, main
+from experiments.readouts import Cells, Missing, Reading, probed, retrained
 from neuron_mech import binarization, evaluation, figures, results
 from neuron_mech.errors import InputError
-from neuron_mech.presets import Config, Derivative
+from neuron_mech.presets import Config
 from neuron_mech.results import about
 from neuron_mech.subjects import Subject
 
@@ -29,7 +29,7 @@ SOURCES: tuple[Kind, ...] = get_args(Kind)
 """The network's neurons; those it started with; a random projection of the input."""
 
 Readout = Literal["retrain", "probe"]
-READOUTS: dict[str, Callable[[Subject, "BinarizationOptions", Missing], Iterator[Cells]]] = {
+READOUTS: dict[str, Callable[[Subject, Reading, Missing], Iterator[Cells]]] = {
     "retrain": retrained,
     "probe": probed,
 }
@@ -37,28 +37,14 @@ READOUTS: dict[str, Callable[[Subject, "BinarizationOptions", Missing], Iterator
 
 
 @dataclass(frozen=True)
-class BinarizationOptions(Seeded):
+class BinarizationOptions(Reading):
     """Options of this experiment."""
 
-    centers: tuple[float, ...] = tuple(range(5, 100, 10))
-    """Percentile ranks at the windows' centers."""
-    width: float = 10.0
-    """Width of a window, in percentile ranks; windows at the ends are open-ended."""
     readout: Readout | None = None
     """retrain: what follows the site is trained again (not for a network that is not trained here). probe: multinomial
     logistic regression on the averages over positions. None means retrain where the network is trained here."""
-    penalty: float = 1e-3
-    """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
-    together: int | None = None
-    """Windows retrained in one program. None means one where a convolution follows the site, all on a GPU or TPU, and
-    on a CPU all where that takes seconds: ten together are a sixth to two fifths faster there, but what is not finished
-    is lost when the sweep is stopped."""
     sources: tuple[Kind, ...] = SOURCES
     """What the windows look at: the trained network, and two controls. What is left out can be added later."""
-    replace: Derivative = "pre_activation"
-    """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
-    them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly. A
-    probe sees the zeros and ones themselves."""
 
     @property
     def reading(self) -> Readout:

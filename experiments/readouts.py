@@ -5,28 +5,47 @@ Windows are the same for both.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from experiments.command_line import Seeded
 from neuron_mech import binarization, probes, retraining, sources, taps
 from neuron_mech.binarization import Window
-from neuron_mech.presets import random_stream
+from neuron_mech.presets import Derivative, random_stream
 from neuron_mech.subjects import Subject
 
 FEW = 100_000
 """Images trained on, repetitions counted, that take a CPU about a second."""
 
-if TYPE_CHECKING:
-    from experiments.binarization import BinarizationOptions
-
 Missing = Mapping[tuple[str, str], Int[np.ndarray, " windows"]]
 """{(source, site): the windows that have no accuracy yet}, none of them empty."""
+
+
+@dataclass(frozen=True)
+class Reading(Seeded):
+    """Which windows there are, and how they are read."""
+
+    centers: tuple[float, ...] = tuple(range(5, 100, 10))
+    """Percentile ranks at the windows' centers."""
+    width: float = 10.0
+    """Width of a window, in percentile ranks; windows at the ends are open-ended."""
+    penalty: float = 1e-3
+    """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
+    together: int | None = None
+    """Windows retrained in one program. None means one where a convolution follows the site, all on a GPU or TPU, and
+    on a CPU all where that takes seconds: ten together are a sixth to two fifths faster there, but what is not finished
+    is lost when the sweep is stopped."""
+    replace: Derivative = "pre_activation"
+    """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
+    them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly. A
+    probe sees the zeros and ones themselves."""
 
 
 class Cells(NamedTuple):
@@ -38,9 +57,7 @@ class Cells(NamedTuple):
     accuracy: Float[np.ndarray, " windows"]
 
 
-def windows_of(
-    subject: Subject, options: "BinarizationOptions", names: list[tuple[str, str]]
-) -> dict[tuple[str, str], Window]:
+def windows_of(subject: Subject, options: Reading, names: list[tuple[str, str]]) -> dict[tuple[str, str], Window]:
     """All windows of these (source, site), in one pass over the training images."""
     if not names:
         return {}
@@ -55,7 +72,7 @@ def windows_of(
     return {name: binarization.at_centers(values.pop(name).values, options.centers, options.width) for name in names}
 
 
-def retrained(subject: Subject, options: "BinarizationOptions", missing: Missing) -> Iterator[Cells]:
+def retrained(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:
     """What follows the site is re-initialised and retrained on each window, with the model's own schedule."""
     config, dataset = subject.config, subject.dataset
     total = sum(map(len, missing.values())) * config.train.epochs
@@ -77,7 +94,7 @@ def retrained(subject: Subject, options: "BinarizationOptions", missing: Missing
                     yield Cells(kind, site, group, retrain(train, test, partial(bar.update, len(group))))
 
 
-def windows_together(options: "BinarizationOptions", convolutional: bool, images: int) -> int:
+def windows_together(options: Reading, convolutional: bool, images: int) -> int:
     """How many windows are retrained in one program: as asked, or all on an accelerator and, mostly, one on a CPU.
 
     On two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time than ten apart, but apart no
@@ -89,7 +106,7 @@ def windows_together(options: "BinarizationOptions", convolutional: bool, images
     return options.together or (1 if apart else len(options.centers))
 
 
-def probed(subject: Subject, options: "BinarizationOptions", missing: Missing) -> Iterator[Cells]:
+def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:
     """A linear probe on the window's averages over positions, of at most `probes.TRAINING_IMAGES` training images.
 
     Features of all windows, sites and sources are counted in one pass over each split, and kept on disk.
@@ -135,7 +152,7 @@ def probed(subject: Subject, options: "BinarizationOptions", missing: Missing) -
 
 def _probes(
     subject: Subject,
-    options: "BinarizationOptions",
+    options: Reading,
     missing: Missing,
     files: Mapping[str, Mapping[tuple[str, str], Path]],
     labels: Mapping[str, Path],

@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from experiments import benchmark, command_line, prepare_data
+from experiments import command_line, prepare_data
+from experiments.benchmark import ours as benchmark
 from neuron_mech import datasets, planning, taps
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config
@@ -27,7 +28,9 @@ EXPERIMENTS = (
 
 def call(monkeypatch, capsys, name, *arguments):
     """(exit code, stdout, stderr) of `python -m experiments.NAME ARGUMENTS`, in this process."""
-    module = importlib.import_module(f"experiments.{name}")
+    module = importlib.import_module(
+        "experiments.benchmark.comparison" if name == "benchmark" else f"experiments.{name}"
+    )
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     work = getattr(module, "main", None)
     try:
@@ -270,7 +273,7 @@ def test_the_benchmark_compares_equal_work(preset, tuned):
     torch = pytest.importorskip("torch", reason="the extra bench is not installed")
     import numpy as np
 
-    from experiments import pytorch
+    from experiments.benchmark import pytorch
 
     config = PRESETS[preset]
     limits = ("stage0layer0:20", "stage2layer2:30") if preset == "cifar10-relu" else ()

@@ -1,0 +1,1 @@
+"""Speed, in a room of its own: `python -m experiments.benchmark PRESET`."""

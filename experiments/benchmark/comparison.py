@@ -1,0 +1,120 @@
+"""How fast are training and recording, against PyTorch and against this machine's own matrix multiply?
+
+Everything runs in one process, in turns, again and again; what counts are ratios, with their spread. The work is the
+preset's, on random images: speed does not depend on what they show. On a GPU where JAX and PyTorch have one. Needs the
+extra: pip install 'neuron_mech[bench]'.
+
+  train step   a batch as the preset trains on it, dropout or augmentation included, SGD
+  recording    the preset's samples and sites, all neurons: every sign's counts and flips
+  own          recorders in a plain loop: a recording against this package's, a recorded step against a plain one
+  segment      a recording and the training steps to the next; cifar10 only: images a second, recording included
+
+and for mnist
+
+  epoch        469 training steps and 47 recordings
+  online       an epoch that counts its own gradients, against one that only trains
+  watched      an epoch with recordings that keeps trajectories too, as often as the preset does
+  thresholds   accuracy under eleven two-value codes of a site, all in one program, against one after another
+  windows      an epoch of retraining above dense1 through ten windows, together, apart, and in a PyTorch loop
+
+hooks: forward hooks, retain_grad and backward(), as one would write it first. tuned: torch.autograd.grad with respect
+to the activations alone, no parameter gradients. compiled: training through torch.compile. All count what ours counts,
+in chunks as large.
+"""
+
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from experiments.benchmark.codes import code_lines
+from experiments.benchmark.ours import BENCHMARKED, SHAPES, Ours, operations, random_images
+from experiments.benchmark.recorders import own_lines
+from experiments.benchmark.rounds import Options, matmul_rates, rounds, spread
+from experiments.benchmark.training import epoch_lines, segment_lines
+from experiments.command_line import ask, split_preset
+from neuron_mech.errors import InputError
+from neuron_mech.presets import PRESETS
+
+
+def benchmark(preset: str, options: Options) -> None:
+    """Measure and print."""
+    from experiments.benchmark import pytorch
+
+    config = PRESETS[preset]
+    dataset = random_images(config.data.name, options.training_samples or SHAPES[config.data.name][0])
+    config = replace(config, model=replace(config.model, width=options.width))
+    config = replace(
+        config,
+        record=replace(
+            config.record,
+            samples=options.samples or config.record.samples,
+            every=min(options.steps, config.record.every),
+        ),
+    )
+    probe = Ours(config, dataset)
+    plain = Ours(replace(config, record=replace(config.record, mode="none")), dataset)
+    hooks, tuned = (pytorch.Torch(probe.study, dataset, tuned=which) for which in (False, True))
+    compiled = pytorch.Torch(probe.study, dataset, tuned=False, compiled=True) if options.compiled else None
+
+    segments = min(max(1, options.steps // config.record.every), len(plain.plan.segments) - 1)  # the last is shorter
+    count = segments * config.record.every
+    t = rounds(
+        {
+            **matmul_rates(),
+            "step ours": lambda: plain.segments(segments),
+            "step torch": lambda: hooks.steps(count),
+            **({"step compiled": lambda: compiled.steps(count)} if compiled else {}),
+            "recording ours": probe.record,
+            "recording hooks": hooks.record,
+            "recording tuned": tuned.record,
+        },
+        options.repeats,
+        options.pause,
+        "steps and recordings",
+    )
+    peak = 2 * 2048**3 / np.minimum(t["matmul jax"], t["matmul torch"]) / 1e9
+    of_step, of_recording = operations(probe)
+    step_rate, rate = count * of_step / t["step ours"] / 1e9, of_recording / t["recording ours"] / 1e9
+    lines = [
+        f"{preset} on one {jax.devices()[0].device_kind}; median (range) of {options.repeats} rounds",
+        f"float32 matrix multiply, the faster library   {spread(peak, ' GFLOP/s')}",
+        f"train step, ours                              {spread(t['step ours'] / count * 1e3, ' ms')}",
+        f"train step, PyTorch                           {spread(t['step torch'] / count * 1e3, ' ms')}",
+        f"train step, ours / PyTorch                    {spread(t['step ours'] / t['step torch'])}",
+        *(
+            [f"train step, ours / PyTorch compiled           {spread(t['step ours'] / t['step compiled'])}"]
+            if compiled
+            else []
+        ),
+        f"train step, useful rate / matrix multiply     {spread(step_rate / peak)}",
+        f"recording, ours                               {spread(t['recording ours'], ' s')}",
+        f"recording, hooks / ours                       {spread(t['recording hooks'] / t['recording ours'])}",
+        f"recording, tuned / ours                       {spread(t['recording tuned'] / t['recording ours'])}",
+        f"recording, useful rate / matrix multiply      {spread(rate / peak)}",
+    ]
+    if options.epoch_repeats and config.model.network == "cnn":
+        lines += segment_lines(probe, plain, hooks, options)
+    elif options.epoch_repeats:
+        lines += epoch_lines(probe, plain, hooks, tuned, options) + code_lines(plain, options)
+    lines += own_lines(probe, options)
+    print("\n".join(lines))
+
+
+def main() -> None:
+    """The command line."""
+    preset, rest = split_preset(sys.argv[1:], "benchmark", BENCHMARKED)
+    options = ask(Options, Options(), rest, f"benchmark {preset}", __doc__ or "")
+    for name in ("repeats", "steps", "samples", "training_samples"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: give a number of at least 1")
+    recorded, there = (options.samples or PRESETS[preset].record.samples), options.training_samples
+    if isinstance(recorded, int) and recorded > (there or SHAPES[PRESETS[preset].data.name][0]):
+        raise InputError(f"--samples is {recorded}, more than --training-samples {there}")
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise InputError("the benchmark compares with PyTorch: pip install 'neuron_mech[bench]'") from None
+    benchmark(preset, options)

@@ -1,0 +1,85 @@
+"""Recorders in a loop of one's own, `neuron_mech.own`, against this package's recording and a plain loop."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmark.ours import Ours
+from experiments.benchmark.rounds import Options, rounds, spread
+from neuron_mech import own
+
+
+def own_lines(probe: Ours, options: Options) -> list[str]:
+    """Recorders in a loop of one's own: a recording against this package's, an online step against a plain one."""
+    study, train = probe.study, probe.dataset.train
+    model, sites, size = study.model, tuple(study.sites), study.config.train.batch_size
+    state = probe.state
+    images, labels = train.inputs, train.labels
+    variables = {"params": state.params, **state.statistics}
+    mine = own.recorder(
+        *(model, variables, images, labels, sites),
+        recordings=10**4,
+        samples=min(study.rows(site) for site in sites),
+        chunk=study.config.record.chunk,
+        audit=False,
+    )
+    # Alike for both: this package's recording of as many samples.
+    rows = tuple(f"{site}:{len(mine.rows)}" for site in sites)
+    alike = Ours(replace(study.config, record=replace(study.config.record, site_samples=rows)), probe.dataset)
+    seen = own.online(*(model, variables, images[:8], sites), samples=len(labels), recordings=100, mixing="batch")
+
+    def loss(params: Any, nudges: Any, ids: jax.Array) -> jax.Array:
+        outputs = seen.nudged(nudges)({"params": params, **state.statistics}, images[ids])
+        return jax.nn.softplus(own.margin(outputs, labels[ids])).mean()
+
+    def down(params: Any, gradients: Any) -> Any:
+        return jax.tree.map(lambda p, g: p - study.config.train.learning_rate * g, params, gradients)
+
+    plain = jax.jit(lambda params, ids: down(params, jax.grad(loss)(params, {}, ids)), donate_argnums=0)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Any, recorder: own.Online, ids: jax.Array) -> tuple[Any, own.Online]:
+        gradients, signs = jax.grad(loss, argnums=(0, 1))(params, recorder.nudges(size), ids)
+        return down(params, gradients), recorder.saw(signs, ids)
+
+    order = jnp.arange(len(labels) // size * size).reshape(-1, size)[: options.steps]
+    kept = {"plain": jax.tree.map(jnp.copy, state.params), "online": (jax.tree.map(jnp.copy, state.params), seen)}
+    kept["probe"] = mine
+
+    def plainly() -> None:
+        for ids in order:
+            kept["plain"] = plain(kept["plain"], ids)
+        jax.block_until_ready(kept["plain"])
+
+    def online() -> None:
+        params, recorder = kept["online"]
+        for ids in order:
+            params, recorder = step(params, recorder, ids)
+        # Counting costs the same whatever waits: an epoch's, once for its share of an epoch.
+        kept["online"] = jax.block_until_ready((params, recorder.replace(filled=jnp.zeros((), jnp.int32))))
+
+    def count() -> None:
+        params, recorder = kept["online"]
+        full = recorder.replace(ids=jnp.arange(len(recorder.ids)) % len(labels), filled=jnp.asarray(len(labels)))
+        kept["online"] = jax.block_until_ready((params, full.end_epoch().replace(most=jnp.zeros((), jnp.int32))))
+
+    def record() -> None:
+        kept["probe"] = jax.block_until_ready(kept["probe"].update(variables))
+
+    contenders: dict[str, Callable[[], object]] = {
+        "plain": plainly,
+        "online": online,
+        "count": count,
+        "record": record,
+        "alike": alike.record,
+    }
+    t = rounds(contenders, options.repeats, options.pause, "own recorders")
+    counting = t["count"] * len(order) / (len(labels) // size)
+    return [
+        f"own.recorder / recording, ours                {spread(t['record'] / t['alike'])}",
+        f"own.online, a step and its share of counting / plain step  {spread((t['online'] + counting) / t['plain'])}",
+    ]

@@ -1,0 +1,67 @@
+"""Contenders take turns: what counts are ratios within a round, with their spread over rounds."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much of it."""
+
+    repeats: int = 7
+    """Rounds; in each, every contender runs once."""
+    epoch_repeats: int = 3
+    """Rounds of the contenders that take a whole epoch or segment; 0 leaves them out."""
+    steps: int = 100
+    """Training steps of one measurement, and of a segment."""
+    samples: int | None = None
+    """Samples of a recording; None: the preset's."""
+    training_samples: int | None = None
+    """Samples of an epoch; None: the data set's."""
+    width: float = 1.0
+    """Factor on the neurons of a hidden layer."""
+    compiled: bool = False
+    """Whether PyTorch's training step is also measured compiled; it needs a C++ compiler."""
+    pause: float = 0.3
+    """Seconds of rest before each measurement, since both libraries' idle threads spin for a while."""
+
+
+def matmul_rates() -> dict[str, Callable[[], object]]:
+    """Square float32 matrix multiplies, 2 x 2048^3 operations each, by both libraries."""
+    import torch
+
+    from experiments.benchmark import pytorch
+
+    a = jax.random.normal(jax.random.key(0), (2048, 2048))
+    multiply = jax.jit(jnp.matmul)
+    b = torch.from_numpy(np.array(a)).to(pytorch.DEVICE)
+
+    def torch_multiply() -> None:
+        torch.mm(b, b)
+        pytorch.wait()
+
+    return {"matmul jax": lambda: multiply(a, a).block_until_ready(), "matmul torch": torch_multiply}
+
+
+def rounds(contenders: dict[str, Callable[[], object]], repeats: int, pause: float, what: str) -> dict[str, np.ndarray]:
+    """Seconds of each contender in each round, in turns, after one round that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in tqdm(range(repeats + 1), desc=what, unit="round"):
+        for name, work in contenders.items():
+            time.sleep(pause)
+            start = time.perf_counter()
+            work()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def spread(values: np.ndarray, unit: str = "") -> str:
+    """Median and range."""
+    return f"{np.median(values):7.3f}{unit} ({values.min():.3f} to {values.max():.3f})"
