@@ -120,19 +120,12 @@ def read_text(path: Path, context: int) -> tuple[dict[str, Int[np.ndarray, " cha
 
 
 def check(options: TextOptions) -> None:
-    """Raise InputError for a number that no run can have, and where results cannot be written."""
+    """Raise InputError for a number that no run can have."""
     for name, value in asdict(options).items():
         if isinstance(value, int | float) and value <= 0 and name != "seed":
             raise InputError(f"--{name.replace('_', '-')} is {value}: give a positive number")
     if options.width % 4:
         raise InputError(f"--width is {options.width}: give a multiple of 4, the heads")
-    try:
-        options.run_dir.mkdir(parents=True, exist_ok=True)
-        (options.run_dir / ".writable").touch()
-        (options.run_dir / ".writable").unlink()
-    except OSError as error:
-        said = f"--run-dir {options.run_dir} cannot be written ({error.strerror})"
-        raise InputError(f"{said}: name another directory") from None
 
 
 def samples_at(ids: Array, starts: Array, context: int) -> tuple[Array, Array]:
@@ -301,11 +294,9 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def experiment(options: TextOptions) -> None:
-    """Train, record, probe, draw, print, and write text.nc, last. Raises InputError before anything is trained."""
-    text, vocabulary = read_text(options.text, options.context)
-    check(options)
-    stream, directory, context = partial(random_stream, options.seed), options.run_dir, options.context
+def measure(options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]], vocabulary: int) -> xr.Dataset:
+    """Train, record and probe: what text.nc holds."""
+    stream, context = partial(random_stream, options.seed), options.context
     model = Transformer(vocabulary, options.depth, options.width)
     samples = some(text["train"], options.samples, context, stream("recorded samples"))
     initial = model.init(stream("initialisation"), samples[0][:1])["params"]
@@ -331,11 +322,19 @@ def experiment(options: TextOptions) -> None:
     found = signs_of(recorder, context).assign_coords(coords)
     found = found.assign({name: (dims, of, results.about(*said)) for name, (dims, of, *said) in described.items()})
     stored = {name: value for name, value in asdict(options).items() if isinstance(value, int | float)}
-    found = found.assign_attrs(stored | {"vocabulary": vocabulary})
-    results.write_figure(directory, "figure5", figures.average_sign_histograms(found))
-    results.write_figure(directory, "constancy_by_position", figure_by_position(found))
-    results.write_figure(directory, "windows", figure_of_windows(found))
-    results.write_dataset(directory / "text.nc", found)
+    return found.assign_attrs(stored | {"vocabulary": vocabulary})
+
+
+def experiment(options: TextOptions) -> None:
+    """Measure, draw, print, and write text.nc, last. Raises InputError before anything is trained."""
+    text, vocabulary = read_text(options.text, options.context)
+    check(options)
+    with results.held(options.run_dir) as directory:
+        found = measure(options, text, vocabulary)
+        results.write_figure(directory, "figure5", figures.average_sign_histograms(found))
+        results.write_figure(directory, "constancy_by_position", figure_by_position(found))
+        results.write_figure(directory, "windows", figure_of_windows(found))
+        results.write_dataset(directory / "text.nc", found)
     print(summary(found))
     print(f"results: {directory / 'text.nc'}; figures: {directory / 'figures'}")
 

@@ -27,14 +27,11 @@ from neuron_mech.presets import Config, Data, Model, Record, Train, Watch, diffe
 
 
 @contextmanager
-def opened(directory: Path, config: Config) -> Iterator[Path]:
-    """Hold the directory for this run and this config; create it where it is new. Of several processes, 0 does.
+def held(directory: Path) -> Iterator[Path]:
+    """Hold the directory against other processes; create it where it is new.
 
-    Raises InputError where it cannot be written, another process holds it, or it belongs to another config.
+    Raises InputError where it cannot be written, or another process holds it.
     """
-    if not processes.first():
-        yield directory
-        return
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".writable"
@@ -52,6 +49,21 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
             f"--run-dir {directory} cannot be written ({error.strerror}): name another directory"
         ) from None
     try:
+        yield directory
+    finally:
+        lock.release()
+
+
+@contextmanager
+def opened(directory: Path, config: Config) -> Iterator[Path]:
+    """Hold the directory for this run and this config. Of several processes, 0 does.
+
+    Raises InputError where it cannot be held, or belongs to another config.
+    """
+    if not processes.first():
+        yield directory
+        return
+    with held(directory):
         described = directory / "config.json"
         if described.exists():
             before = read_config(directory)
@@ -64,8 +76,6 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
             text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
             write(described, lambda part: part.write_text(text))
         yield directory
-    finally:
-        lock.release()
 
 
 def read_config(directory: Path) -> Config:

@@ -119,3 +119,10 @@ def test_what_cannot_be_done_is_one_line(prose, tmp_path, monkeypatch, capsys, a
     assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_in_use_is_refused(prose, tmp_path, monkeypatch, capsys):
+    with results.held(tmp_path / "run"), pytest.raises(SystemExit) as stop:
+        command(monkeypatch, "--text", prose, "--run-dir", tmp_path / "run")
+    assert stop.value.code == 2
+    assert "is in use by another process" in capsys.readouterr().err
