@@ -245,6 +245,13 @@ def test_what_is_missing_is_not_tested_and_says_what_is_missing():
     )
 
 
+def test_a_network_that_is_not_trained_here_has_nothing_of_its_learning():
+    found = claims.claims(Findings("imagenet-resnet50", trained_here=False))
+    said = {claim.id: claim.because for claim in found}
+    assert all("not trained here" in said[k] for k in (1, 2, 3, 4, 5, 6, 7)), said
+    assert all(said[k].endswith("is missing") for k in (8, 9, 10, 11)), said
+
+
 def test_files_of_another_version_are_said_and_leave_the_other_claims(tmp_path):
     old = dataclasses.replace(TRUE, classes=[classes_file().drop_vars("first_low_share")])
     judged = claims.claims(old)

@@ -17,7 +17,7 @@ from neuron_mech import results
 from neuron_mech.claims import categories, codes, signs
 from neuron_mech.claims.claim import Claim, Condition, Control
 from neuron_mech.claims.estimates import Estimate
-from neuron_mech.claims.findings import Findings, findings
+from neuron_mech.claims.findings import WHILE_TRAINING, Findings, findings
 
 __all__ = [
     "CLAIMS",
@@ -56,12 +56,15 @@ def claims(found: Findings) -> list[Claim]:
 
 def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
     try:
-        return claim(found)
+        judged = claim(found)
     except (KeyError, AttributeError) as error:  # what xarray raises for a name that is not there
         nothing = claim(Findings(found.preset))
         lacking = str(error.args[0]).splitlines()[0].rstrip(".")
         reason = f"{nothing.file} is of another version ({lacking}): remove it and run its experiment again"
         return replace(nothing, untested=reason)
+    if not (found.trained_here or judged.conditions) and judged.file.startswith(WHILE_TRAINING):
+        return replace(judged, untested="the network was not trained here, so nothing was recorded while it learned")
+    return judged
 
 
 def text(found: Sequence[Claim]) -> str:

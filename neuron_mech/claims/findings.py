@@ -8,6 +8,9 @@ import xarray as xr
 from neuron_mech import results
 from neuron_mech.errors import InputError
 
+WHILE_TRAINING = ("train.nc", "gradient_signs.nc", "learning_dynamics.nc", "class_consistency.nc", "controls.nc")
+"""Result files of what is recorded while a network is trained."""
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -31,18 +34,9 @@ class Findings:
     @property
     def missing(self) -> list[str]:
         """Result files that are not there."""
-        there: dict[str, object] = {
-            "quantization.nc": self.quantization,
-            "binarization.nc": self.binarization,
-        }
-        recorded = {
-            "train.nc": self.train,
-            "gradient_signs.nc": self.signs,
-            "learning_dynamics.nc": self.dynamics,
-            "class_consistency.nc": self.classes,
-            "controls.nc": self.controls,
-        }
-        there |= recorded if self.trained_here else {}
+        recorded = (self.train, self.signs, self.dynamics, self.classes, self.controls)
+        there: dict[str, object] = {"quantization.nc": self.quantization, "binarization.nc": self.binarization}
+        there |= dict(zip(WHILE_TRAINING, recorded, strict=True)) if self.trained_here else {}
         return [name for name, found in there.items() if found is None or (isinstance(found, list) and not found)]
 
 
