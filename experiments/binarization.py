@@ -3,8 +3,9 @@
 At one site at a time, pre-activations inside a window of percentile ranks become 1 and all others 0, and the window
 slides. What it lets through is read in one of two ways: all that follows the site is re-initialised and retrained on
 it, or a linear probe is trained on its averages over positions. Writes binarization.nc after every cell of the sweep,
-so that a sweep that was stopped goes on where it was, and figures/figure4. Controls: the same windows on the neurons of
-the untrained network, and on a random projection of the input.
+so that a sweep that was stopped goes on where it was, and figures/figure4. Sites are read from the output back, the
+soonest first; what other centers, seeds, sites or sources gave before is kept. Controls: the same windows on the
+neurons of the untrained network, and on a random projection of the input.
 """
 
 import shutil
@@ -18,7 +19,7 @@ import xarray as xr
 
 from experiments.command_line import Options, Session, main
 from experiments.readouts import Cells, Missing, Reading, probed, retrained
-from neuron_mech import binarization, evaluation, figures, results
+from neuron_mech import binarization, evaluation, figures, results, taps
 from neuron_mech.errors import InputError
 from neuron_mech.presets import Config
 from neuron_mech.results import about
@@ -45,6 +46,8 @@ class BinarizationOptions(Reading):
     logistic regression on the averages over positions. None means retrain where the network is trained here."""
     sources: tuple[Kind, ...] = SOURCES
     """What the windows look at: the trained network, and two controls. What is left out can be added later."""
+    sites: tuple[str, ...] = ("all",)
+    """Of record.sites, those whose windows are read, by name or glob. What is left out can be added later."""
 
     @property
     def reading(self) -> Readout:
@@ -91,7 +94,7 @@ def empty(config: Config, subject: Subject, options: BinarizationOptions) -> xr.
 
 
 def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.Dataset:
-    """`fresh` with everything that an earlier sweep of the same windows has finished."""
+    """`fresh` with everything that an earlier sweep has finished, of other centers and seeds too."""
     if not results.exists(path):
         return fresh
     before = results.read_dataset(path)
@@ -100,9 +103,10 @@ def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.D
             raise InputError(
                 f"{path} holds windows of {name} {there}, not {value}: remove it, or name another --run-dir"
             )
-    kept = fresh.copy(deep=True)
+    both = {name: np.union1d(before[name], fresh[name]) for name in ("window_center", "seed")}
+    kept = fresh.reindex(both)
     for name in ("accuracy_by_seed", "original_accuracy_by_seed"):
-        kept[name] = before[name].reindex_like(fresh[name]).assign_attrs(fresh[name].attrs)
+        kept[name] = before[name].reindex_like(kept[name]).assign_attrs(fresh[name].attrs)
     kept["chance"] = before.chance.assign_attrs(fresh.chance.attrs)
     return kept
 
@@ -126,16 +130,18 @@ def sweep(subject: Subject, found: xr.Dataset, path: Path, options: Binarization
         )
         found.original_accuracy_by_seed.loc[{"seed": seed}] = original
         found.chance[...] = chance
-    cells = found.accuracy_by_seed.sel(seed=seed)
+    cells = found.accuracy_by_seed.sel(seed=seed, window_center=list(options.centers))
+    named = taps.select(subject.sites, options.sites, "--sites")
     missing: Missing = {
         (kind, site): left
-        for site in subject.sites
+        for site in reversed(list(subject.sites))
+        if site in named
         for kind in options.sources
         if len(left := np.flatnonzero(np.isnan(cells.sel(source=kind, site=site))))
     }
     if missing:
         for kind, site, windows, accuracy in READOUTS[options.reading](subject, options, missing):
-            at = {"source": kind, "seed": seed, "site": site, "window_center": found.window_center[windows]}
+            at = {"source": kind, "seed": seed, "site": site, "window_center": np.take(options.centers, windows)}
             found.accuracy_by_seed.loc[at] = accuracy
             results.write_dataset(path, over_seeds(found))
     shutil.rmtree(subject.directory / "features", ignore_errors=True)
@@ -151,14 +157,16 @@ def summary(found: xr.Dataset) -> str:
     for site in found.site.values:
         for kind in SOURCES:
             curve = found["accuracy" if kind == "trained" else f"{kind}_accuracy"].sel(site=site)
-            values = curve.values
-            if np.isnan(values).any():
+            done = curve.dropna("window_center")
+            if not done.size:
                 continue  # not asked for, so far
-            lowest = int(values.argmin())
+            lowest = done[int(np.argmin(done.values))]
+            mirrored = done.assign_coords(window_center=100 - done.window_center)
+            apart = np.abs(done - mirrored)  # of the windows whose mirror image is finished too
             lines.append(
-                f"{found.label.sel(site=site).item():18} {kind:11} {values[lowest]:8.2%} "
-                f"{float(curve.window_center[lowest]):8g} {values[0]:8.2%} {values[-1]:8.2%} "
-                f"{np.abs(values - values[::-1]).mean():10.2%}"
+                f"{found.label.sel(site=site).item():18} {kind:11} {float(lowest):8.2%} "
+                f"{float(lowest.window_center):8g} {float(done[0]):8.2%} {float(done[-1]):8.2%} "
+                f"{float(apart.mean()):10.2%}"
             )
     return "\n".join(lines)
 

@@ -76,12 +76,14 @@ def missing(session: Session, step: str, directory: Path, seeds: int) -> bool:
         found = results.read_dataset(path)
     except InputError:
         return True
-    first = session.config.train.seed
-    if not set(range(first, first + seeds)) <= set(found.seed.values.tolist()):
+    wanted: dict[str, list] = {"seed": [session.config.train.seed + k for k in range(seeds)]}
+    if step == "binarization":
+        wanted["window_center"] = list(binarization.BinarizationOptions().centers)
+    if any(not np.isin(values, found[name]).all() for name, values in wanted.items()):
         return True
     # The sweep's file is written cell by cell, its figure at the end.
     drawn = results.exists(directory / "figures" / "figure4.svg")
-    return step == "binarization" and (not drawn or bool(np.isnan(found.accuracy_by_seed).any()))
+    return step == "binarization" and (not drawn or bool(np.isnan(found.accuracy_by_seed.sel(wanted)).any()))
 
 
 def experiment(session: Session) -> None:

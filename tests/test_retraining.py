@@ -373,6 +373,22 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
     found = results.read_dataset(tmp_path / "only" / "binarization.nc")
     np.testing.assert_array_equal(found.accuracy, whole.accuracy)
     assert np.isnan(found.accuracy_by_seed.sel(source=["untrained", "projection"])).all()
+    # Other centers, sites and sources are added, and nothing that is there goes.
+    more = replace(only, centers=(45.0, 95.0), sources=("untrained",), sites=("dense2",))
+    with results.opened(tmp_path / "only", CONFIG):
+        calls.clear()
+        binarization_experiment.experiment(Session(CONFIG, more, tmp_path / "only"))
+    assert calls == ["dense2", "dense2"]
+    found = results.read_dataset(tmp_path / "only" / "binarization.nc")
+    assert found.window_center.values.tolist() == [5, 45, 95]
+    np.testing.assert_array_equal(found.accuracy.sel(window_center=[5, 45]), whole.accuracy)
+    added = found.untrained_accuracy
+    assert float(added.sel(site="dense2", window_center=45)) == whole.untrained_accuracy.sel(
+        site="dense2", window_center=45
+    )
+    assert int(np.isfinite(found.accuracy_by_seed).sum()) == 4 + 2
+    with results.opened(tmp_path / "only", CONFIG), pytest.raises(InputError, match="--sites names 'dens2'"):
+        binarization_experiment.experiment(Session(CONFIG, replace(only, sites=("dens2",)), tmp_path / "only"))
     # Another width is another sweep.
     wider = binarization_experiment.BinarizationOptions(centers=(10.0, 50.0), width=20.0)
     with results.opened(tmp_path / "stopped", CONFIG), pytest.raises(InputError, match="holds windows of width 10"):

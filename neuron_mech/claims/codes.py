@@ -121,15 +121,18 @@ def _of_windows(
     windows = found.binarization
     if windows is None:
         return untested(base)
-    if windows.sizes["window_center"] < 4:
-        return untested(base, "at least four windows are needed")
     samples, conditions = int(windows.attrs["test_samples"]), []
     for site in map(str, windows.site.values):
         at = windows.sel(site=site)
-        if np.isfinite(at.accuracy_by_seed.sel(source="trained")).all():
+        # The windows that are finished, as far as they lie symmetrically about rank 50.
+        done = at.window_center[np.isfinite(at.accuracy_by_seed.sel(source="trained")).all("seed")].values
+        at = at.sel(window_center=done[np.isin(100 - done, done)])
+        if at.sizes["window_center"] >= 4:
             conditions += conditions_at(at, label(windows, site), samples)
     return dataclasses.replace(
-        base, conditions=tuple(conditions), untested="" if conditions else "the sweep is not finished"
+        base,
+        conditions=tuple(conditions),
+        untested="" if conditions else "four windows, symmetrical about rank 50, are needed",
     )
 
 
