@@ -117,8 +117,11 @@ def test_curves_are_means_over_seeds_with_their_range_as_a_band(codes):
 
 def test_a_sweep_that_is_not_finished_draws_what_is_there(codes):
     windows = codes.drop_vars("accuracy_by_seed").rename(accuracy_by_seed_windows="accuracy_by_seed")
-    windows["accuracy_by_seed"] = windows.accuracy_by_seed.where(windows.window_center < 60)
-    figures.binarization(windows).canvas.draw()
+    windows["accuracy_by_seed"] = windows.accuracy_by_seed.where(windows.window_center % 50 > 0)
+    figure = figures.binarization(windows)
+    figure.canvas.draw()
+    curve = next(line for line in figure.axes[0].lines if line.get_label() == "trained neurons")
+    assert curve.get_xdata().tolist() == [10, 30, 70, 90]
 
 
 def test_the_same_figure_gives_the_same_files(signs, tmp_path):

@@ -16,7 +16,8 @@ def accuracy_name(top: int) -> str:
 
 
 def _curve(axes: Axes, by_seed: xr.DataArray, x: str, **style: Any) -> None:
-    """A mean over seeds with the range of the seeds as a band."""
+    """A mean over seeds with the range of the seeds as a band; a line goes on past what is not finished."""
+    by_seed = by_seed.dropna(x, how="all")
     axes.plot(by_seed[x], by_seed.mean("seed"), **style)
     if by_seed.sizes["seed"] > 1:
         axes.fill_between(by_seed[x], by_seed.min("seed"), by_seed.max("seed"), color=style["color"], alpha=0.2, lw=0)
