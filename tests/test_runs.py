@@ -148,7 +148,7 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
         after, counts, losses = original(study, state, *rest)
         return after, counts, runs.jax.numpy.where(after.step > 90, runs.jax.numpy.nan, losses)
 
-    monkeypatch.setattr(runs.recording, "segment", poisoned)
+    monkeypatch.setattr("neuron_mech.recording.segments.segment", poisoned)
     said = (
         r"loss is nan at step 90 \(epoch 3\) with train.learning_rate 0.1: .*last good checkpoint is .*checkpoints/18"
     )
