@@ -46,7 +46,7 @@ class BinarizationOptions(Reading):
     logistic regression on the averages over positions. None means retrain where the network is trained here."""
     sources: tuple[Kind, ...] = SOURCES
     """What the windows look at: the trained network, and two controls. What is left out can be added later."""
-    sites: tuple[str, ...] = ("all",)
+    sites: tuple[str, ...] = ("*",)
     """Of record.sites, those whose windows are read, by name or glob. What is left out can be added later."""
 
     @property
