@@ -19,7 +19,7 @@ import xarray as xr
 
 from experiments.command_line import Options, Session, main
 from experiments.readouts import Cells, Missing, Reading, probed, retrained
-from neuron_mech import binarization, evaluation, figures, results, taps
+from neuron_mech import binarization, datasets, evaluation, figures, results, subjects, taps
 from neuron_mech.errors import InputError
 from neuron_mech.presets import Config
 from neuron_mech.results import about
@@ -36,6 +36,9 @@ READOUTS: dict[str, Callable[[Subject, Reading, Missing], Iterator[Cells]]] = {
 }
 """How accuracy is had from windows: cells of the sweep, from a network and the windows that are missing."""
 
+EVERY = ("*",)
+"""All recorded sites."""
+
 
 @dataclass(frozen=True)
 class BinarizationOptions(Reading):
@@ -46,7 +49,7 @@ class BinarizationOptions(Reading):
     logistic regression on the averages over positions. None means retrain where the network is trained here."""
     sources: tuple[Kind, ...] = SOURCES
     """What the windows look at: the trained network, and two controls. What is left out can be added later."""
-    sites: tuple[str, ...] = ("*",)
+    sites: tuple[str, ...] = EVERY
     """Of record.sites, those whose windows are read, by name or glob. What is left out can be added later."""
 
     @property
@@ -176,6 +179,9 @@ def experiment(session: Session) -> None:
     options = session.options
     assert isinstance(options, BinarizationOptions)
     path = session.directory / "binarization.nc"
+    if options.sites != EVERY:  # a typo is said before the network is trained
+        dataset = datasets.load(session.config.data, options.data_dir, options.workers)
+        taps.select(subjects.sites(session.config, dataset), options.sites, "--sites")
     found: xr.Dataset | None = None
     for subject in session.subjects():
         if found is None:

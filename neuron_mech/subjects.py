@@ -63,6 +63,13 @@ def of_run(done: Run, directory: Path) -> Subject:
     return Subject(study.config, study.model, done.state.train.variables, study.sites, done.dataset, directory)
 
 
+def sites(config: Config, dataset: Dataset) -> dict[str, Site]:
+    """The recorded sites of the network that `config` would have, from an abstract run. Raises SiteError."""
+    model, blank = models.build(config.model, dataset.classes), dataset.test.blank
+    shapes = jax.eval_shape(lambda: training.init(config, model, blank).variables)
+    return taps.select(taps.sites(model, shapes, blank.inputs), config.record.sites, "record.sites")
+
+
 def subject(
     config: Config,
     directory: Path,
@@ -78,12 +85,9 @@ def subject(
         return of_run(run(config, directory, data_dir, save_seconds), directory)
     dataset = datasets.load(config.data, data_dir, workers)
     model = models.build(config.model, dataset.classes)
-    blank = dataset.test.blank
     if config.model.weights == "keras":
         assert isinstance(model, ResNet50)
         variables = pretrained.restore(model, data_dir)
     else:
-        variables = training.init(config, model, blank).variables
-    shapes = jax.eval_shape(lambda tree: tree, variables)
-    sites = taps.select(taps.sites(model, shapes, blank.inputs), config.record.sites, "record.sites")
-    return Subject(config, model, variables, sites, dataset, directory)
+        variables = training.init(config, model, dataset.test.blank).variables
+    return Subject(config, model, variables, sites(config, dataset), dataset, directory)

@@ -230,6 +230,30 @@ def test_a_network_that_gets_nothing_right_has_nothing_to_keep():
     assert "nothing right" in judged.because
 
 
+@pytest.mark.parametrize("claim", [codes.ends_tell_more, codes.middle_tells_something])
+def test_windows_count_where_they_are_symmetrical_and_held_against_a_control(claim):
+    def only(site, source, centers):
+        """The sweep with nothing of this source at this site but these windows."""
+        found = windows_file()
+        there = found.window_center.isin(centers) | (found.site != site) | (found.source != source)
+        return found.assign(accuracy_by_seed=found.accuracy_by_seed.where(there))
+
+    def sites(found):
+        return {condition.site for condition in claim(dataclasses.replace(TRUE, binarization=found)).conditions}
+
+    assert sites(windows_file()) == {"a-relu", "b-relu"}
+    assert sites(only("a", "trained", [5, 45, 55, 95])) == {"a-relu", "b-relu"}
+    assert sites(only("a", "trained", [5, 15, 45, 55])) == {"b-relu"}  # no four that mirror each other
+    one_control = only("a", "untrained", [])
+    assert sites(one_control) == {"a-relu", "b-relu"}
+    no_control = one_control.where(~((one_control.site == "a") & (one_control.source == "projection")))
+    assert sites(no_control.assign(chance=one_control.chance)) == {"b-relu"}
+    nothing = no_control.sel(site=["a"]).assign(chance=one_control.chance)
+    judged = claim(dataclasses.replace(TRUE, binarization=nothing))
+    assert judged.verdict == "not tested"
+    assert "a control's" in judged.because
+
+
 def test_random_labels_that_were_not_fitted_say_nothing():
     judged = signs.near_output(dataclasses.replace(TRUE, controls=[controls_file(random=0.9, fitted=False)]))
     assert judged.verdict == "supported"

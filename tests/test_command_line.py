@@ -177,6 +177,14 @@ def test_bad_codes_are_refused_before_anything_is_trained(monkeypatch, capsys, t
     assert not list(tmp_path.iterdir())
 
 
+def test_a_site_that_is_not_recorded_is_refused_before_anything_is_trained(monkeypatch, capsys, tmp_path):
+    arguments = ("digits", "--run-dir", tmp_path, "--sites", "dense1", "dens2")
+    code, _, err = call(monkeypatch, capsys, "binarization", *arguments)
+    assert code == 2
+    assert re.fullmatch(r"error: --sites names 'dens2', which is no site; did you mean 'dense\d'\? .*\n", err), err
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
 def test_a_run_too_large_for_memory_or_disk_names_the_fields_to_change(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(planning, "start", lambda *_: pytest.fail("it allocated before it asked"))
     with monkeypatch.context() as patch:

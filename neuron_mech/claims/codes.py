@@ -127,12 +127,15 @@ def _of_windows(
         # The windows that are finished, as far as they lie symmetrically about rank 50.
         done = at.window_center[np.isfinite(at.accuracy_by_seed.sel(source="trained")).all("seed")].values
         at = at.sel(window_center=done[np.isin(100 - done, done)])
-        if at.sizes["window_center"] >= 4:
-            conditions += conditions_at(at, label(windows, site), samples)
+        if at.sizes["window_center"] < 4:
+            continue
+        first, *others = conditions_at(at, label(windows, site), samples)
+        if first.controls:  # a shape that nothing is held against says nothing of what was learnt
+            conditions += [first, *others]
     return dataclasses.replace(
         base,
         conditions=tuple(conditions),
-        untested="" if conditions else "four windows, symmetrical about rank 50, are needed",
+        untested="" if conditions else "four windows, symmetrical about rank 50, and a control's are needed",
     )
 
 
