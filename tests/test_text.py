@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import text
 from experiments.command_line import exiting
+from experiments.text import command, measurement, transformer
+from experiments.text.options import TextOptions
 from neuron_mech import own, results
 from neuron_mech.presets import random_stream
 
@@ -20,9 +21,9 @@ SMALL = (
 )
 
 
-def command(monkeypatch, *arguments):
+def call(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["text", *map(str, arguments)])
-    exiting(text.main)
+    exiting(command.main)
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +44,9 @@ def prose(tmp_path):
 
 def test_it_runs_from_a_text_to_figures(prose, tmp_path, monkeypatch, capsys):
     for name, few in (("EVALUATED", 600), ("FITTED", 400), ("PROBED", 300), ("CENTERS", (5, 45, 95))):
-        monkeypatch.setattr(text, name, few)
+        monkeypatch.setattr(measurement, name, few)
     directory = tmp_path / "run"
-    command(monkeypatch, *SMALL, "--text", prose, "--run-dir", directory)
+    call(monkeypatch, *SMALL, "--text", prose, "--run-dir", directory)
     found = results.read_dataset(directory / "text.nc")
     assert list(found.label.values) == ["block 1", "block 2"]
     assert found.recordings == 7  # at steps 0, 10 ... 60
@@ -72,25 +73,25 @@ def test_it_runs_from_a_text_to_figures(prose, tmp_path, monkeypatch, capsys):
 
 
 def test_some_positions_can_be_recorded(prose):
-    options = text.TextOptions(prose, depth=1, width=8, context=8, steps=4, batch=4, every=2)
-    ids, vocabulary = text.read_text(prose, 8)
-    model = text.Transformer(vocabulary, 2, 8)
-    samples = text.some(ids["train"], 20, 8, random_stream(0, "some"))
+    options = TextOptions(prose, depth=1, width=8, context=8, steps=4, batch=4, every=2)
+    ids, vocabulary = transformer.read_text(prose, 8)
+    model = transformer.Transformer(vocabulary, 2, 8)
+    samples = transformer.some(ids["train"], 20, 8, random_stream(0, "some"))
     params = model.init(random_stream(0, "first"), samples[0][:1])["params"]
-    recorder = own.recorder(model, {"params": params}, *samples, text.SITES, recordings=2, positions=3, keep=2)
-    _, recorder = text.train(model, params, recorder, jnp.asarray(ids["train"]), options)
-    found = text.signs_of(recorder, 8)
+    recorder = own.recorder(model, {"params": params}, *samples, measurement.SITES, recordings=2, positions=3, keep=2)
+    _, recorder = transformer.train(model, params, recorder, jnp.asarray(ids["train"]), options)
+    found = measurement.signs_of(recorder, 8)
     assert np.isfinite(found.position_constancy.sel(site="block1")).sum() == 3
 
 
 def test_a_sample_is_a_context_and_what_follows(prose):
-    ids, vocabulary = text.read_text(prose, 8)
+    ids, vocabulary = transformer.read_text(prose, 8)
     written = prose.read_text()
     assert len(ids["train"]) + len(ids["test"]) == len(written)
     assert len(ids["test"]) == len(written) // 10
     characters = np.array(sorted(set(written)))
     assert len(characters) == vocabulary
-    context, following = text.samples_at(jnp.asarray(ids["train"]), jnp.array([0, 5]), 8)
+    context, following = transformer.samples_at(jnp.asarray(ids["train"]), jnp.array([0, 5]), 8)
     assert "".join(characters[np.asarray(context[1])]) == written[5:13]
     assert characters[int(following[1])] == written[13]
 
@@ -113,7 +114,7 @@ def test_what_cannot_be_done_is_one_line(prose, tmp_path, monkeypatch, capsys, a
     (tmp_path / "short.txt").write_text("short")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(SystemExit) as stop:
-        command(monkeypatch, *(argument.format(at=tmp_path) for argument in arguments))
+        call(monkeypatch, *(argument.format(at=tmp_path) for argument in arguments))
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert said in error
@@ -123,6 +124,6 @@ def test_what_cannot_be_done_is_one_line(prose, tmp_path, monkeypatch, capsys, a
 
 def test_a_directory_in_use_is_refused(prose, tmp_path, monkeypatch, capsys):
     with results.held(tmp_path / "run"), pytest.raises(SystemExit) as stop:
-        command(monkeypatch, "--text", prose, "--run-dir", tmp_path / "run")
+        call(monkeypatch, "--text", prose, "--run-dir", tmp_path / "run")
     assert stop.value.code == 2
     assert "is in use by another process" in capsys.readouterr().err

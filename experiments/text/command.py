@@ -1,0 +1,36 @@
+"""The command line: measure, draw, print, and write."""
+
+import sys
+
+import tyro
+
+import experiments.text
+from experiments.command_line import ask
+from experiments.text.measurement import measure
+from experiments.text.options import TextOptions, check
+from experiments.text.pictures import figure_by_position, figure_of_windows, summary
+from experiments.text.transformer import read_text
+from neuron_mech import figures, results
+from neuron_mech.errors import InputError
+
+
+def experiment(options: TextOptions) -> None:
+    """Measure, draw, print, and write text.nc, last. Raises InputError before anything is trained."""
+    text, vocabulary = read_text(options.text, options.context)
+    check(options)
+    with results.held(options.run_dir) as directory:
+        found = measure(options, text, vocabulary)
+        results.write_figure(directory, "figure5", figures.average_sign_histograms(found))
+        results.write_figure(directory, "constancy_by_position", figure_by_position(found))
+        results.write_figure(directory, "windows", figure_of_windows(found))
+        results.write_dataset(directory / "text.nc", found)
+    print(summary(found))
+    print(f"results: {directory / 'text.nc'}; figures: {directory / 'figures'}")
+
+
+def main() -> None:
+    """The command line."""
+    arguments = sys.argv[1:]
+    if not {"--text", "-h", "--help"} & {argument.partition("=")[0] for argument in arguments}:
+        raise InputError("no text given: python -m experiments.text --text FILE, a file of plain text")
+    experiment(ask(TextOptions, TextOptions(text=tyro.MISSING), arguments, "text", experiments.text.__doc__ or ""))

@@ -1,0 +1,49 @@
+"""What can be chosen, and which numbers no run can have."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from neuron_mech.errors import InputError
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Options of this experiment."""
+
+    text: Path
+    """File of plain text in UTF-8. Its last tenth is the test set."""
+    run_dir: Path = Path("runs/text")
+    """Directory for the results."""
+    depth: int = 3
+    """Blocks."""
+    width: int = 128
+    """Values a position between blocks: a multiple of 4, the heads. An MLP has four times as many hidden neurons."""
+    context: int = 32
+    """Characters that the next one is predicted from."""
+    steps: int = 3200
+    """Training steps, of AdamW."""
+    batch: int = 64
+    """Samples a step."""
+    learning_rate: float = 1e-3
+    """Of AdamW."""
+    every: int = 20
+    """Steps from one recording to the next."""
+    samples: int = 500
+    """Training samples that are recorded, chosen at random."""
+    neurons: int = 128
+    """Neurons of each block that are recorded, chosen at random."""
+    positions: int | None = None
+    """Positions of the context that are recorded, chosen at random. None means all."""
+    penalty: float = 0.03
+    """Of a probe, on its squared weights."""
+    seed: int = 0
+    """All that is random follows from it."""
+
+
+def check(options: TextOptions) -> None:
+    """Raise InputError for a number that no run can have."""
+    for name, value in asdict(options).items():
+        if isinstance(value, int | float) and value <= 0 and name != "seed":
+            raise InputError(f"--{name.replace('_', '-')} is {value}: give a positive number")
+    if options.width % 4:
+        raise InputError(f"--width is {options.width}: give a multiple of 4, the heads")

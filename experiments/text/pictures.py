@@ -1,0 +1,64 @@
+"""Figures of text.nc, and its summary for a terminal."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from neuron_mech.figures.style import HIGH, NEUTRAL, SERIES, site_panels, style
+
+
+def figure_by_position(found: xr.Dataset) -> Figure:
+    """Constancy at each position of the context, a line a block. `found` is text.nc."""
+    with style():
+        figure = Figure(figsize=(6.4, 3.0))
+        axes = figure.subplots()
+        for index, site in enumerate(found.site.values):
+            at = found.sel(site=site).dropna("before", subset=["position_constancy"])
+            label = at.label.item() + (": last position only" if at.sizes["before"] == 1 else "")
+            axes.plot(at.before, at.position_constancy, "o-", ms=3, color=SERIES[index % 7], label=label)
+        axes.set_xlim(found.sizes["before"] + 0.5, 0.5)
+        axes.set_xticks(np.unique(np.linspace(1, found.sizes["before"], 5).round()))
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("position in the context (characters before the predicted one)")
+        axes.set_ylabel("share of constant signs\n(|average sign| > 0.9)")
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def figure_of_windows(found: xr.Dataset) -> Figure:
+    """Accuracy of linear probes on one window, by its center; untrained neurons lighter. `found` is text.nc."""
+    with style():
+        figure, panels = site_panels(found.site.values, found.label.values)
+        accuracy = float(found.accuracy.sel(split="test"))
+        for site, axes in panels:
+            axes.axhline(accuracy, color="black", ls="--", lw=1, label="the network")
+            for source, color, width in (("trained", HIGH, 2.0), ("untrained", SERIES[1], 1.0)):
+                curve = found.window_accuracy.sel(site=site, source=source)
+                axes.plot(curve.window_center, curve, ".-", color=color, lw=width, label=f"{source} neurons")
+            axes.axhline(float(found.chance), color=NEUTRAL, ls=":", lw=1, label="most frequent character")
+            axes.set_xlim(0, 100)
+            axes.set_ylim(0, 1.1 * max(accuracy, float(found.window_accuracy.max())))
+            axes.set_xlabel("percentile rank of the window's center")
+            axes.set_ylabel("test accuracy")
+        figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def summary(found: xr.Dataset) -> str:
+    """What the network reached; of every block constancy, separation, and the windows' lowest and highest accuracy."""
+    accuracy, bits = ([float(value) for value in found[name]] for name in ("accuracy", "bits"))
+    lines = [
+        f"test accuracy {accuracy[1]:.1%} (training {accuracy[0]:.1%}), {bits[1]:.2f} bits a character "
+        f"({bits[0]:.2f}); most frequent character {float(found.chance):.1%}",
+        f"{'':8}{'constant':>10}{'independent':>13}{'last position':>15}{'independent':>13}{'AUC, first and last':>21}"
+        f"{'windows, trained':>18}{'untrained':>16}",
+    ]
+    for site in found.site.values:
+        at = found.sel(site=site)
+        names = ("constancy", "independent_constancy", "last_constancy", "last_independent_constancy")
+        shares = (f"{at[name].item():>{width}.1%}" for name, width in zip(names, (10, 13, 15, 13), strict=True))
+        auc = ", ".join(f"{value:.3f}" for value in at.auc.values)
+        spans = (at.window_accuracy.sel(source=source) for source in ("trained", "untrained"))
+        trained, untrained = (f"{span.min().item():.1%}-{span.max().item():.1%}" for span in spans)
+        lines.append(f"{at.label.item():8}{''.join(shares)}{auc:>21}{trained:>18}{untrained:>16}")
+    return "\n".join(lines)
