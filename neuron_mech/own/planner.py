@@ -2,8 +2,7 @@
 
 import math
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,28 +10,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
-from neuron_mech import gradient_signs, leakage, planning, taps, training
-from neuron_mech.errors import InputError, first_line
+from neuron_mech import gradient_signs, planning, taps, training
+from neuron_mech.errors import InputError
 from neuron_mech.objectives import margin
+from neuron_mech.own.checks import LOOKED_AT, Mixing, check_loss, check_mixing, warn_of_signs
+from neuron_mech.own.choices import Choice, chosen
+from neuron_mech.own.design import Design
 from neuron_mech.own.naming import Names, in_reach, selected
-from neuron_mech.own.recorder import Design, Mixing, Recorder
+from neuron_mech.own.recorder import Recorder
 from neuron_mech.presets import Derivative
 from neuron_mech.taps import PerSampleLoss
-
-AUDITED = 32
-"""Samples on which a recorder's signs are held against double precision before it begins."""
-
-UNHEALTHY = 0.01
-"""Share of wrong or zeroed signs above which a recorder warns."""
-
-Choice = int | float | Sequence[int] | np.ndarray | None
-"""How many, what share, or which ones (indices or a mask); None for all."""
-
-
-class SignHealthWarning(UserWarning):
-    """Too many signs that the arithmetic decides, and not the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +167,9 @@ def plan(
     Raises InputError, or its SiteError, where any of this cannot be.
     """
     size = taps.batch_size((inputs, labels))
-    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[: min(size, 32)]), (inputs, labels))
+    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     sites = selected(model, variables, some[0], names, **kwargs)
-    _check_loss(model, variables, some[0], some[1], loss, **kwargs)
+    check_loss(model, variables, some[0], some[1], loss, **kwargs)
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
     if keep == 1 or keep < 0:
@@ -191,8 +180,8 @@ def plan(
         model,
         loss,
         sites,
-        {name: _some(neurons, "neurons", site.shape[-1], key) for name, site in sites.items()},
-        {name: _some(positions, "positions", math.prod(site.shape[:-1]), key) for name, site in sites.items()},
+        {name: chosen(neurons, "neurons", site.shape[-1], key) for name, site in sites.items()},
+        {name: chosen(positions, "positions", math.prod(site.shape[:-1]), key) for name, site in sites.items()},
         derivative or in_reach(sites),
         mixing == "batch",
         kwargs,
@@ -202,7 +191,7 @@ def plan(
         training.stepwise(training.convolutional(everything.values())),
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables)),
     )
-    rows = _some(samples, "samples", size, key)
+    rows = chosen(samples, "samples", size, key)
     made = Plan(design, variables, inputs, labels, np.arange(size) if rows is None else rows)
     if budget is not None and made.device > budget:
         raise InputError(
@@ -210,122 +199,13 @@ def plan(
             f"{made.samples_within(budget)} would fit; or record fewer neurons, positions or sites, or keep less"
         )
     if mixing == "refuse":
-        _check_mixing(design, variables, *some)
+        check_mixing(design, variables, *some)
     half = any(np.dtype(site.dtype).itemsize < 4 for site in sites.values())
     if audit and (loss is not margin or half):
-        _warn_of_signs(made)
+        warn_of_signs(design, variables, *some)
     return made
 
 
 def recorder(*args: Any, **kwargs: Any) -> Recorder:
     """`plan(...).recorder()`: see `plan` for what it is given."""
     return plan(*args, **kwargs).recorder()
-
-
-def _some(wanted: Choice, what: str, total: int, key: Array) -> np.ndarray | None:
-    """Indices of so many, of such a share, or of these of `total`, ascending; None for all."""
-    if wanted is None:
-        return None
-    if not isinstance(wanted, (int, float)):
-        return _these(np.asarray(wanted), what, total)
-    count = round(wanted * total) if isinstance(wanted, float) else wanted
-    if count < 1 or (isinstance(wanted, float) and wanted > 1):
-        raise InputError(f"{what}={wanted}: give a count of at least 1, a share between 0.0 and 1.0, or None for all")
-    if count >= total:
-        return None
-    return np.sort(np.asarray(jax.random.permutation(key, total))[:count])
-
-
-def _these(which: np.ndarray, what: str, total: int) -> np.ndarray:
-    """Indices, or a mask of so many, as ascending indices."""
-    if which.dtype == bool and which.shape == (total,):
-        which = np.flatnonzero(which)
-    if which.ndim != 1 or not len(which) or not np.issubdtype(which.dtype, np.integer):
-        raise InputError(
-            f"{what} is {which.dtype}{list(which.shape)}: give indices in one row, at least one, or a mask of {total}"
-        )
-    found, often = np.unique(which, return_counts=True)
-    if found[0] < 0 or found[-1] >= total:
-        wrong = found[0] if found[0] < 0 else found[-1]
-        raise InputError(f"{what} has index {wrong}, but there are {total}, counted from 0")
-    if often.max() > 1:
-        raise InputError(f"{what} has index {found[often.argmax()]} {often.max()} times: name each once")
-    return found
-
-
-def _check_loss(
-    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree, loss: PerSampleLoss, **kwargs: Any
-) -> None:
-    """Raise InputError where the loss is not one value a sample."""
-    size = taps.batch_size(inputs)
-
-    def outputs(variables: PyTree, inputs: PyTree) -> Any:
-        out = model.apply(variables, inputs, **kwargs)
-        return out if kwargs.get("mutable", False) is False else out[0]
-
-    out = jax.eval_shape(outputs, dict(variables), inputs)
-    whole = [leaf for leaf in jax.tree.leaves(labels) if not jnp.issubdtype(leaf.dtype, jnp.integer)]
-    if loss is margin and whole:
-        raise InputError(f"labels are {whole[0].dtype}: class labels are integers, as labels.astype(int) makes them")
-    if loss is margin and (len(jax.tree.leaves(out)) != 1 or jax.tree.leaves(out)[0].ndim != 2):
-        shapes = [list(leaf.shape) for leaf in jax.tree.leaves(out)]
-        raise InputError(
-            f"the model's outputs have shape {', '.join(map(str, shapes))}, not (batch, classes): give a loss= of your "
-            "own, (outputs, labels) -> one value a sample"
-        )
-    try:
-        value = jax.eval_shape(loss, out, labels)
-    except (TypeError, ValueError, IndexError) as error:
-        raise InputError(
-            f"loss cannot take the model's outputs and these labels, {jax.tree.map(jnp.shape, (out, labels))}: "
-            f"{first_line(error)}"
-        ) from error
-    shape = getattr(value, "shape", None)
-    if shape == ():
-        raise InputError(
-            "loss returns one number for the whole batch, as a mean does: return one value a sample, before .mean()"
-        )
-    if shape != (size,):
-        raise InputError(
-            f"loss returns {'no array' if shape is None else list(shape)} for {size} samples: return one value a "
-            "sample, summed over all else"
-        )
-
-
-def _check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
-    """Raise InputError where samples mix, with what mixes them and the ways out."""
-    if taps.batch_size(inputs) < 4:
-        return
-    common = (design.model, variables, inputs, labels)
-    found = leakage.leakage(*common, design.sites, design.loss, design.derivative, **design.kwargs)
-    leaking = {site: value for site, value in found.items() if not value <= leakage.LIMIT}
-    if not leaking:
-        return
-    site, worst = max(leaking.items(), key=lambda pair: pair[1])
-    layers = leakage.mixing_layers(design.model, variables, inputs, **design.kwargs)
-    clean = [site for site in found if site not in leaking]
-    raise InputError(
-        f"another sample's input changes a sample's own derivative (at {site!r} by up to {worst:.0%}), through "
-        f"{', '.join(layers) or 'the loss'}. Four ways out: running statistics, where the model has an argument for "
-        "them (train=False, use_running_average=True, eval() in NNX); mixing='alone', every sample a batch of one; "
-        "mixing='batch', batches as they are, knowingly; or "
-        f"only sites that do not mix ({', '.join(clean) or 'here none'})"
-    )
-
-
-def _warn_of_signs(made: Plan) -> None:
-    """Warn where double precision contradicts too many signs."""
-    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:AUDITED]), (made.inputs, made.labels))
-    try:
-        health = made.design.audit(made.variables, *some)
-    except InputError as error:
-        warnings.warn(f"signs could not be held against double precision: {error}", SignHealthWarning, stacklevel=4)
-        return
-    for site, of in health.items():
-        if of.wrong > UNHEALTHY or of.zeroed > UNHEALTHY:
-            warnings.warn(
-                f"at {site!r} {of.wrong:.1%} of signs are wrong and {of.zeroed:.1%} are lost in this arithmetic "
-                f"({of.underflowed:.1%} underflow): of a cross-entropy take loss=margin, which has its exact signs",
-                SignHealthWarning,
-                stacklevel=4,
-            )
