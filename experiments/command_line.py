@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import tyro
 
-from neuron_mech import joining, processes
+from neuron_mech import joining, processes, provenance
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import opened
@@ -181,7 +181,7 @@ def main(
     def work() -> None:
         config, options = parse(sys.argv[1:], name, description, kind)
         check(options)
-        with held(config, options) as session:
+        with held(config, options) as session, provenance.timed(session.directory, name):
             experiment(session)
 
     exiting(work)

@@ -5,7 +5,6 @@ writes claims.json and report.html. Stopped at any moment, the same command goes
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -96,8 +95,7 @@ def experiment(session: Session) -> None:
     todo = {step for step in each for place in places if missing(session, step, place, 1)}
     todo |= {step for step in together if missing(session, step, directory, options.seeds)}
     if todo & set(each):
-        runs = session.seeds()
-        while (run := _timed(directory, "training", lambda: next(runs, None))) is not None:
+        for run in session.seeds():
             for step, do in each.items():
                 if missing(session, step, run.directory, 1):
                     with _announced(directory, step, run):
@@ -113,17 +111,8 @@ def experiment(session: Session) -> None:
 def _announced(directory: Path, step: str, run: Run | None = None) -> Iterator[None]:
     seed = f", seed {run.study.config.train.seed}" if run else ""
     print(f"\n{step}{seed}", flush=True)
-    began = time.monotonic()
-    yield
-    provenance.add(directory, step, time.monotonic() - began)
-
-
-def _timed(directory: Path, step: str, work: Callable[[], Run | None]) -> Run | None:
-    began = time.monotonic()
-    done = work()
-    if done is not None:
-        provenance.add(directory, step, time.monotonic() - began)
-    return done
+    with provenance.timed(directory, step):
+        yield
 
 
 def _options(kind: type[Kind], options: Options) -> Kind:

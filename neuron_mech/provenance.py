@@ -7,12 +7,17 @@ import importlib.metadata
 import json
 import os
 import platform
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from neuron_mech import results
+from neuron_mech.errors import Interrupted
 
 PACKAGES = ("neuron_mech", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -32,21 +37,55 @@ def machine() -> dict[str, Any]:
 
 
 def read(directory: Path) -> dict[str, Any]:
+    """Machine, versions and seconds of a run and its repetitions with other seeds, which add up; {} where unknown."""
+    found = [_stored(place) for place in results.seed_directories(directory)]
+    seconds: Counter[str] = Counter()
+    for one in found:
+        seconds.update(one.get("seconds", {}))
+    known = next((one for one in found if one), {})
+    return known and {**known, "seconds": {step: round(took, 1) for step, took in seconds.items()}}
+
+
+@contextmanager
+def timed(directory: Path, step: str) -> Iterator[None]:
+    """Add the seconds of what is done inside to those of earlier calls, and say on what machine.
+
+    Seconds of steps timed inside it are theirs alone. What is stopped by a signal counts, what fails does not.
+    """
+    began, done = time.monotonic(), False
+    _inside.append(0.0)
+    try:
+        yield
+        done = True
+    except Interrupted:
+        done = True
+        raise
+    finally:
+        took, others = time.monotonic() - began, _inside.pop()
+        if _inside:
+            _inside[-1] += took
+        if done:
+            _add(directory, step, took - others)
+
+
+_inside: list[float] = []
+"""Of every step that is under way, the outermost first: seconds of the steps that were timed inside it."""
+
+
+def _add(directory: Path, step: str, seconds: float) -> None:
+    steps = _stored(directory).get("seconds", {})
+    steps[step] = round(steps.get(step, 0.0) + seconds, 1)
+    text = json.dumps({**machine(), "seconds": steps}, indent=2) + "\n"
+    results.write(directory / "provenance.json", lambda part: part.write_text(text))
+
+
+def _stored(directory: Path) -> dict[str, Any]:
     """provenance.json, or {} where it is missing or cannot be read: nothing depends on it."""
     try:
         found = json.loads((directory / "provenance.json").read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def add(directory: Path, step: str, seconds: float) -> None:
-    """Add the seconds that a step took to those of earlier calls, and say on what machine."""
-    found = read(directory)
-    steps = found.get("seconds", {})
-    steps[step] = round(steps.get(step, 0.0) + seconds, 1)
-    text = json.dumps({**machine(), "seconds": steps}, indent=2) + "\n"
-    results.write(directory / "provenance.json", lambda part: part.write_text(text))
 
 
 def _processor() -> str:

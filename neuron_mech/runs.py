@@ -24,6 +24,7 @@ from neuron_mech import (
     leakage,
     planning,
     processes,
+    provenance,
     recording,
     training,
     trajectories,
@@ -114,7 +115,8 @@ def run(
             state = state.replace(counts=recording.dealt(what, state.counts))  # the host's copy goes
         if done < what.segments:
             kept.verify(done)
-            state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
+            with provenance.timed(directory, "training"):
+                state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
     return Run(what, dataset, state, mixing, kept, directory)
 
 
