@@ -13,6 +13,7 @@ from experiments.command_line import exiting
 from experiments.text import command, measurement, transformer
 from experiments.text.options import TextOptions
 from neuron_mech import own, results
+from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.presets import random_stream
 
 SMALL = (
@@ -72,14 +73,47 @@ def test_it_runs_from_a_text_to_figures(prose, tmp_path, monkeypatch, capsys):
     assert str(directory / "text.nc") in said
 
 
-def test_some_positions_can_be_recorded(prose):
+def test_stopped_it_goes_on_to_the_same_bytes(prose, tmp_path, monkeypatch, capsys):
+    for name, few in (("EVALUATED", 60), ("FITTED", 40), ("PROBED", 30), ("CENTERS", (5, 45))):
+        monkeypatch.setattr(measurement, name, few)
+    arguments = (*SMALL, "--text", prose, "--run-dir")
+    call(monkeypatch, *arguments, tmp_path / "whole")
+    monkeypatch.setattr(transformer, "SAVE_SECONDS", 0)
+    save = Checkpoints.save
+
+    def stop(self, step, state):
+        save(self, step, state)
+        if step == 30:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", stop)
+        with pytest.raises(SystemExit) as ended:
+            call(patch, *arguments, tmp_path / "stopped")
+    assert ended.value.code == 130
+    assert not (tmp_path / "stopped" / "text.nc").exists()
+    steps = []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, state: steps.append(step) or save(self, step, state))
+    call(monkeypatch, *arguments, tmp_path / "stopped")
+    assert steps == [40, 50, 60, 65]
+    whole, stopped = ((tmp_path / name / "text.nc").read_bytes() for name in ("whole", "stopped"))
+    assert whole == stopped
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as refused:
+        call(monkeypatch, *arguments, tmp_path / "whole", "--seed", "1")
+    assert refused.value.code == 2
+    assert "holds another run (there / here): seed: 0 / 1: name another" in capsys.readouterr().err
+
+
+def test_some_positions_can_be_recorded(prose, tmp_path):
     options = TextOptions(prose, depth=1, width=8, context=8, steps=4, batch=4, every=2)
     ids, vocabulary = transformer.read_text(prose, 8)
     model = transformer.Transformer(vocabulary, 2, 8)
     samples = transformer.some(ids["train"], 20, 8, random_stream(0, "some"))
     params = model.init(random_stream(0, "first"), samples[0][:1])["params"]
     recorder = own.recorder(model, {"params": params}, *samples, measurement.SITES, recordings=2, positions=3, keep=2)
-    _, recorder = transformer.train(model, params, recorder, jnp.asarray(ids["train"]), options)
+    with Checkpoints(tmp_path / "checkpoints") as saves:
+        _, recorder = transformer.train(model, params, recorder, jnp.asarray(ids["train"]), options, saves)
     found = measurement.signs_of(recorder, 8)
     assert np.isfinite(found.position_constancy.sel(site="block1")).sum() == 3
 

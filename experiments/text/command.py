@@ -7,7 +7,7 @@ import tyro
 import experiments.text
 from experiments.command_line import ask
 from experiments.text.measurement import measure
-from experiments.text.options import TextOptions, check
+from experiments.text.options import TextOptions, agree, check
 from experiments.text.pictures import figure_by_position, figure_of_windows, summary
 from experiments.text.transformer import read_text
 from neuron_mech import figures, results
@@ -19,7 +19,8 @@ def experiment(options: TextOptions) -> None:
     text, vocabulary = read_text(options.text, options.context)
     check(options)
     with results.held(options.run_dir) as directory:
-        found = measure(options, text, vocabulary)
+        agree(directory, options, text)
+        found = measure(options, text, vocabulary, directory)
         results.write_figure(directory, "figure5", figures.average_sign_histograms(found))
         results.write_figure(directory, "constancy_by_position", figure_by_position(found))
         results.write_figure(directory, "windows", figure_of_windows(found))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from experiments.text.options import TextOptions
 from experiments.text.transformer import Transformer, evaluate, some, train
 from neuron_mech import binarization, gradient_signs, own, partitions, probes, results
+from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.presets import random_stream
 
 SITES = "*/Dense_0"
@@ -26,8 +28,10 @@ CENTERS = tuple(range(5, 100, 10))
 """Percentile ranks of the windows' centers; each is ten ranks wide."""
 
 
-def measure(options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]], vocabulary: int) -> xr.Dataset:
-    """Train, record and probe: what text.nc holds."""
+def measure(
+    options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]], vocabulary: int, directory: Path
+) -> xr.Dataset:
+    """Train, record and probe: what text.nc holds. `directory` has the checkpoints."""
     stream, context = partial(random_stream, options.seed), options.context
     model = Transformer(vocabulary, options.depth, options.width)
     samples = some(text["train"], options.samples, context, stream("recorded samples"))
@@ -36,7 +40,8 @@ def measure(options: TextOptions, text: Mapping[str, Int[np.ndarray, " character
     recordings = -(-options.steps // options.every)
     plan = own.plan(model, {"params": initial}, *samples, SITES, recordings=recordings, keep=2, **chosen)
     print(plan)
-    trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options)
+    with Checkpoints(directory / "checkpoints") as saves:
+        trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options, saves)
     split = {name: some(ids, EVALUATED, context, stream(name)) for name, ids in text.items()}
     accuracy, bits = np.array([evaluate(model, trained, *part) for part in split.values()]).T
     params = {"trained": trained, "untrained": initial}

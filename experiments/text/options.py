@@ -1,8 +1,15 @@
 """What can be chosen, and which numbers no run can have."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
+from neuron_mech import results
 from neuron_mech.errors import InputError
 
 
@@ -47,3 +54,18 @@ def check(options: TextOptions) -> None:
             raise InputError(f"--{name.replace('_', '-')} is {value}: give a positive number")
     if options.width % 4:
         raise InputError(f"--width is {options.width}: give a multiple of 4, the heads")
+
+
+def agree(directory: Path, options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]]) -> None:
+    """Store what the run is in options.json. Raises InputError where the directory holds another one."""
+    read = hashlib.sha256(b"".join(part.tobytes() for part in text.values())).hexdigest()
+    here = {name: value for name, value in asdict(options).items() if name not in ("text", "run_dir")}
+    here |= {"SHA-256 of the text": read}
+    path = directory / "options.json"
+    if not path.exists():
+        results.write(path, lambda part: part.write_text(json.dumps(here, indent=2) + "\n"))
+    before = json.loads(path.read_text())
+    if changed := [f"{name}: {before.get(name)} / {here[name]}" for name in here if before.get(name) != here[name]]:
+        raise InputError(
+            f"--run-dir {directory} holds another run (there / here): {'; '.join(changed)}: name another directory"
+        )

@@ -1,5 +1,6 @@
 """A character transformer, which knows nothing of this package; its text; its training, which calls a recorder."""
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from tqdm import tqdm
 
 from experiments.text.options import TextOptions
 from neuron_mech import own
+from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.errors import InputError
 from neuron_mech.presets import random_stream
+
+SAVE_SECONDS = 30.0
+"""From one checkpoint of the training to the next."""
 
 
 class Block(nn.Module):
@@ -73,9 +78,12 @@ def some(ids: np.ndarray, count: int, context: int, key: Array) -> tuple[Array, 
 
 
 def train(
-    model: Transformer, params: Any, recorder: own.Recorder, ids: Array, options: TextOptions
+    model: Transformer, params: Any, recorder: own.Recorder, ids: Array, options: TextOptions, saves: Checkpoints
 ) -> tuple[Any, own.Recorder]:
-    """(parameters, recorder) after training, with a recording before every `options.every` steps."""
+    """(parameters, recorder) after training, with a recording before every `options.every` steps.
+
+    Goes on from the newest of `saves`, to the same bits: what is drawn at a step depends on its number alone.
+    """
     optimizer, key = optax.adamw(options.learning_rate), random_stream(options.seed, "batches")
 
     def step(state: tuple[Any, Any], index: Array) -> tuple[tuple[Any, Any], None]:
@@ -91,13 +99,20 @@ def train(
         return (optax.apply_updates(params, updates), moments), None
 
     run = jax.jit(lambda state, indices: jax.lax.scan(step, state, indices)[0])
-    state = (params, optimizer.init(params))
-    with tqdm(total=options.steps, desc="training", unit="step", disable=None) as bar:
-        for start in range(0, options.steps, options.every):
+    state, done, saved = (params, optimizer.init(params)), 0, time.monotonic()
+    if restored := saves.restore({"network": state, "recorder": recorder.state}):
+        state, done = restored.state["network"], restored.step
+        recorder = recorder.restored(restored.state["recorder"])
+    with tqdm(total=options.steps, initial=done, desc="training", unit="step", disable=None) as bar:
+        while done < options.steps:
             recorder = recorder.update({"params": state[0]})
-            indices = jnp.arange(start, min(start + options.every, options.steps))
+            indices = jnp.arange(done, min(done + options.every, options.steps))
             state = jax.block_until_ready(run(state, indices))
+            done += len(indices)
             bar.update(len(indices))
+            if done == options.steps or time.monotonic() - saved > SAVE_SECONDS:
+                saves.save(done, {"network": state, "recorder": recorder.state})
+                saved = time.monotonic()
     return state[0], recorder
 
 
