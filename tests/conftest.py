@@ -6,6 +6,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("neuron_mech", "typechecking.checked")
 
+import os  # noqa: E402
 import sys  # noqa: E402
 
 import jax  # noqa: E402
@@ -35,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("reproduced" if shared else item.path.name))
 
 
+@pytest.fixture
+def lenient():
+    """As JAX is by default: Keras, Optax and Flax's own layers promote ranks and types in silence."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits() -> datasets.Dataset:
     return datasets.load(Data("digits"))
@@ -54,6 +62,13 @@ def cifar10() -> datasets.Dataset:
         return datasets.load(Data("cifar10"))
     except InputError as error:
         pytest.skip(f"CIFAR-10 is not prepared in TFDS_DATA_DIR: {error}")
+
+
+@pytest.fixture(scope="session")
+def keras():
+    """Keras on JAX."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    return pytest.importorskip("keras", reason="the extra resnet is not installed")
 
 
 REPRODUCED = (

@@ -7,6 +7,18 @@ import jax
 import jax.numpy as jnp
 
 
+class Plain(nn.Module):
+    """The simplest."""
+
+    width: int = 16
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Dense(self.width)(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(self.width)(x))
+        return nn.Dense(10)(x)
+
+
 class ConvNet(nn.Module):
     """Of the shape of Flax's MNIST example."""
 

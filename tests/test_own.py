@@ -1,47 +1,23 @@
-"""Recorders in loops of one's own, stretches and halves put together, and ten ways of holding it wrong."""
+"""Recorders in loops of one's own, stretches and halves put together."""
 
-import re
-import warnings
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from flax import nnx
 from flax.training.train_state import TrainState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import oracles
-from neuron_mech import figures, gradient_signs, own, results, taps
+from neuron_mech import figures, gradient_signs, own
 from neuron_mech.objectives import margin
-from neuron_mech.own import SignHealthWarning
+from own_models import Plain
 
-
-@pytest.fixture(autouse=True)
-def as_they_would_run():
-    """Flax's own layers promote types and ranks in silence."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-class Model(nn.Module):
-    """Anyone's."""
-
-    width: int = 16
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.Dense(self.width)(x.reshape(len(x), -1)))
-        x = nn.relu(nn.Dense(self.width)(x))
-        return nn.Dense(10)(x)
-
-
-model = Model()
+pytestmark = pytest.mark.usefixtures("lenient")
+model = Plain()
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +41,6 @@ def leaves_equal(one, other):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-# --- In a loop --------------------------------------------------------------------------------------------------------
 
 
 def test_ten_lines_from_a_model_and_its_loop_to_figure_5(digits, tmp_path):
@@ -236,197 +209,3 @@ def test_online_counts_each_sample_s_derivative_as_often_as_it_comes(data):
                 counts["flips"],
             )
     figures.average_sign_histograms(recorder.signs()).draw_without_rendering()
-
-
-# --- NNX --------------------------------------------------------------------------------------------------------------
-
-
-class Block(nnx.Module):
-    def __init__(self, width, rngs):
-        self.up, self.down = nnx.Linear(width, 2 * width, rngs=rngs), nnx.Linear(2 * width, width, rngs=rngs)
-        self.norm, self.drop = nnx.BatchNorm(width, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
-
-    def __call__(self, x):
-        return self.norm(x + self.drop(self.down(nnx.gelu(self.up(x)))))
-
-
-class Net(nnx.Module):
-    def __init__(self, rngs, scanned=False):
-        self.first, self.last = nnx.Linear(64, 8, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
-        self.blocks, self.rematerialised = nnx.List([Block(8, rngs) for _ in range(2)]), scanned
-
-    def __call__(self, x):
-        x = self.first(x.reshape(len(x), -1))
-        for block in self.blocks:
-            x = nnx.remat(lambda b, x: b(x))(block, x) if self.rematerialised else block(x)
-        return self.last(x)
-
-
-def test_an_nnx_model_has_sites_like_any_other(data, tmp_path):
-    _, x, y = data
-    net = Net(nnx.Rngs(0))
-    net.eval()
-    linen, variables = own.from_nnx(net)
-    assert [*own.sites(linen, variables, x)] == [
-        *("first", "blocks/0/up", "blocks/0/down", "blocks/1/up", "blocks/1/down", "last")
-    ]
-    logits, values = own.read(linen, variables, x, "blocks/*/up")
-    np.testing.assert_allclose(logits, net(x), rtol=1e-6)
-    np.testing.assert_allclose(values["blocks/0/up"], net.blocks[0].up(net.first(x.reshape(len(x), -1))), rtol=1e-5)
-    recorder = own.recorder(linen, variables, x, y, "blocks/*/up", recordings=1).update(own.variables(net))
-    # The bias's own gradient, sample by sample, by nothing but NNX.
-    for i in range(5):
-        gradient = nnx.grad(lambda net, i=i: margin(net(x[i : i + 1]), y[i : i + 1]).sum())(net)
-        for b in range(2):
-            seen = recorder.average_sign(f"blocks/{b}/up")[i]
-            np.testing.assert_array_equal(np.nan_to_num(seen), np.sign(gradient["blocks"][b]["up"]["bias"][...]))
-    results.write_dataset(tmp_path / "signs.nc", recorder.signs())  # where names may hold no slash
-    assert results.read_dataset(tmp_path / "signs.nc").label.values.tolist() == ["blocks/0/up", "blocks/1/up"]
-    cut = own.replace(linen, {"blocks/1/up": jnp.zeros_like})(variables, x)
-    assert float(jnp.abs(cut - logits).max()) > 0
-
-
-def test_what_an_nnx_model_cannot_do_is_said(data):
-    _, x, y = data
-    net = Net(nnx.Rngs(0))
-    linen, variables = own.from_nnx(net)
-    with pytest.raises(ValueError, match=r"another sample's input changes.*eval\(\)"):
-        own.recorder(linen, variables, x, y, "*", recordings=1)
-    net = Net(nnx.Rngs(0), scanned=True)
-    net.eval()
-    with pytest.raises(taps.SiteError, match="inside a transformation"):
-        own.sites(*own.from_nnx(net), x)
-
-
-# --- Held wrong -------------------------------------------------------------------------------------------------------
-
-
-def test_a_loss_whose_signs_float32_loses_is_called_out(data):
-    variables, x, y = data
-    sure = jax.tree.map(lambda p: 40 * p, variables)
-    with pytest.warns(SignHealthWarning, match=r"are wrong and .* are lost.*loss=margin"):
-        own.recorder(
-            *(model, sure, x, y, "Dense_1"), recordings=1, loss=optax.softmax_cross_entropy_with_integer_labels
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        own.recorder(model, sure, x, y, "Dense_1", recordings=1)
-
-
-def test_the_plan_says_what_it_costs_and_what_would_fit(data):
-    variables, x, y = data
-    plan = own.plan(model, variables, x, y, "Dense_[01]", recordings=100)
-    assert plan.counts == 3 * 200 * 32
-    assert plan.counts == sum(leaf.nbytes for leaf in jax.tree.leaves(plan.recorder().tallies))
-    assert plan.samples == x.nbytes + y.nbytes
-    assert "100 recordings of Dense_0 (200 samples x 16 values)" in str(plan)
-    assert 0 < plan.seconds() < 60
-    budget = plan.device // 2
-    fit = plan.samples_within(budget)
-    smaller = own.plan(model, variables, x, y, "Dense_[01]", recordings=100, samples=fit, budget=budget)
-    assert smaller.device <= budget
-    with pytest.raises(ValueError, match=rf"budget={budget}.*samples={fit} would fit"):
-        own.plan(model, variables, x, y, "Dense_[01]", recordings=100, budget=budget)
-
-
-def record(data, names="Dense_1", inputs=None, labels=None, **changes):
-    variables, x, y = data
-    inputs, labels = (x if inputs is None else inputs), (y if labels is None else labels)
-    return own.recorder(model, variables, inputs, labels, names, **{"recordings": 2, **changes})
-
-
-WRONG = {
-    "a name that is none": (lambda d: record(d, "Dens_1"), "'Dens_1' is no site; did you mean 'Dense_1'"),
-    "a regular expression that fits nothing": (lambda d: record(d, re.compile("conv.*")), r"'conv.\*' is no site"),
-    "inputs and labels of different sizes": (lambda d: record(d, labels=d[2][:50]), "batch as first axis"),
-    "labels as floats": (lambda d: record(d, labels=d[2] * 1.0), "class labels are integers"),
-    "a loss that is a mean": (lambda d: record(d, loss=lambda o, y: margin(o, y).mean()), "before .mean"),
-    "a loss of each output": (lambda d: record(d, loss=lambda o, y: o), r"\[32, 10\] for 32 samples"),
-    "a loss that cannot take them": (lambda d: record(d, loss=lambda o, y: o["logits"]), "loss cannot take"),
-    "a share above one": (lambda d: record(d, samples=1.5), "share between 0.0 and 1.0"),
-    "a sample that is not there": (lambda d: record(d, samples=[3, 200]), "samples has index 200, but there are 200"),
-    "a neuron twice": (lambda d: record(d, neurons=[1, 3, 3]), "neurons has index 3 2 times: name each once"),
-    "a mask of another size": (lambda d: record(d, samples=np.ones(7, bool)), r"samples is bool\[7\].*a mask of 200"),
-    "none of them": (lambda d: record(d, samples=[]), "at least one"),
-    "no recordings": (lambda d: record(d, recordings=0), "recordings=0"),
-    "an activation that is out of reach": (
-        lambda d: record(d, derivative="activation", recordings=1),
-        "only its pre-activation can be reached",
-    ),
-    "another network's variables": (
-        lambda d: record(d).update(Model(8).init(jax.random.key(0), d[1][:1])),
-        r"bias'\] is \[8\], was \[16\]",
-    ),
-    "parameters alone": (lambda d: record(d).update(d[0]["params"]), r"pass what model.apply takes"),
-    "more recordings than were announced": (
-        lambda d: record(d, recordings=1).update(d[0]).update(d[0]),
-        "recordings=1: its counts would overflow",
-    ),
-    "more of them in secret, under jit": (
-        lambda d: jax.jit(own.Recorder.update)(record(d, recordings=1).update(d[0]), d[0]).constancy(),
-        "recordings=1: its counts would overflow",
-    ),
-    "labels of no class": (
-        lambda d: record(d, loss=lambda o, y: o.sum(-1), labels=d[2] * 1.0, audit=False).classes(10),
-        "one class index for each",
-    ),
-    "dynamics of nothing kept": (lambda d: record(d).dynamics(), "keep=40"),
-    "ids of another batch": (
-        lambda d: (r := own.online(model, d[0], d[1][:4], "Dense_1", samples=200, recordings=2)).saw(
-            r.nudges(8), np.arange(9)
-        ),
-        "9 ids came with them",
-    ),
-    "an epoch without an end": (
-        lambda d: (
-            (r := own.online(model, d[0], d[1][:4], "Dense_1", samples=200, recordings=2, room=10))
-            .saw(r.nudges(8), np.arange(8))
-            .saw(r.nudges(8), np.arange(8))
-            .end_epoch()
-        ),
-        "16 samples came .* room for 10",
-    ),
-    "an id that is none": (
-        lambda d: (
-            (r := own.online(model, d[0], d[1][:4], "Dense_1", samples=200, recordings=2))
-            .saw(r.nudges(2), np.array([3, 200]))
-            .end_epoch()
-        ),
-        "sample 200 came",
-    ),
-}
-
-
-@pytest.mark.parametrize("way", WRONG)
-def test_held_wrong_it_says_what_to_do(data, way):
-    act, message = WRONG[way]
-    with pytest.raises((ValueError, TypeError), match=message) as caught:
-        act(data)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_recorder_used_up_says_so(data):
-    recorder = record(data)
-    recorder.update(data[0])
-    with pytest.raises(ValueError, match="used up by an earlier update"):
-        recorder.update(data[0])
-
-
-def test_a_site_that_vanishes_under_jit_is_an_error():
-    class Compiled(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return nn.Dense(10)(nn.jit(nn.Dense)(8, name="inner")(x))
-
-    x = jnp.ones((4, 3))
-    variables = Compiled().init(jax.random.key(0), x)
-    Compiled().apply(variables, x)
-    found = own.sites(Compiled(), variables, x)
-    cut = own.replace(Compiled(), {"inner": jnp.zeros_like})
-    if "inner" in found:
-        np.testing.assert_allclose(
-            cut(variables, x), jnp.broadcast_to(variables["params"]["Dense_0"]["bias"], (4, 10)), atol=1e-6
-        )
-    else:
-        with pytest.raises(taps.SiteError, match="'inner' is no site"):
-            cut(variables, x)

@@ -16,12 +16,7 @@ from neuron_mech.models import Neurons
 from neuron_mech.objectives import margin
 from neuron_mech.own import SignHealthWarning
 
-
-@pytest.fixture(autouse=True)
-def as_they_would_run():
-    """Flax's own layers promote types and ranks in silence."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("lenient")
 
 
 @dataclass

@@ -39,7 +39,7 @@ from neuron_mech.presets import PRESETS
 
 
 def benchmark(preset: str, options: Options) -> None:
-    """Measure and print."""
+    """Measure, and print each part when it is done."""
     from experiments.benchmark import pytorch
 
     config = PRESETS[preset]
@@ -94,12 +94,13 @@ def benchmark(preset: str, options: Options) -> None:
         f"recording, tuned / ours                       {spread(t['recording tuned'] / t['recording ours'])}",
         f"recording, useful rate / matrix multiply      {spread(rate / peak)}",
     ]
+    print("\n".join(lines), flush=True)
     if options.epoch_repeats and config.model.network == "cnn":
-        lines += segment_lines(probe, plain, hooks, options)
+        print("\n".join(segment_lines(probe, plain, hooks, options)), flush=True)
     elif options.epoch_repeats:
-        lines += epoch_lines(probe, plain, hooks, tuned, options) + code_lines(plain, options)
-    lines += own_lines(probe, options)
-    print("\n".join(lines))
+        print("\n".join(epoch_lines(probe, plain, hooks, tuned, options)), flush=True)
+        print("\n".join(code_lines(plain, options)), flush=True)
+    print("\n".join(own_lines(probe, options)), flush=True)
 
 
 def main() -> None:

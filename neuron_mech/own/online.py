@@ -12,6 +12,7 @@ recorder = recorder.saw(signs, batch.ids)      # in the jitted step
 recorder = recorder.end_epoch()                # from time to time, outside
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ import xarray as xr
 from flax import struct
 from jaxtyping import Array, Int, PyTree
 
-from neuron_mech import gradient_signs, leakage, summaries, taps
+from neuron_mech import gradient_signs, leakage, planning, summaries, taps
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.own.naming import Names, in_reach, selected
@@ -177,7 +178,7 @@ def online(
     `recordings` is how often any one sample will come, at most: the number of epochs. `room` is how many samples may
     come between two calls of `end_epoch`: an epoch and a tenth unless said. `kwargs` go to `model.apply`, as in
     training. Derivatives are the batch's own: where its samples mix (batch statistics), `mixing="batch"` says that this
-    is meant. Raises InputError where not, and SiteError for what is no site.
+    is meant. Raises InputError where not, or where the device has no room, and SiteError for what is no site.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
     if mixing != "batch" and (layers := leakage.mixing_layers(model, variables, inputs, **kwargs)):
@@ -187,6 +188,13 @@ def online(
             "statistics; or a network without batch statistics"
         )
     room = samples + max(samples // 10, 1024) if room is None else room
+    values = sum(math.prod(site.shape) for site in sites.values())
+    need = values * (3 * gradient_signs.count_type(recordings).itemsize * samples + room)
+    if need > (free := planning.free_memory()[0]):
+        raise InputError(
+            f"counts and waiting signs need {planning.size(need)} on the device and {planning.size(free)} are free: "
+            "name fewer sites, give less room= and call end_epoch more often, or count fewer samples with own.recorder"
+        )
     return Online(
         {name: gradient_signs.empty((samples, *site.shape), recordings) for name, site in sites.items()},
         {name: jnp.zeros((room, *site.shape), jnp.int8) for name, site in sites.items()},

@@ -1,0 +1,52 @@
+"""The convolutional network, small, on a few digits: neurons, layers and samples enough for every case."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+
+from neuron_mech import planning
+from neuron_mech.presets import Config, Data, Model, Record, Train, Watch
+
+LAYERS = [f"stage{stage}layer{layer}" for stage in range(4) for layer in range(3)]
+SMALL = Config(
+    "digits",
+    data=Data("digits", augment=True),
+    model=Model(network="cnn", depth=None, dropout=None, width=1 / 32),
+    train=Train(learning_rate=0.05, batch_size=16, epochs=2, drop_after=0.5),
+    record=Record(
+        every=2,
+        samples=40,
+        sites=("stage0layer0", "stage2layer2", "stage3layer2"),
+        site_samples=("stage3layer2:40", "stage2layer2:25", "*:10"),
+        chunk=12,
+    ),
+    watch=Watch(recordings=3, samples=30, wide_recordings=2, wide_samples=20, neurons=2),
+)
+"""Neurons 2, 4, 8, 16; groups of 10, 15 and 15 samples, the chunks of none of them even."""
+
+
+def few(digits):
+    """Five full batches of 16 and one of 10."""
+    return replace(digits, train=digits.train.rows(jnp.arange(90)), test=digits.test.rows(jnp.arange(60)))
+
+
+def studied(data):
+    """(study, disturbed state) of SMALL."""
+    study, state = planning.study(SMALL, data)
+    return study, disturbed(state)
+
+
+def disturbed(state):
+    """A state whose statistics, scales and biases are nobody's defaults."""
+    leaves, tree = jax.tree.flatten((state.params, state.statistics))
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    leaves = [leaf + 0.2 * jax.random.uniform(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    params, statistics = jax.tree.unflatten(tree, leaves)
+    return state.replace(params=params, statistics=statistics)
+
+
+def lowered(function, *arguments):
+    """`function` lowered by its arguments' leaves: types with checked shapes hold arrays alone."""
+    leaves, tree = jax.tree.flatten(arguments)
+    return jax.jit(lambda *leaves: function(*jax.tree.unflatten(tree, leaves))).lower(*leaves)
