@@ -4,11 +4,13 @@ What XLA then makes of them only such a device can tell; an operation that it do
 fit or a loop that was unrolled shows here.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from neuron_mech import datasets, planning, recording, training
+from neuron_mech import binarization, datasets, evaluation, planning, quantization, recording, retraining, training
 from neuron_mech.presets import PRESETS
 
 TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
@@ -23,6 +25,18 @@ def blank_data(name):
     return datasets.Dataset(name, train, test, 10)
 
 
+def lowered(function, arguments, platform):
+    """(the program of `function` for a platform, its outputs), from arrays or their shapes."""
+    # Types with checked shapes hold arrays alone: in and out by leaves.
+    leaves, tree = jax.tree.flatten(arguments)
+
+    def flat(*leaves):
+        return jax.tree.leaves(function(*jax.tree.unflatten(tree, leaves)))
+
+    traced = jax.jit(flat).trace(*(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
+    return traced.lower(lowering_platforms=(platform,)).as_text(), traced.out_info
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("preset", ["mnist-relu", "cifar10-relu", "cifar10-linear", "cifar10-resnet50"])
 def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, platform, monkeypatch):
@@ -33,18 +47,60 @@ def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, pl
     assert len(steps.ids) == study.config.record.every
     recorded = data.train.rows(study.recorded)
     arguments = (state, jax.eval_shape(study.empty_counts), data.train, recorded, steps, rest)
-    # Types with checked shapes hold arrays alone: in and out by leaves.
-    leaves, tree = jax.tree.flatten(arguments)
-
-    def segment(*leaves):
-        return jax.tree.leaves(recording.segment(study, *jax.tree.unflatten(tree, leaves)))
-
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    traced = jax.jit(segment).trace(*shapes)
-    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    program, out = lowered(partial(recording.segment, study), arguments, platform)
     assert "stablehlo.while" in program
-    # Forward, and backward by input and by kernel, in the step; forward and backward in each pass of a recording: a
-    # hundred unrolled steps would have a hundred times as many.
+    # Forward, and backward by input and by kernel, in the step; forward and backward by input for each group of sites
+    # in a recording: a hundred unrolled steps would have a hundred times as many.
     layers = sum(leaf.ndim == 4 for leaf in jax.tree.leaves(state.params))
-    assert program.count("stablehlo.convolution") <= 3 * layers + 2 * layers * 2 * len(recording.groups(study))
-    assert len(traced.out_info) == len(jax.tree.leaves(arguments[:2])) + 1
+    assert program.count("stablehlo.convolution") <= (3 + 2 * len(recording.groups(study))) * layers
+    assert len(out) == len(jax.tree.leaves(arguments[:2])) + 1
+
+
+def site_of(preset, name, data):
+    """(study, variables, one site) of a preset's network."""
+    study, state = planning.study(PRESETS[preset], data)
+    return study, state.variables, study.sites[name]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(("preset", "name"), [("mnist-relu", "dense1"), ("cifar10-relu", "stage0layer0")])
+def test_an_epoch_of_retraining_ten_windows_together_is_one_program_there(preset, name, platform):
+    data = blank_data(PRESETS[preset].data.name)
+    study, variables, site = site_of(preset, name, data)
+    cut = retraining.cut(study.config, study.model, variables, data.train.rows(jnp.arange(1)), site)
+    one, windows, images = retraining.initial(cut), 10, len(data.train)
+    state = jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), one)
+    bits = jax.eval_shape(lambda: binarization.pack(jnp.zeros((images, *site.shape), bool)))
+    batches = jnp.arange(images - images % study.config.train.batch_size).reshape(-1, study.config.train.batch_size)
+
+    def epoch(state, bits, labels, ids):
+        def through_one(state, bits):
+            return retraining.epoch(cut, state, retraining.Binarized(bits, labels), ids, None)
+
+        return jax.vmap(through_one)(state, bits)
+
+    seen = jax.ShapeDtypeStruct((windows, *bits.shape), bits.dtype)
+    program, out = lowered(epoch, (state, seen, data.train.labels, batches), platform)
+    assert "stablehlo.while" in program
+    assert [leaf.shape for leaf in out] == [leaf.shape for leaf in jax.tree.leaves(state)] + [(windows,)]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(("preset", "name"), [("mnist-relu", "dense1"), ("cifar10-relu", "stage2layer2")])
+@pytest.mark.parametrize("code", [quantization.quantized, quantization.noisy, quantization.permuted])
+def test_eleven_codes_of_a_site_are_one_program_there(code, preset, name, platform):
+    data = blank_data(PRESETS[preset].data.name)
+    study, variables, site = site_of(preset, name, data)
+    codes = quantization.at_ranks(jnp.zeros((100, site.shape[-1])), tuple(range(0, 101, 10)))
+    if code is quantization.noisy:
+        codes = codes.threshold
+    values = jax.ShapeDtypeStruct((1000, *site.shape), jnp.float32)
+
+    def outputs(codes, variables, inputs, values):
+        trial = evaluation.Trial(name, code, codes, jax.random.key(0))
+        return evaluation.logits_of_codes(trial, study.model, variables, inputs, values)
+
+    inputs = jax.eval_shape(lambda: data.train.rows(jnp.arange(1000)).inputs)
+    program, (out,) = lowered(outputs, (codes, variables, inputs, values), platform)
+    assert "stablehlo.dot_general" in program
+    assert out.shape == (11, 1000, 10)
