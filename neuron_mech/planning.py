@@ -46,8 +46,8 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
             f"train.batch_size is {config.train.batch_size}, but {dataset.name} has {size} training samples"
         )
     one = dataset.train.rows(np.arange(1))
-    state = training.init(config, model, one)
-    available = taps.sites(model, state.variables, one.inputs)
+    shapes = jax.eval_shape(lambda: training.init(config, model, one).variables)  # a wrong name is said at once
+    available = taps.sites(model, shapes, one.inputs)
     chosen = taps.select(available, config.record.sites, "record.sites")
     for entry in config.record.site_samples:
         if not fnmatch.filter(available, entry.rpartition(":")[0]):
@@ -64,7 +64,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
         training.stepwise(training.convolutional(available.values())),
         jax.device_count(),
     )
-    return found, state
+    return found, training.init(config, model, one)
 
 
 def outline(study: Study, train: TrainState) -> RunState:

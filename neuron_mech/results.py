@@ -58,24 +58,30 @@ def held(directory: Path) -> Iterator[Path]:
 def opened(directory: Path, config: Config) -> Iterator[Path]:
     """Hold the directory for this run and this config. Of several processes, 0 does.
 
-    Raises InputError where it cannot be held, or belongs to another config.
+    Raises InputError where it cannot be held, or belongs to another config. A request that is refused (an InputError)
+    before anything was written beside its config leaves none, so that the one that was meant can have the directory.
     """
     if not processes.first():
         yield directory
         return
     with held(directory):
         described = directory / "config.json"
-        if described.exists():
-            before = read_config(directory)
-            if changed := differences(before, config):
-                raise InputError(
-                    f"--run-dir {directory} holds a run of another configuration (there / here): "
-                    f"{'; '.join(changed)}: name another directory, or set these fields as they are there"
-                )
-        else:
+        fresh = not described.exists()
+        if fresh:
             text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
             write(described, lambda part: part.write_text(text))
-        yield directory
+        elif changed := differences(read_config(directory), config):
+            raise InputError(
+                f"--run-dir {directory} holds a run of another configuration (there / here): {'; '.join(changed)}: "
+                "name another directory, or set these fields as they are there"
+            )
+        before = set(directory.iterdir())
+        try:
+            yield directory
+        except InputError:
+            if fresh and set(directory.iterdir()) == before:
+                described.unlink()
+            raise
 
 
 def read_config(directory: Path) -> Config:

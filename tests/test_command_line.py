@@ -148,6 +148,7 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, ar
     assert err.count("\n") == 1, err
     assert re.search(message, err), err
     assert not list(tmp_path.rglob("checkpoints")), "work had started"
+    assert not list(tmp_path.rglob("config.json")), "the directory is taken by what was refused"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +184,7 @@ def test_a_site_that_is_not_recorded_is_refused_before_anything_is_trained(monke
     assert code == 2
     assert re.fullmatch(r"error: --sites names 'dens2', which is no site; did you mean 'dense\d'\? .*\n", err), err
     assert not list(tmp_path.rglob("checkpoints"))
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_a_run_too_large_for_memory_or_disk_names_the_fields_to_change(monkeypatch, capsys, tmp_path):

@@ -37,6 +37,23 @@ def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
         pass
 
 
+def test_a_refused_request_leaves_the_directory_to_the_one_that_was_meant(tmp_path):
+    other = replace(CONFIG, train=replace(CONFIG.train, epochs=5))
+    with pytest.raises(InputError, match="no such site"), results.opened(tmp_path, CONFIG):
+        raise InputError("no such site")
+
+    def begins_and_stops():
+        (tmp_path / "checkpoints").mkdir()
+        raise InputError("a wrong window")
+
+    with pytest.raises(InputError, match="a wrong window"), results.opened(tmp_path, other):
+        begins_and_stops()
+    assert results.read_config(tmp_path) == other
+    with pytest.raises(InputError, match="again"), results.opened(tmp_path, other):
+        raise InputError("again")
+    assert results.read_config(tmp_path) == other
+
+
 def test_a_directory_in_use_by_another_process_is_refused_until_that_dies(tmp_path):
     hold = (
         "import sys, time; from pathlib import Path; from neuron_mech import results, presets\n"
