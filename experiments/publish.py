@@ -54,12 +54,14 @@ def publish(directory: Path, into: Path) -> None:
 
 
 def smaller(path: Path) -> bytes:
-    """A figure with a palette of 64 colours and at most WIDTH pixels across, as PNG."""
+    """A figure with a palette of 128 colours and at most WIDTH pixels across, as PNG."""
     with Image.open(path) as image:
         small = image.convert("RGB")
         small.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
         data = io.BytesIO()
-        small.quantize(64, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+        # Thin lines are few pixels: a palette by their number would mix their colours.
+        few = small.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(data, "PNG", optimize=True)
     return data.getvalue()
 
 

@@ -1,10 +1,13 @@
 """The README's verdicts are those of results/, and what is published is small and says where it comes from."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import publish
 from neuron_mech.errors import InputError
@@ -38,6 +41,17 @@ def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
     assert publish.with_table(f"a\n{publish.BEGIN}old\n{publish.END}b\n", made) == (
         f"a\n{publish.BEGIN}{made}{publish.END}b\n"
     )
+
+
+def test_a_smaller_figure_keeps_the_colours_of_thin_lines(reproduced):
+    path = reproduced / "figures" / "figure4.png"
+    with Image.open(path) as image:
+        whole = image.convert("RGB")
+        whole.thumbnail((publish.WIDTH, 10 * publish.WIDTH), Image.Resampling.LANCZOS)
+    with Image.open(io.BytesIO(publish.smaller(path))) as image:
+        few = image.convert("RGB")
+    assert few.size == whole.size
+    assert np.abs(np.asarray(few, int) - np.asarray(whole, int)).max() < 40
 
 
 def test_the_command_repeats_what_differs_from_the_preset():
