@@ -5,16 +5,18 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import psutil
 from flax import struct
 
 from neuron_mech import checkpoints, devices, models, processes, recording, taps, training, trajectories
-from neuron_mech.datasets import Dataset
+from neuron_mech.datasets import Dataset, Samples
 from neuron_mech.errors import InputError
 from neuron_mech.presets import Config
 from neuron_mech.recording import Counts, Study
+from neuron_mech.taps import Site
 from neuron_mech.training import TrainState
 from neuron_mech.trajectories import Watched
 
@@ -35,6 +37,12 @@ class RunState(struct.PyTreeNode):
     watched: Watched
 
 
+def sites(config: Config, model: nn.Module, sample: Samples) -> dict[str, Site]:
+    """All sites of the network, from shapes alone: a wrong name is said before anything is computed."""
+    shapes = jax.eval_shape(lambda: training.init(config, model, sample).variables)
+    return taps.sites(model, shapes, sample.inputs)
+
+
 def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
     """What a run studies, and the state it starts from. Raises InputError for sites, samples or neurons not there."""
     model = models.build(config.model, dataset.classes)
@@ -46,8 +54,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
             f"train.batch_size is {config.train.batch_size}, but {dataset.name} has {size} training samples"
         )
     one = dataset.train.rows(np.arange(1))
-    shapes = jax.eval_shape(lambda: training.init(config, model, one).variables)  # a wrong name is said at once
-    available = taps.sites(model, shapes, one.inputs)
+    available = sites(config, model, one)
     chosen = taps.select(available, config.record.sites, "record.sites")
     for entry in config.record.site_samples:
         if not fnmatch.filter(available, entry.rpartition(":")[0]):

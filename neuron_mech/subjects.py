@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
 
-from neuron_mech import datasets, models, pretrained, sources, taps, training
+from neuron_mech import datasets, models, planning, pretrained, sources, taps, training
 from neuron_mech.datasets import Dataset
 from neuron_mech.models import ResNet50
 from neuron_mech.presets import Config, random_stream
@@ -64,10 +63,9 @@ def of_run(done: Run, directory: Path) -> Subject:
 
 
 def sites(config: Config, dataset: Dataset) -> dict[str, Site]:
-    """The recorded sites of the network that `config` would have, from an abstract run. Raises SiteError."""
-    model, blank = models.build(config.model, dataset.classes), dataset.test.blank
-    shapes = jax.eval_shape(lambda: training.init(config, model, blank).variables)
-    return taps.select(taps.sites(model, shapes, blank.inputs), config.record.sites, "record.sites")
+    """The recorded sites of the network that `config` would have. Raises SiteError."""
+    available = planning.sites(config, models.build(config.model, dataset.classes), dataset.test.blank)
+    return taps.select(available, config.record.sites, "record.sites")
 
 
 def subject(
