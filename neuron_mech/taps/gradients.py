@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from neuron_mech import precision as precise
+from neuron_mech.precision import Precision
 from neuron_mech.presets import Derivative
 from neuron_mech.taps.edits import Edit, edited
 from neuron_mech.taps.finding import Site, SiteError
@@ -41,23 +43,29 @@ def activation_gradients(
     nudges: Mapping[str, jax.Array],
     objectives: Mapping[str, PerSampleLoss],
     derivative: Derivative = "activation",
+    precision: Precision = "exact",
     **kwargs: Any,
 ) -> dict[str, dict[str, jax.Array]]:
     """{objective: {site: d objective / d activation}} of every sample, from one forward pass.
 
     An objective maps (outputs, labels) to one value a sample; `nudges` are `zeros` for this batch's size. One backward
-    pass an objective. Samples must not mix: what comes back is the derivative of the batch's *sum*.
+    pass an objective. Samples must not mix: what comes back is the derivative of the batch's *sum*. Unless `precision`
+    is `fast`, products have float32's own precision on any device.
     """
 
-    def forward(nudges: Mapping[str, jax.Array]) -> Any:
-        out = nudged(model, nudges, derivative)(variables, inputs, **kwargs)
-        # Flax returns (output, updated collections) when any are mutable: a recording drops the updates.
-        return out if kwargs.get("mutable", False) is False else out[0]
+    def gradients(variables: PyTree, inputs: PyTree, labels: PyTree, nudges: PyTree) -> dict[str, dict[str, jax.Array]]:
+        def forward(nudges: Mapping[str, jax.Array]) -> Any:
+            out = nudged(model, nudges, derivative)(variables, inputs, **kwargs)
+            # Flax returns (output, updated collections) when any are mutable: a recording drops the updates.
+            return out if kwargs.get("mutable", False) is False else out[0]
 
-    outputs, backward = jax.vjp(forward, dict(nudges))
-    return {
-        name: backward(jax.grad(lambda out, f=f: f(out, labels).sum())(outputs))[0] for name, f in objectives.items()
-    }
+        outputs, backward = jax.vjp(forward, nudges)
+        return {
+            name: backward(jax.grad(lambda out, f=f: f(out, labels).sum())(outputs))[0]
+            for name, f in objectives.items()
+        }
+
+    return precise.at(precision, gradients)(variables, inputs, labels, dict(nudges))
 
 
 def per_sample_gradients(
@@ -68,6 +76,7 @@ def per_sample_gradients(
     sites: Mapping[str, Site],
     objectives: Mapping[str, PerSampleLoss],
     derivative: Derivative = "activation",
+    precision: Precision = "exact",
     **kwargs: Any,
 ) -> dict[str, dict[str, jax.Array]]:
     """`activation_gradients` by `vmap` over batches of one: samples cannot mix, whatever the model does.
@@ -78,7 +87,7 @@ def per_sample_gradients(
     def one(sample: PyTree, label: PyTree) -> dict[str, dict[str, jax.Array]]:
         sample, label = jax.tree.map(lambda leaf: leaf[None], (sample, label))
         gradients = activation_gradients(
-            model, variables, sample, label, zeros(sites, 1), objectives, derivative, **kwargs
+            model, variables, sample, label, zeros(sites, 1), objectives, derivative, precision, **kwargs
         )
         return jax.tree.map(lambda g: g[0], gradients)
 

@@ -1,0 +1,16 @@
+"""How exactly products are computed: the one place that decides it.
+
+JAX multiplies float32 arrays in TF32 on a GPU and in bfloat16 on a TPU unless it is told otherwise. The sign of a
+derivative that is a sum of thousands of nearly cancelling terms does not survive that. So what records signs is passed
+through `at(..., "exact")`, which computes every product in it to float32's own precision wherever it runs, whatever
+JAX_DEFAULT_MATMUL_PRECISION says:
+
+- on an NVIDIA GPU from three products of shorter operands on its tensor cores (`splitting`);
+- on a TPU and elsewhere as JAX's precision `highest`, which on a CPU is plain float32.
+"""
+
+from neuron_mech.precision.exact import Precision, at, exact, multiplying
+from neuron_mech.precision.rewriting import rewritten
+from neuron_mech.precision.shifted import shifted
+
+__all__ = ["Precision", "at", "exact", "multiplying", "rewritten", "shifted"]

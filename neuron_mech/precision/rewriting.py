@@ -1,0 +1,115 @@
+"""A function with every matrix product and convolution in it computed in another way.
+
+The function is traced to JAX's own list of operations, which is then run with the products exchanged: those of loops,
+branches and inner `jit`s too, of any model, and those that differentiation made. What comes out is a pure JAX function
+again, to be jitted, mapped or differentiated.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+from jax.extend.core import primitives
+
+Multiply = Callable[[jax.Array, jax.Array], jax.Array]
+"""One matrix product or convolution, all but its operands said."""
+
+Product = Callable[[jex.JaxprEqn, Multiply, jax.Array, jax.Array], jax.Array]
+"""(the operation, the operation as it is with settings of its own, left operand, right operand) -> its result."""
+
+PRODUCTS = (primitives.dot_general_p, primitives.conv_general_dilated_p)
+
+_CONTAINERS = {"jit", "pjit", "closed_call", "core_call", "scan", "while", "cond", "remat2", "checkpoint"}
+"""Operations that hold others and are rebuilt around them."""
+
+_DERIVATIVES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+"""Operations with a derivative of their own. One with products in it gives that up: it is run as what it computes."""
+
+
+def rewritten(function: Callable[..., Any], product: Product) -> Callable[..., Any]:
+    """`function` with `product(equation, as_it_is, left, right)` in the place of every product in it.
+
+    `as_it_is(left, right, **settings)` runs the operation with some of its settings changed, such as `precision`.
+    Arguments are pytrees of arrays. What other operations hold (custom calls, `shard_map`, Pallas kernels) stays as it
+    is. Differentiate it where the products should have the derivatives of their replacements; rewrite the derivative
+    where they should be replaced themselves.
+    """
+
+    def run(*args: Any) -> Any:
+        traced, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        out = _evaluate(traced.jaxpr, traced.consts, jax.tree.leaves(args), product)
+        return jax.tree.unflatten(jax.tree.structure(shapes), out)
+
+    return run
+
+
+def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], product: Product) -> list[Any]:
+    """The operations one after another."""
+    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+
+    def value(name: Any) -> Any:
+        return name.val if isinstance(name, jex.Literal) else values[name]
+
+    for equation in jaxpr.eqns:
+        with equation.ctx.manager:  # what was in force where the operation was written
+            out = _run(equation, [value(name) for name in equation.invars], product)
+        values.update(zip(equation.outvars, out, strict=True))
+    return [value(name) for name in jaxpr.outvars]
+
+
+def _run(equation: jex.JaxprEqn, operands: list[Any], product: Product) -> Sequence[Any]:
+    primitive, params = equation.primitive, dict(equation.params)
+    if primitive in PRODUCTS:
+
+        def as_it_is(left: jax.Array, right: jax.Array, **settings: Any) -> jax.Array:
+            return primitive.bind(left, right, **params | settings)
+
+        return [product(equation, as_it_is, *operands)]
+    if primitive.name in _DERIVATIVES and holds_products(equation):
+        inner = params.get("call_jaxpr", params.get("fun_jaxpr"))
+        return _evaluate(_operations(inner), getattr(inner, "consts", ()), operands, product)
+    if primitive.name in _CONTAINERS and holds_products(equation):
+        params = {name: _rebuilt(param, product) for name, param in params.items()}
+    out = primitive.bind(*operands, **primitive.get_bind_params(params))
+    return out if primitive.multiple_results else [out]
+
+
+def _rebuilt(param: Any, product: Product) -> Any:
+    """A parameter of an operation with the operations that it holds exchanged; any other as it is."""
+    if isinstance(param, tuple | list):
+        return type(param)(_rebuilt(one, product) for one in param)
+    if not _is_program(param):
+        return param
+    program, consts = _operations(param), getattr(param, "consts", ())
+    new = jax.make_jaxpr(lambda *args: _evaluate(program, consts, args, product))(
+        *(name.aval for name in program.invars)
+    )
+    return new if isinstance(param, jex.ClosedJaxpr) else new.jaxpr
+
+
+def _is_program(param: Any) -> bool:
+    return isinstance(param, jex.ClosedJaxpr | jex.Jaxpr)
+
+
+def _operations(program: Any) -> Any:
+    """The bare list of operations of a program that may hold constants too."""
+    return getattr(program, "jaxpr", program)
+
+
+def programs(equation: jex.JaxprEqn) -> list[Any]:
+    """The programs that an operation holds: a loop's body, the branches of a condition."""
+    found = []
+    for param in equation.params.values():
+        several = param if isinstance(param, tuple | list) else (param,)
+        found += [_operations(one) for one in several if _is_program(one)]
+    return found
+
+
+def holds_products(equation: jex.JaxprEqn) -> bool:
+    """Whether a product is among the operations that this one holds, however deep."""
+    return any(
+        inner.primitive in PRODUCTS or holds_products(inner)
+        for program in programs(equation)
+        for inner in program.eqns
+    )
