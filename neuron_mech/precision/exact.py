@@ -50,7 +50,7 @@ def multiplying(arithmetic: Arithmetic) -> AbstractContextManager[Any]:
     return jax.default_matmul_precision("highest" if arithmetic == "float32" else "default")
 
 
-def _exact(_: JaxprEqn, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
+def _exact(equation: JaxprEqn, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
     """For `rewritten`: a product to float32's precision on whatever it is compiled for."""
     if left.dtype != jnp.float32 or right.dtype != jnp.float32:
         return as_it_is(left, right)
@@ -61,6 +61,6 @@ def _exact(_: JaxprEqn, as_it_is: Multiply, left: jax.Array, right: jax.Array) -
     return jax.lax.platform_dependent(
         left,
         right,
-        cuda=lambda left, right: in_three_passes(once(Lax.DEFAULT), left, right),
+        cuda=lambda left, right: in_three_passes(equation, once(Lax.DEFAULT), left, right),
         default=once(Lax.HIGHEST),
     )

@@ -1,20 +1,28 @@
 """A float32 product from three products of short operands, on hardware that multiplies those many times faster.
 
-A tensor core takes float32 operands, drops all but the first eleven bits of each, and multiplies what is left (TF32).
-An operand is therefore given to it in two parts, x = high + low: `high` is x rounded to eleven bits, `low` the rest,
-which has eleven bits too, all but the last one or two of the 24. Then
+A tensor core takes float32 operands, drops all but the first eleven bits of each (TF32), multiplies what is left, and
+adds the products up. An operand is therefore given to it in two parts, x = high + low: `high` is x rounded to ten bits,
+`low` the rest of it, rounded to eleven. Then
 
 x · y = high_x · high_y + (high_x · low_y + low_x · high_y) + low_x · low_y
 
-where the last product is below 2⁻²² of the first and is left out. Rounding to nearest matters: cut off instead, `high`
-would be too small by up to a whole unit, and `low` one bit too long. See Ootomo & Yokota, "Recovering single precision
-accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance" (2022).
+where the last product is some 2⁻²⁰ of the first and is left out. What is lost then is lost in the sum: a tensor core
+cuts off, where float32 rounds, what does not fit beside the sum so far, always towards zero, so that the error grows
+with the number of terms. Two things keep it small. The large product is summed in short runs of terms, which float32
+adds up; and `high` has one bit less than would fit, so that its products have two bits less that can be cut off.
+
+Measured on an H200, on a convolutional network in training (twelve layers, runs of up to 4,608 terms): of the signs of
+derivatives at the first layer 1.9 % are wrong from one product, 0.092 % from three of eleven bits, 0.064 % with ten
+bits in `high`, 0.017 % with short runs too, and 0.015 % in float32, at 2.5 times the time. See Ootomo & Yokota,
+"Recovering single precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance" (2022).
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import JaxprEqn
 
 from neuron_mech.precision.rewriting import Multiply
 
@@ -27,7 +35,18 @@ class Format(NamedTuple):
 
 
 TF32 = Format(8, 10)
+"""What a tensor core keeps of a float32 operand: eleven bits, the first of which is not stored."""
+
+HIGH = Format(8, 9)
+"""What `high` keeps: one bit less."""
+
 BFLOAT16 = Format(8, 7)
+
+SHORT = 128
+"""Sums of so few terms are left whole; longer ones are summed in two runs at least."""
+
+RUN = 1152
+"""Terms in a run, at most: 128 features at nine places of a kernel."""
 
 
 def rounded(value: jax.Array, form: Format) -> jax.Array:
@@ -35,22 +54,47 @@ def rounded(value: jax.Array, form: Format) -> jax.Array:
     return jax.lax.reduce_precision(value, form.exponent, form.mantissa)
 
 
-def parts(value: jax.Array, form: Format, count: int = 2) -> list[jax.Array]:
-    """Numbers of a shorter format that add up to `value`, each the rounded rest of those before it.
-
-    Where `value` is not finite, or rounds to infinity, it is the first part and the others are zero.
-    """
-    found: list[jax.Array] = []
-    for _ in range(count):
-        part = rounded(value, form)
-        value = jnp.where(jnp.isfinite(part), value - part, jnp.zeros((), value.dtype))
-        found.append(part)
-    return found
+def parts(value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(high, low), which add up to `value` to twenty-one bits. Where `high` is not finite, `low` is zero."""
+    high = rounded(value, HIGH)
+    rest = jnp.where(jnp.isfinite(high), value - high, jnp.zeros((), value.dtype))
+    return high, rounded(rest, TF32)
 
 
-def in_three_passes(multiply: Multiply, left: jax.Array, right: jax.Array, form: Format = TF32) -> jax.Array:
-    """The product of two arrays from three of shorter operands; `multiply` is exact for operands of format `form`."""
-    left_high, left_low = parts(left, form)
-    right_high, right_low = parts(right, form)
+def in_three_passes(equation: JaxprEqn, multiply: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
+    """The product of two float32 arrays that `equation` says, from products of `parts` by `multiply`."""
+    left_high, left_low = parts(left)
+    right_high, right_low = parts(right)
     # The small products first: added to the large one they would lose what they are there for.
-    return multiply(left_high, right_low) + multiply(left_low, right_high) + multiply(left_high, right_high)
+    total = multiply(left_high, right_low) + multiply(left_low, right_high)
+    for left_run, right_run in runs(equation, left_high, right_high):
+        total = total + multiply(left_run, right_run)
+    return total
+
+
+def runs(equation: JaxprEqn, left: jax.Array, right: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """Operands of the same product over a part of the terms each; together they have every term once."""
+    params = equation.params
+    if "window_strides" in params:
+        if params["feature_group_count"] > 1:
+            return [(left, right)]  # a group has few terms, and its features are not neighbours
+        numbers = params["dimension_numbers"]
+        axes = [(numbers.lhs_spec[1], numbers.rhs_spec[1])]
+        places = math.prod(right.shape[axis] for axis in numbers.rhs_spec[2:])
+    else:
+        (contracted, with_), _ = params["dimension_numbers"]
+        axes, places = list(zip(contracted, with_, strict=True)), 1
+    if not axes:
+        return [(left, right)]
+    terms = places * math.prod(left.shape[axis] for axis, _ in axes)
+    here, there = max(axes, key=lambda pair: left.shape[pair[0]])
+    features = left.shape[here]
+    count = 1 if terms <= SHORT else min(features, max(2, -(-terms // RUN)))
+    edges = [features * k // count for k in range(count + 1)]
+    return [
+        (
+            jax.lax.slice_in_dim(left, start, stop, axis=here),
+            jax.lax.slice_in_dim(right, start, stop, axis=there),
+        )
+        for start, stop in zip(edges, edges[1:], strict=False)
+    ]
