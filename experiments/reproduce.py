@@ -22,8 +22,9 @@ from experiments import (
     report,
 )
 from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse
-from neuron_mech import provenance, results
-from neuron_mech.errors import InputError
+from experiments.export import Exporting
+from neuron_mech import parameters, pieces, provenance, results
+from neuron_mech.errors import InputError, Interrupted
 from neuron_mech.presets import PRESETS
 from neuron_mech.runs import Run
 
@@ -37,6 +38,9 @@ class ReproduceOptions(Seeded):
     training."""
     windows: bool = True
     """Retrain through every window (figure 4), the longest part where the network is large."""
+    export: Path | None = None
+    """Keep an export in this file (NAME.zip) and beside it (`experiments.export`): of everything at hand after each
+    step and when stopped, and of every window, at most once in save-seconds."""
 
 
 def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
@@ -54,14 +58,14 @@ def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
     return steps
 
 
-def of_all_runs(session: Session) -> dict[str, Callable[[], None]]:
-    """What is done once, with all seeds together."""
+def of_all_runs(session: Session, saved: Callable[[], None]) -> dict[str, Callable[[], None]]:
+    """What is done once, with all seeds together; `saved` is called after every group of windows."""
     options = session.options
     assert isinstance(options, ReproduceOptions)
     codes = replace(session, options=_options(quantization.QuantizationOptions, options))
     windows = replace(session, options=_options(binarization.BinarizationOptions, options))
     steps = {"quantization": lambda: quantization.experiment(codes)}
-    return steps | ({"binarization": lambda: binarization.experiment(windows)} if options.windows else {})
+    return steps | ({"binarization": lambda: binarization.experiment(windows, saved)} if options.windows else {})
 
 
 def missing(session: Session, step: str, directory: Path, seeds: int) -> bool:
@@ -89,22 +93,35 @@ def experiment(session: Session) -> None:
     """Do what is missing, judge the claims, and write the report."""
     options = session.options
     assert isinstance(options, ReproduceOptions)
-    each, together = of_each_run(session), of_all_runs(session)
     first, directory = session.config.train.seed, session.directory
+    export = Exporting(directory, options.export, options.save_seconds)
+    each, together = of_each_run(session), of_all_runs(session, export.now_and_then)
     places = [directory, *(directory / f"seed{first + k}" for k in range(1, options.seeds))]
     todo = {step for step in each for place in places if missing(session, step, place, 1)}
     todo |= {step for step in together if missing(session, step, directory, options.seeds)}
-    if todo & set(each):
-        for run in session.seeds():
-            for step, do in each.items():
-                if missing(session, step, run.directory, 1):
-                    with _announced(directory, step, run):
-                        do(run)
-    for step, do_all in together.items():
-        if step in todo:
-            with _announced(directory, step):
-                do_all()
+    if parameters.exported(directory):
+        for step in [step for step in each if step in todo]:
+            print(f"left out: {step}: {directory} is an export, without the tallies it needs", file=sys.stderr)
+        todo -= set(each)
+    try:
+        if todo & set(each):
+            for run in session.seeds():
+                export()
+                for step, do in each.items():
+                    if missing(session, step, run.directory, 1):
+                        with _announced(directory, step, run):
+                            do(run)
+                        export()
+        for step, do_all in together.items():
+            if step in todo:
+                with _announced(directory, step):
+                    do_all()
+                export()
+    except Interrupted:
+        export()
+        raise
     report.finish(directory, changed=bool(todo))
+    export()
 
 
 @contextmanager
@@ -130,6 +147,8 @@ def reproduce(arguments: Sequence[str]) -> None:
             f"--distributed is {options.distributed}, but one process makes verdicts and report: run the experiments "
             "with it, and reproduce without"
         )
+    if options.export is not None:
+        pieces.check(options.export)
     with held(config, options) as session:
         experiment(session)
 
