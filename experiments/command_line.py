@@ -14,7 +14,7 @@ from typing import TypeVar
 import tyro
 import xarray as xr
 
-from neuron_mech import joining, parameters, processes, provenance
+from neuron_mech import devices, joining, parameters, processes, provenance
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import exists, opened, read_dataset
@@ -207,6 +207,7 @@ def held(config: Config, options: Options) -> Iterator[Session]:
     """A session with its run's directory held open, and with the other processes where there are several."""
     directory = options.run_dir or Path("runs") / config.preset
     with joining.joined(options.distributed, options.patience):
+        devices.named()
         _agree(config, options)
         with opened(directory, config):
             if isinstance(options, Seeded) and parameters.exported(directory):

@@ -13,10 +13,11 @@ import fnmatch
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+from tqdm import tqdm
 
 from experiments.command_line import ask, exiting
 from neuron_mech import parameters, pieces, planning, results
@@ -50,20 +51,23 @@ class Exporting:
 
     directory: Path
     file: Path | None
+    options: ExportOptions
     every: float
     """Seconds between two exports `now_and_then`, at least."""
-    options: ExportOptions = field(default_factory=ExportOptions)
-    last: float = -float("inf")
+    due: float = 0.0
 
     def __call__(self) -> None:
         """Export what there is. Raises RunError where it cannot be written."""
-        if self.file is not None:
-            print(export(self.directory, self.file, self.options), flush=True)
-            self.last = time.monotonic()
+        if self.file is None:
+            return
+        began = time.monotonic()
+        tqdm.write(export(self.directory, self.file, self.options))
+        ended = time.monotonic()
+        self.due = ended + max(self.every, 19 * (ended - began))  # a twentieth of the time at most
 
     def now_and_then(self) -> None:
         """Export what there is, unless that was done lately."""
-        if time.monotonic() - self.last > self.every:
+        if time.monotonic() > self.due:
             self()
 
 

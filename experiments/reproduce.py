@@ -22,8 +22,8 @@ from experiments import (
     report,
 )
 from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse
-from experiments.export import Exporting
-from neuron_mech import parameters, pieces, provenance, results
+from experiments.export import Exporting, ExportOptions
+from neuron_mech import datasets, devices, parameters, pieces, provenance, results, sources, subjects
 from neuron_mech.errors import InputError, Interrupted
 from neuron_mech.presets import PRESETS
 from neuron_mech.runs import Run
@@ -40,7 +40,9 @@ class ReproduceOptions(Seeded):
     """Retrain through every window (figure 4), the longest part where the network is large."""
     export: Path | None = None
     """Keep an export in this file (NAME.zip) and beside it (`experiments.export`): of everything at hand after each
-    step and when stopped, and of every window, at most once in save-seconds."""
+    step and when stopped, and of the windows so far, every save-seconds at most."""
+    export_without: tuple[str, ...] = ()
+    """Files that are not exported, by name or glob, such as report.html, which `experiments.report` makes anew."""
 
 
 def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
@@ -94,7 +96,7 @@ def experiment(session: Session) -> None:
     options = session.options
     assert isinstance(options, ReproduceOptions)
     first, directory = session.config.train.seed, session.directory
-    export = Exporting(directory, options.export, options.save_seconds)
+    export = Exporting(directory, options.export, ExportOptions(leave_out=options.export_without), options.save_seconds)
     each, together = of_each_run(session), of_all_runs(session, export.now_and_then)
     places = [directory, *(directory / f"seed{first + k}" for k in range(1, options.seeds))]
     todo = {step for step in each for place in places if missing(session, step, place, 1)}
@@ -103,6 +105,10 @@ def experiment(session: Session) -> None:
         for step in [step for step in each if step in todo]:
             print(f"left out: {step}: {directory} is an export, without the tallies it needs", file=sys.stderr)
         todo -= set(each)
+    elif "binarization" in todo:
+        _check_projections(session)
+    steps = ", ".join(step for step in (*each, *together) if step in todo)
+    print(f"{session.config.preset} in {directory}, on {devices.named()}; to do: {steps or 'nothing'}", flush=True)
     try:
         if todo & set(each):
             for run in session.seeds():
@@ -114,6 +120,8 @@ def experiment(session: Session) -> None:
                         export()
         for step, do_all in together.items():
             if step in todo:
+                if step == "binarization":
+                    report.finish(directory)  # the verdicts so far: the windows can take hours
                 with _announced(directory, step):
                     do_all()
                 export()
@@ -122,6 +130,13 @@ def experiment(session: Session) -> None:
         raise
     report.finish(directory, changed=bool(todo))
     export()
+
+
+def _check_projections(session: Session) -> None:
+    """Refuse, before anything is trained, windows on random projections of images that have no such blocks."""
+    dataset = datasets.load(session.config.data, session.options.data_dir, session.options.workers)
+    height, width, channels = dataset.test.blank.inputs.shape[1:]
+    sources.check_projection((height, width, channels), subjects.sites(session.config, dataset))
 
 
 @contextmanager
@@ -142,6 +157,8 @@ def reproduce(arguments: Sequence[str]) -> None:
     config, options = parse(arguments, "reproduce", __doc__ or "", ReproduceOptions)
     if config.model.weights is None:
         check_recording(options)
+    if options.controls:
+        controls.check(_options(controls.ControlOptions, options))
     if options.distributed is not None:
         raise InputError(
             f"--distributed is {options.distributed}, but one process makes verdicts and report: run the experiments "
@@ -155,8 +172,9 @@ def reproduce(arguments: Sequence[str]) -> None:
 
 def everything(arguments: Sequence[str]) -> None:
     """Reproduce every preset whose data is there, in runs/PRESET, and say which were left out."""
-    if "--run-dir" in arguments:
-        raise InputError("--run-dir names one directory, but `all` uses one a preset: leave it out, or name a preset")
+    for option, one in (("--run-dir", "directory"), ("--export", "file")):
+        if option in arguments:
+            raise InputError(f"{option} names one {one}, but `all` uses one a preset: leave it out, or name a preset")
     left_out = []
     for preset in PRESETS:
         print(f"\n=== {preset}", flush=True)
