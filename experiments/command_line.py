@@ -196,10 +196,17 @@ def main(
     def work() -> None:
         config, options = parse(sys.argv[1:], name, description, kind)
         check(options)
-        with held(config, options) as session, provenance.timed(session.directory, name):
+        with held(config, options) as session, timed(session.directory, name):
             experiment(session)
 
     exiting(work)
+
+
+@contextlib.contextmanager
+def timed(directory: Path, step: str) -> Iterator[None]:
+    """`provenance.timed`; an export keeps the origin of the run, whatever is made of it elsewhere."""
+    with contextlib.nullcontext() if parameters.exported(directory) else provenance.timed(directory, step):
+        yield
 
 
 @contextlib.contextmanager

@@ -21,9 +21,9 @@ from experiments import (
     quantization,
     report,
 )
-from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse
+from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse, timed
 from experiments.export import Exporting, ExportOptions
-from neuron_mech import datasets, devices, parameters, pieces, provenance, results, sources, subjects
+from neuron_mech import datasets, devices, parameters, pieces, results, sources, subjects
 from neuron_mech.errors import InputError, Interrupted
 from neuron_mech.presets import PRESETS
 from neuron_mech.runs import Run
@@ -143,7 +143,7 @@ def _check_projections(session: Session) -> None:
 def _announced(directory: Path, step: str, run: Run | None = None) -> Iterator[None]:
     seed = f", seed {run.study.config.train.seed}" if run else ""
     print(f"\n{step}{seed}", flush=True)
-    with provenance.timed(directory, step):
+    with timed(directory, step):
         yield
 
 

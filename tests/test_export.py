@@ -170,7 +170,7 @@ def test_figures_of_codes_are_made_at_home_from_the_parameters(home, monkeypatch
     assert {name: digest(home / name) for name in names} == expected
 
 
-def test_what_needs_tallies_is_shown_or_refused_and_never_trained(home, monkeypatch, capsys, no_training):
+def test_what_needs_tallies_is_shown_or_refused_and_never_trained(reproduced, home, monkeypatch, capsys, no_training):
     known = {
         train: "test accuracy",
         signs: "constant",
@@ -185,6 +185,7 @@ def test_what_needs_tallies_is_shown_or_refused_and_never_trained(home, monkeypa
         assert said in shown
         assert f"as exported: {path}" in shown
         assert digest(path) == before
+        assert (home / "provenance.json").read_bytes() == (reproduced / "provenance.json").read_bytes()
         path.unlink()
         said = refused(monkeypatch, capsys, module, *REPRODUCED, "--run-dir", home)
         assert f"{path} is not there" in said
