@@ -62,6 +62,7 @@ class Exporting:
             return
         began = time.monotonic()
         tqdm.write(export(self.directory, self.file, self.options))
+        sys.stdout.flush()  # a log must not end before what it tells of
         ended = time.monotonic()
         self.due = ended + max(self.every, 19 * (ended - began))  # a twentieth of the time at most
 

@@ -122,6 +122,7 @@ def experiment(session: Session) -> None:
             if step in todo:
                 if step == "binarization":
                     report.finish(directory)  # the verdicts so far: the windows can take hours
+                    export()
                 with _announced(directory, step):
                     do_all()
                 export()

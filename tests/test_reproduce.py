@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -109,17 +110,14 @@ def test_a_machine_without_the_device_that_was_asked_for_is_one_line(tmp_path, m
     assert not (tmp_path / "run").exists()
 
 
-def test_verdicts_so_far_come_before_the_windows(reproduced, tmp_path, monkeypatch):
-    directory = tmp_path / "digits"
-    shutil.copytree(
-        reproduced, directory, ignore=shutil.ignore_patterns("binarization.nc", "claims.json", "report.html")
-    )
+def test_verdicts_so_far_come_home_before_the_windows(reproduced, tmp_path, monkeypatch):
+    directory, first = tmp_path / "digits", tmp_path / "out" / "digits.zip"
+    left = shutil.ignore_patterns("binarization.nc", "claims.json", "report.html", "figures", "videos")
+    shutil.copytree(reproduced, directory, ignore=left)
     seen = []
-    monkeypatch.setattr(
-        reproduce.binarization, "experiment", lambda *_: seen.append((directory / "claims.json").exists())
-    )
-    command(monkeypatch, reproduce, *ARGUMENTS, "--run-dir", directory)
-    assert seen == [True]
+    monkeypatch.setattr(reproduce.binarization, "experiment", lambda *_: seen.append(zipfile.ZipFile(first).namelist()))
+    command(monkeypatch, reproduce, *ARGUMENTS, "--run-dir", directory, "--export", first)
+    assert {"claims.json", "report.html", "quantization.nc"} <= set(seen[0])
 
 
 @pytest.mark.parametrize("lost", ["gradient_signs.nc", "binarization.nc", "figures", "provenance.json", "train.nc"])
