@@ -84,8 +84,8 @@ def export(directory: Path, file: Path, options: ExportOptions) -> str:
     for place in results.seed_directories(directory):
         found = parameters.newest(place)
         said += [f"{line}: took the one before" for line in found.damaged]
-        trained = f"step {found.step:,} of {found.steps:,}" if found.variables else "none yet"
-        said.append(f"{place}: parameters of {trained}")
+        trained = f"parameters of step {found.step:,} of {found.steps:,}" if found.variables else "no checkpoint"
+        said.append(f"{place}: {trained}")
         for path in _taken(place):
             name = path.relative_to(directory).as_posix()
             if any(fnmatch.fnmatch(part, glob) for part in (name, path.name) for glob in options.leave_out):

@@ -72,6 +72,11 @@ def of_export(config: Config, directory: Path, data_dir: Path | None = None) -> 
     Raises InputError where they or its data cannot be had, or it had not been trained to its end.
     """
     found = parameters.read(directory)
+    if not found.variables:
+        raise InputError(
+            f"{directory} holds an export of a run without a checkpoint, and so without parameters: finish the run "
+            "where it is, and export it again"
+        )
     if found.step < found.steps:
         raise InputError(
             f"{directory} holds an export of a run that had come to step {found.step:,} of {found.steps:,}: finish the "

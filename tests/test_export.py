@@ -249,6 +249,16 @@ def test_a_run_keeps_its_export_fresh_and_stopped_leaves_one(tmp_path, monkeypat
     assert parameters.read(tmp_path / "whole").step == 180
 
 
+def test_without_a_checkpoint_there_are_no_parameters_and_that_is_said(reproduced, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "digits"
+    shutil.copytree(reproduced, run, ignore=shutil.ignore_patterns("checkpoints", "figures", "report.html", "videos"))
+    command(monkeypatch, export, run, tmp_path / "a.zip")
+    assert f"{run}: no checkpoint" in capsys.readouterr().out
+    command(monkeypatch, export, "--unpack", tmp_path / "a.zip", tmp_path / "back")
+    said = refused(monkeypatch, capsys, quantization, *REPRODUCED, "--run-dir", tmp_path / "back")
+    assert "an export of a run without a checkpoint, and so without parameters" in said
+
+
 def test_where_an_export_cannot_be_is_said_before_anything_is_trained(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     said = refused(
