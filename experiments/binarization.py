@@ -124,8 +124,14 @@ def over_seeds(found: xr.Dataset) -> xr.Dataset:
     return named
 
 
-def sweep(subject: Subject, found: xr.Dataset, path: Path, options: BinarizationOptions) -> None:
-    """Finish the cells of one seed in `found`, in place, saving after every group of windows."""
+def sweep(
+    subject: Subject,
+    found: xr.Dataset,
+    path: Path,
+    options: BinarizationOptions,
+    saved: Callable[[], None] = lambda: None,
+) -> None:
+    """Finish the cells of one seed in `found`, in place, saving after every group of windows; then call `saved`."""
     seed, dataset = subject.config.train.seed, subject.dataset
     if np.isnan(found.original_accuracy_by_seed.sel(seed=seed)):
         original, chance = evaluation.as_it_is(
@@ -147,6 +153,7 @@ def sweep(subject: Subject, found: xr.Dataset, path: Path, options: Binarization
             at = {"source": kind, "seed": seed, "site": site, "window_center": np.take(options.centers, windows)}
             found.accuracy_by_seed.loc[at] = accuracy
             results.write_dataset(path, over_seeds(found))
+            saved()
     shutil.rmtree(subject.directory / "features", ignore_errors=True)
 
 
@@ -174,8 +181,8 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def experiment(session: Session) -> None:
-    """Sweep every seed, write the results and print their summary."""
+def experiment(session: Session, saved: Callable[[], None] = lambda: None) -> None:
+    """Sweep every seed, write the results and print their summary. `saved` is called after every group of windows."""
     options = session.options
     assert isinstance(options, BinarizationOptions)
     path = session.directory / "binarization.nc"
@@ -186,7 +193,7 @@ def experiment(session: Session) -> None:
     for subject in session.subjects():
         if found is None:
             found = resumed(path, empty(session.config, subject, options), options)
-        sweep(subject, found, path, options)
+        sweep(subject, found, path, options, saved)
     assert found is not None
     found = over_seeds(found)
     results.write_dataset(path, found)

@@ -164,8 +164,7 @@ def summary(found: xr.Dataset) -> str:
 
 def experiment(session: Session) -> None:
     """Train and record, write the results, draw, and print the summary."""
-    for run in session.seeds():
-        report(run)
+    session.each("class_consistency", report, summary)
 
 
 def report(run: Run) -> None:

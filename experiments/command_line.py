@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import tyro
+import xarray as xr
 
-from neuron_mech import joining, processes, provenance
+from neuron_mech import devices, joining, parameters, processes, provenance
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
-from neuron_mech.results import opened
+from neuron_mech.results import exists, opened, read_dataset
 from neuron_mech.runs import Run, check_trained_here, run
 from neuron_mech.subjects import Subject, subject
 
@@ -73,6 +74,20 @@ class Session:
         """The run, and its repetitions with other seeds where `--seeds` asks for them, one at a time."""
         for config, directory in self._repetitions():
             yield run(config, directory, self.options.data_dir, self.options.save_seconds)
+
+    def each(self, name: str, report: Callable[[Run], None], summary: Callable[[xr.Dataset], str]) -> None:
+        """`report` the run of every seed; of an export, which has no tallies, print the `summary` of its NAME.nc."""
+        for config, directory in self._repetitions():
+            if not parameters.exported(directory):
+                report(run(config, directory, self.options.data_dir, self.options.save_seconds))
+                continue
+            path = directory / f"{name}.nc"
+            if not exists(path):
+                raise InputError(
+                    f"{path} is not there, and {directory} is an export, whose tallies and trajectories did not come "
+                    f"along: run {name} where the run is, and export it again"
+                )
+            print(f"{summary(read_dataset(path))}\nas exported: {path}")
 
     def subjects(self) -> Iterator[Subject]:
         """The network to look into, trained here or not, and its repetitions with other seeds, one at a time."""
@@ -181,10 +196,17 @@ def main(
     def work() -> None:
         config, options = parse(sys.argv[1:], name, description, kind)
         check(options)
-        with held(config, options) as session, provenance.timed(session.directory, name):
+        with held(config, options) as session, timed(session.directory, name):
             experiment(session)
 
     exiting(work)
+
+
+@contextlib.contextmanager
+def timed(directory: Path, step: str) -> Iterator[None]:
+    """`provenance.timed`; an export keeps the origin of the run, whatever is made of it elsewhere."""
+    with contextlib.nullcontext() if parameters.exported(directory) else provenance.timed(directory, step):
+        yield
 
 
 @contextlib.contextmanager
@@ -192,9 +214,21 @@ def held(config: Config, options: Options) -> Iterator[Session]:
     """A session with its run's directory held open, and with the other processes where there are several."""
     directory = options.run_dir or Path("runs") / config.preset
     with joining.joined(options.distributed, options.patience):
+        devices.named()
         _agree(config, options)
         with opened(directory, config):
+            if isinstance(options, Seeded) and parameters.exported(directory):
+                _check_seeds(config, options, directory)
             yield Session(config, options, directory)
+
+
+def _check_seeds(config: Config, options: Seeded, directory: Path) -> None:
+    """Raise InputError where an export is asked for more seeds than came along."""
+    for seed in range(config.train.seed + 1, config.train.seed + options.seeds):
+        if not parameters.exported(directory / f"seed{seed}"):
+            raise InputError(
+                f"--seeds is {options.seeds}, but {directory} is an export without seed {seed}: give fewer"
+            )
 
 
 def _agree(config: Config, options: Options) -> None:

@@ -9,6 +9,7 @@ figures/controls.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -113,8 +114,7 @@ def experiment(session: Session) -> None:
     """Run every control of every seed, write the comparison and print it."""
     options = session.options
     assert isinstance(options, ControlOptions)
-    for whole in session.seeds():
-        report(whole, options)
+    session.each("controls", partial(report, options=options), summary)
 
 
 def report(whole: Run, options: ControlOptions) -> None:

@@ -192,8 +192,7 @@ def summary(signs: xr.Dataset) -> str:
 
 def experiment(session: Session) -> None:
     """Train and record, write the results and print their summary."""
-    for run in session.seeds():
-        report(run)
+    session.each("gradient_signs", report, summary)
 
 
 def report(run: Run) -> None:

@@ -8,6 +8,7 @@ size, constancy, flips and separation). Controls: the categories of another neur
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -111,8 +112,7 @@ def summary(found: xr.Dataset) -> str:
 def experiment(session: Session) -> None:
     """Train and record, write the results, draw, and print the summary."""
     assert isinstance(session.options, DynamicsOptions)
-    for run in session.seeds():
-        report(run, session.options.videos)
+    session.each("learning_dynamics", partial(report, with_videos=session.options.videos), summary)
 
 
 def report(run: Run, with_videos: bool = True) -> None:

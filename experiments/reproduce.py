@@ -21,9 +21,10 @@ from experiments import (
     quantization,
     report,
 )
-from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse
-from neuron_mech import provenance, results
-from neuron_mech.errors import InputError
+from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse, timed
+from experiments.export import Exporting, ExportOptions
+from neuron_mech import datasets, devices, parameters, pieces, results, sources, subjects
+from neuron_mech.errors import InputError, Interrupted
 from neuron_mech.presets import PRESETS
 from neuron_mech.runs import Run
 
@@ -37,6 +38,11 @@ class ReproduceOptions(Seeded):
     training."""
     windows: bool = True
     """Retrain through every window (figure 4), the longest part where the network is large."""
+    export: Path | None = None
+    """Keep an export in this file (NAME.zip) and beside it (`experiments.export`): of everything at hand after each
+    step and when stopped, and of the windows so far, every save-seconds at most."""
+    export_without: tuple[str, ...] = ()
+    """Files that are not exported, by name or glob, such as report.html, which `experiments.report` makes anew."""
 
 
 def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
@@ -54,14 +60,14 @@ def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
     return steps
 
 
-def of_all_runs(session: Session) -> dict[str, Callable[[], None]]:
-    """What is done once, with all seeds together."""
+def of_all_runs(session: Session, saved: Callable[[], None]) -> dict[str, Callable[[], None]]:
+    """What is done once, with all seeds together; `saved` is called after every group of windows."""
     options = session.options
     assert isinstance(options, ReproduceOptions)
     codes = replace(session, options=_options(quantization.QuantizationOptions, options))
     windows = replace(session, options=_options(binarization.BinarizationOptions, options))
     steps = {"quantization": lambda: quantization.experiment(codes)}
-    return steps | ({"binarization": lambda: binarization.experiment(windows)} if options.windows else {})
+    return steps | ({"binarization": lambda: binarization.experiment(windows, saved)} if options.windows else {})
 
 
 def missing(session: Session, step: str, directory: Path, seeds: int) -> bool:
@@ -89,29 +95,56 @@ def experiment(session: Session) -> None:
     """Do what is missing, judge the claims, and write the report."""
     options = session.options
     assert isinstance(options, ReproduceOptions)
-    each, together = of_each_run(session), of_all_runs(session)
     first, directory = session.config.train.seed, session.directory
+    export = Exporting(directory, options.export, ExportOptions(leave_out=options.export_without), options.save_seconds)
+    each, together = of_each_run(session), of_all_runs(session, export.now_and_then)
     places = [directory, *(directory / f"seed{first + k}" for k in range(1, options.seeds))]
     todo = {step for step in each for place in places if missing(session, step, place, 1)}
     todo |= {step for step in together if missing(session, step, directory, options.seeds)}
-    if todo & set(each):
-        for run in session.seeds():
-            for step, do in each.items():
-                if missing(session, step, run.directory, 1):
-                    with _announced(directory, step, run):
-                        do(run)
-    for step, do_all in together.items():
-        if step in todo:
-            with _announced(directory, step):
-                do_all()
+    if parameters.exported(directory):
+        for step in [step for step in each if step in todo]:
+            print(f"left out: {step}: {directory} is an export, without the tallies it needs", file=sys.stderr)
+        todo -= set(each)
+    elif "binarization" in todo:
+        _check_projections(session)
+    steps = ", ".join(step for step in (*each, *together) if step in todo)
+    print(f"{session.config.preset} in {directory}, on {devices.named()}; to do: {steps or 'nothing'}", flush=True)
+    try:
+        if todo & set(each):
+            for run in session.seeds():
+                export()
+                for step, do in each.items():
+                    if missing(session, step, run.directory, 1):
+                        with _announced(directory, step, run):
+                            do(run)
+                        export()
+        for step, do_all in together.items():
+            if step in todo:
+                if step == "binarization":
+                    report.finish(directory)  # the verdicts so far: the windows can take hours
+                    export()
+                with _announced(directory, step):
+                    do_all()
+                export()
+    except Interrupted:
+        export()
+        raise
     report.finish(directory, changed=bool(todo))
+    export()
+
+
+def _check_projections(session: Session) -> None:
+    """Refuse, before anything is trained, windows on random projections of images that have no such blocks."""
+    dataset = datasets.load(session.config.data, session.options.data_dir, session.options.workers)
+    height, width, channels = dataset.test.blank.inputs.shape[1:]
+    sources.check_projection((height, width, channels), subjects.sites(session.config, dataset))
 
 
 @contextmanager
 def _announced(directory: Path, step: str, run: Run | None = None) -> Iterator[None]:
     seed = f", seed {run.study.config.train.seed}" if run else ""
     print(f"\n{step}{seed}", flush=True)
-    with provenance.timed(directory, step):
+    with timed(directory, step):
         yield
 
 
@@ -125,19 +158,24 @@ def reproduce(arguments: Sequence[str]) -> None:
     config, options = parse(arguments, "reproduce", __doc__ or "", ReproduceOptions)
     if config.model.weights is None:
         check_recording(options)
+    if options.controls:
+        controls.check(_options(controls.ControlOptions, options))
     if options.distributed is not None:
         raise InputError(
             f"--distributed is {options.distributed}, but one process makes verdicts and report: run the experiments "
             "with it, and reproduce without"
         )
+    if options.export is not None:
+        pieces.check(options.export)
     with held(config, options) as session:
         experiment(session)
 
 
 def everything(arguments: Sequence[str]) -> None:
     """Reproduce every preset whose data is there, in runs/PRESET, and say which were left out."""
-    if "--run-dir" in arguments:
-        raise InputError("--run-dir names one directory, but `all` uses one a preset: leave it out, or name a preset")
+    for option, one in (("--run-dir", "directory"), ("--export", "file")):
+        if option in arguments:
+            raise InputError(f"{option} names one {one}, but `all` uses one a preset: leave it out, or name a preset")
     left_out = []
     for preset in PRESETS:
         print(f"\n=== {preset}", flush=True)

@@ -46,8 +46,12 @@ def dataset(run: Run) -> xr.Dataset:
 
 def experiment(session: Session) -> None:
     """Train, write the results and print the accuracy."""
-    for run in session.seeds():
-        report(run)
+    session.each("train", report, summary)
+
+
+def summary(found: xr.Dataset) -> str:
+    """How good the network is."""
+    return f"test accuracy {float(found.test_accuracy[-1]):.2%} after {found.sizes['epoch']} epochs"
 
 
 def report(run: Run) -> None:
@@ -55,8 +59,7 @@ def report(run: Run) -> None:
     found = dataset(run)
     results.write_figure(run.directory, "training", figures.training_curves(found))
     results.write_dataset(run.directory / "train.nc", found)
-    test = float(found.test_accuracy[-1])
-    print(f"test accuracy {test:.2%} after {found.sizes['epoch']} epochs; {run.directory / 'train.nc'}")
+    print(f"{summary(found)}; {run.directory / 'train.nc'}")
 
 
 if __name__ == "__main__":

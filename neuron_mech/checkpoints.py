@@ -11,6 +11,7 @@ import hashlib
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,10 +138,46 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(target), checksums=ocp.args.JsonRestore()),
         )
-        expected, actual = found.checksums, checksums(found.state)
-        if wrong := sorted(name for name in actual if actual[name] != expected.get(name)):
-            raise ValueError(f"checksum of {', '.join(wrong[:3])} differs")
+        _verify(found.state, found.checksums)
         return found.state
+
+
+def look(directory: Path, part: Callable[[dict[str, Any]], dict[str, Any]]) -> Restored | None:
+    """Part of the newest state in `directory` whose part verifies, as nested dicts of the host's arrays.
+
+    `part` chooses it from the nested dict of all that was saved. For looking into a run, under way or not: nothing
+    else is read, needs no device, and is moved or changed. None where nothing was saved. Raises RunError where no
+    checkpoint verifies.
+    """
+    saved = [path for path in directory.glob("*") if path.name.isdecimal()]
+    damaged: list[str] = []
+    for path in sorted(saved, key=lambda path: int(path.name), reverse=True):
+        try:
+            return Restored(_looked(path, part), int(path.name), damaged)
+        except Exception as error:  # a truncated file surfaces as any of a dozen types
+            _mute_abandoned_reads()
+            damaged.append(f"checkpoint of step {path.name} in {directory} does not verify ({_reason(error)})")
+    if damaged:
+        raise RunError(f"{'; '.join(damaged)}; no older one is left")
+    return None
+
+
+def _looked(path: Path, part: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    reader = ocp.PyTreeCheckpointer()
+    chosen = part(reader.metadata(path.absolute() / "state").item_metadata.tree)
+    target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), chosen)
+    as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    asked = ocp.args.PyTreeRestore(item=target, restore_args=as_arrays, partial_restore=True)
+    found = reader.restore(path.absolute() / "state", args=asked)
+    _verify(found, ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path.absolute() / "checksums"))
+    return found
+
+
+def _verify(found: dict[str, Any], expected: dict[str, str]) -> None:
+    """Raise ValueError where an array is not what was saved."""
+    actual = checksums(found)
+    if wrong := sorted(name for name in actual if actual[name] != expected.get(name)):
+        raise ValueError(f"checksum of {', '.join(wrong[:3])} differs")
 
 
 def nbytes(state: PyTree) -> int:

@@ -4,6 +4,7 @@ Recorded samples are dealt like cards, so that every device has its share of any
 its own: recording needs no communication. What is saved and what is reported is in the order of a single device.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -14,12 +15,27 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
+from neuron_mech.errors import InputError, first_line
+
 T = TypeVar("T")
 
 _AXIS = "samples"
 
 _BLOCK = 2**26
 """Bytes collected at once, which is what collecting takes of a device's memory."""
+
+
+def named() -> str:
+    """The devices at hand, such as `1 x NVIDIA H200 (gpu)`. Raises InputError where JAX finds none."""
+    try:
+        found = jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX finds no device (JAX_PLATFORMS={asked!r}: {first_line(error)}): install jax for it (the extra cuda "
+            "or tpu), or set JAX_PLATFORMS=cpu"
+        ) from None
+    return f"{len(found)} x {found[0].device_kind} ({found[0].platform})"
 
 
 def _sharded(*axes: str) -> NamedSharding:

@@ -22,6 +22,7 @@ from neuron_mech import (
     devices,
     gradient_signs,
     leakage,
+    parameters,
     planning,
     processes,
     provenance,
@@ -82,14 +83,12 @@ def run(
     before work starts, and RunError for a loss that is not finite or a state that cannot be saved.
     """
     check_trained_here(config.model)
-    dataset = datasets.load(config.data, data_dir)
-    if isinstance(dataset.train, datasets.Stream):
+    if parameters.exported(directory):
         raise InputError(
-            f"{config.data.name} is read as a stream, and nothing is trained on one: choose a data set that fits in "
-            "memory, or set model.weights to keras or random and run quantization or binarization"
+            f"{directory} is an export, whose tallies and checkpoints did not come along, so nothing is trained or "
+            "recorded there: name another --run-dir"
         )
-    if config.data.labels == "random":
-        dataset = datasets.with_random_labels(dataset, config.train.seed)
+    dataset = data(config, data_dir)
     what, train = planning.study(config, dataset)
     outline = planning.outline(what, train)
     say(planning.announce(what, planning.cost(what, dataset, outline), directory))
@@ -118,6 +117,17 @@ def run(
             with provenance.timed(directory, "training"):
                 state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
     return Run(what, dataset, state, mixing, kept, directory)
+
+
+def data(config: Config, data_dir: Path | None = None) -> Dataset:
+    """The data set that `config` is trained on. Raises InputError where it is not there, or cannot be trained on."""
+    dataset = datasets.load(config.data, data_dir)
+    if isinstance(dataset.train, datasets.Stream):
+        raise InputError(
+            f"{config.data.name} is read as a stream, and nothing is trained on one: choose a data set that fits in "
+            "memory, or set model.weights to keras or random and run quantization or binarization"
+        )
+    return datasets.with_random_labels(dataset, config.train.seed) if config.data.labels == "random" else dataset
 
 
 def check_trained_here(model: Model) -> None:

@@ -61,6 +61,18 @@ class Projection(struct.PyTreeNode):
         return {name: _project(inputs, self.weights[name], positions) for name, positions in self.positions}
 
 
+def check_projection(image: tuple[int, int, int], sites: Mapping[str, Site]) -> None:
+    """Raise InputError where images of this shape do not divide into a block for each position of every site."""
+    for site in sites.values():
+        rows, columns = site.shape[:-1] or (1, 1)
+        if image[0] % rows or image[1] % columns:
+            raise InputError(
+                f"site {site.name!r} has {rows}x{columns} positions, which do not divide {image[0]}x{image[1]} pixels: "
+                "name other record.sites, or leave projections out (reproduce: --no-windows; binarization: --sources "
+                "trained untrained)"
+            )
+
+
 def projection(keys: Mapping[str, Array], image: tuple[int, int, int], sites: Mapping[str, Site]) -> Source:
     """A random projection of images of this shape to as many neurons as each site has, drawn with the site's key.
 
@@ -68,13 +80,10 @@ def projection(keys: Mapping[str, Array], image: tuple[int, int, int], sites: Ma
     all of it. Raises InputError where the blocks do not divide the image.
     """
     height, width, channels = image
+    check_projection(image, sites)
     weights = {}
     for name, site in sites.items():
         rows, columns = site.shape[:-1] or (1, 1)
-        if height % rows or width % columns:
-            raise InputError(
-                f"site {site.name!r} has {rows}x{columns} positions, which do not divide {height}x{width} pixels"
-            )
         pixels = (height // rows) * (width // columns) * channels
         weights[name] = jax.random.normal(keys[name], (pixels, site.shape[-1]))
     return Projection(weights, tuple((name, site.shape[:-1]) for name, site in sites.items()))

@@ -1,6 +1,7 @@
 """What codes are tried on: a network, its sites and its data, wherever the weights come from.
 
-A finished run gives one, and so does a network that is not trained here; the experiments do not ask which.
+A finished run gives one, and so do its exported parameters, and a network that is not trained here; the experiments do
+not ask which.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
-from neuron_mech import datasets, models, planning, pretrained, sources, taps, training
+from neuron_mech import datasets, models, parameters, planning, pretrained, sources, taps, training
 from neuron_mech.datasets import Dataset
+from neuron_mech.errors import InputError
 from neuron_mech.models import ResNet50
 from neuron_mech.presets import Config, random_stream
-from neuron_mech.runs import Run, run
+from neuron_mech.runs import Run, data, run
 from neuron_mech.sources import Source
 from neuron_mech.taps import Site
 
@@ -62,6 +66,28 @@ def of_run(done: Run, directory: Path) -> Subject:
     return Subject(study.config, study.model, done.state.train.variables, study.sites, done.dataset, directory)
 
 
+def of_export(config: Config, directory: Path, data_dir: Path | None = None) -> Subject:
+    """The network whose parameters came with the export of a run, unpacked in `directory`.
+
+    Raises InputError where they or its data cannot be had, or it had not been trained to its end.
+    """
+    found = parameters.read(directory)
+    if not found.variables:
+        raise InputError(
+            f"{directory} holds an export of a run without a checkpoint, and so without parameters: finish the run "
+            "where it is, and export it again"
+        )
+    if found.step < found.steps:
+        raise InputError(
+            f"{directory} holds an export of a run that had come to step {found.step:,} of {found.steps:,}: finish the "
+            "run where it is, and export it again"
+        )
+    dataset = data(config, data_dir)
+    variables = jax.tree.map(jnp.asarray, found.variables)
+    model = models.build(config.model, dataset.classes)
+    return Subject(config, model, variables, sites(config, dataset), dataset, directory)
+
+
 def sites(config: Config, dataset: Dataset) -> dict[str, Site]:
     """The recorded sites of the network that `config` would have. Raises SiteError."""
     available = planning.sites(config, models.build(config.model, dataset.classes), dataset.test.blank)
@@ -80,6 +106,8 @@ def subject(
     Raises InputError where it, or its data, cannot be had.
     """
     if config.model.weights is None:
+        if parameters.exported(directory):
+            return of_export(config, directory, data_dir)
         return of_run(run(config, directory, data_dir, save_seconds), directory)
     dataset = datasets.load(config.data, data_dir, workers)
     model = models.build(config.model, dataset.classes)

@@ -38,6 +38,8 @@ ORDER = [
     "pretrained",
     "figures",
     "results",
+    "parameters",
+    "pieces",
     "summaries",
     "probes",
     "videos",

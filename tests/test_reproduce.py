@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from conftest import REPRODUCED as ARGUMENTS
 from experiments import report, reproduce
-from neuron_mech import runs
+from neuron_mech import devices, runs
 
 
 def command(monkeypatch, module, *arguments):
@@ -70,6 +71,61 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(reproduced, tmp_path):
     assert digest(directory).items() >= whole_run.items()
 
 
+CNN = ("--model.network", "cnn", "--model.depth", "None", "--model.dropout", "None", "--model.width", "0.0625")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*CNN, "--data.pixels", "9"), "positions, which do not divide 9x9 pixels: name other record.sites"),
+        (("--controls", "--data.labels", "random"), "data.labels is random, but this experiment compares with"),
+        (("--record.samples", "1438"), "record.samples is 1438, but digits has 1437"),
+        (("--export", "x.tar"), "x.tar is no name for an export"),
+    ],
+)
+def test_what_would_stop_it_hours_later_is_said_at_once(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(runs, "_drive", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, reproduce, "digits", *arguments, "--run-dir", tmp_path / "run")
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_machine_without_the_device_that_was_asked_for_is_one_line(tmp_path, monkeypatch, capsys):
+    def fails():
+        raise RuntimeError("Unable to initialize backend 'cuda': no driver\nmore")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(devices.jax, "devices", fails)
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, reproduce, "digits", "--run-dir", tmp_path / "run")
+    assert stop.value.code == 2
+    expected = (
+        "error: JAX finds no device (JAX_PLATFORMS='cuda': Unable to initialize backend 'cuda': no driver): install"
+    )
+    assert capsys.readouterr().err.startswith(expected)
+    assert not (tmp_path / "run").exists()
+
+
+def test_verdicts_so_far_come_home_before_the_windows(reproduced, tmp_path, monkeypatch):
+    directory, first = tmp_path / "digits", tmp_path / "out" / "digits.zip"
+    left = shutil.ignore_patterns("binarization.nc", "claims.json", "report.html", "figures", "videos")
+    shutil.copytree(reproduced, directory, ignore=left)
+    seen = []
+
+    def look(*_):
+        with zipfile.ZipFile(first) as archive:
+            seen.extend(archive.namelist())
+
+    monkeypatch.setattr(reproduce.binarization, "experiment", look)
+    command(monkeypatch, reproduce, *ARGUMENTS, "--run-dir", directory, "--export", first, "--export-without", "*.html")
+    assert {"claims.json", "parameters.npz", "quantization.nc"} <= set(seen)
+    assert "report.html" not in seen
+
+
 @pytest.mark.parametrize("lost", ["gradient_signs.nc", "binarization.nc", "figures", "provenance.json", "train.nc"])
 def test_a_broken_run_has_a_report_of_what_is_there(reproduced, tmp_path, monkeypatch, capsys, lost):
     directory = tmp_path / "digits"
@@ -114,9 +170,10 @@ def test_verdicts_are_one_process_s(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_all_of_them_at_one_place_is_refused(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("option", ["--run-dir", "--export"])
+def test_all_of_them_at_one_place_is_refused(tmp_path, monkeypatch, capsys, option):
     with pytest.raises(SystemExit) as stop:
-        command(monkeypatch, reproduce, "all", "--run-dir", tmp_path)
+        command(monkeypatch, reproduce, "all", option, tmp_path)
     assert stop.value.code == 2
     assert "one a preset" in capsys.readouterr().err
 

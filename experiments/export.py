@@ -1,0 +1,135 @@
+"""A run's results and parameters in a few files of limited size, to be brought home; and back into a directory.
+
+    python -m experiments.export RUN_DIR FILE.zip
+    python -m experiments.export --unpack FILE.zip RUN_DIR
+
+Takes config, results, figures, claims, report, videos that fit into one piece, and the parameters of the newest
+checkpoint that verifies: all but tallies, trajectories and checkpoints. Neither data nor a device are needed, and a run
+that is under way is not disturbed. What does not fit into FILE.zip lies beside it, as FILE.DIGEST.zip. In the directory
+that it is unpacked into, quantization, binarization, report and reproduce go on from the parameters.
+"""
+
+import fnmatch
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from experiments.command_line import ask, exiting
+from neuron_mech import parameters, pieces, planning, results
+from neuron_mech.errors import InputError
+
+TAKEN = (
+    *("config.json", "provenance.json", "claims.json", "table1.txt", "*.nc"),
+    *("figures/*.png", "figures/*.svg", "videos/*.mp4", "videos/*.gif", "report.html"),
+)
+"""Of each seed's directory, in this order; its parameters come after config.json."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of this command, after the run's directory and the file."""
+
+    limit: float = 15.0
+    """Megabytes (of 10^6 bytes) of a piece, at most."""
+    leave_out: tuple[str, ...] = ()
+    """Files that are not taken, by name or glob, such as report.html, which `experiments.report` makes anew."""
+
+    @property
+    def most(self) -> int:
+        """Bytes of a piece, at most."""
+        return int(self.limit * 1e6)
+
+
+@dataclass
+class Exporting:
+    """The export of a run that is under way, refreshed as it gets on; without a file, nothing."""
+
+    directory: Path
+    file: Path | None
+    options: ExportOptions
+    every: float
+    """Seconds between two exports `now_and_then`, at least."""
+    due: float = 0.0
+
+    def __call__(self) -> None:
+        """Export what there is. Raises RunError where it cannot be written."""
+        if self.file is None:
+            return
+        began = time.monotonic()
+        tqdm.write(export(self.directory, self.file, self.options))
+        sys.stdout.flush()  # a log must not end before what it tells of
+        ended = time.monotonic()
+        self.due = ended + max(self.every, 19 * (ended - began))  # a twentieth of the time at most
+
+    def now_and_then(self) -> None:
+        """Export what there is, unless that was done lately."""
+        if time.monotonic() > self.due:
+            self()
+
+
+def export(directory: Path, file: Path, options: ExportOptions) -> str:
+    """Export the run in `directory` as `file`, and say what of it.
+
+    Raises InputError where there is no run or `file` cannot be, and RunError where it cannot be written, or no
+    checkpoint verifies.
+    """
+    results.read_config(directory)
+    files: dict[str, bytes] = {}
+    said = []
+    for place in results.seed_directories(directory):
+        found = parameters.newest(place)
+        said += [f"{line}: took the one before" for line in found.damaged]
+        trained = f"parameters of step {found.step:,} of {found.steps:,}" if found.variables else "no checkpoint"
+        said.append(f"{place}: {trained}")
+        for path in _taken(place):
+            name = path.relative_to(directory).as_posix()
+            if any(fnmatch.fnmatch(part, glob) for part in (name, path.name) for glob in options.leave_out):
+                continue
+            if path.parent.name == "videos" and path.stat().st_size > options.most:
+                said.append(f"left out: {path}, {planning.size(path.stat().st_size)} long")
+                continue
+            files[name] = path.read_bytes()
+            if path.name == "config.json":
+                files[(path.parent / parameters.FILE).relative_to(directory).as_posix()] = parameters.to_bytes(found)
+    written = pieces.pack(files, file, options.most)
+    size = planning.size(sum(path.stat().st_size for path in written))
+    return "\n".join([*said, f"export: {size} in {', '.join(str(path) for path in written)}"])
+
+
+def _taken(directory: Path) -> Iterator[Path]:
+    for pattern in TAKEN:
+        # A file that is being written has a hidden name.
+        yield from sorted(path for path in directory.glob(pattern) if not path.name.startswith("."))
+
+
+def main() -> None:
+    """The command line: RUN_DIR FILE [--limit MB] [--leave-out ...], or --unpack FILE RUN_DIR."""
+
+    def work() -> None:
+        arguments = sys.argv[1:]
+        if arguments[:1] == ["--unpack"]:
+            if len(arguments) != 3:
+                raise InputError("--unpack takes the first piece and a new directory: --unpack FILE.zip RUN_DIR")
+            file, directory = map(Path, arguments[1:])
+            count = len(pieces.unpack(file, directory))
+            print(f"{count} files in {directory}; `python -m experiments.report {directory}` says what they hold")
+            return
+        asked_for_help = not arguments or arguments[0] in ("-h", "--help")
+        rest = ["--help"] if asked_for_help else arguments[2:]
+        options = ask(ExportOptions, ExportOptions(), rest, "export RUN_DIR FILE", __doc__ or "")
+        if len(arguments) < 2:
+            raise InputError("an export is RUN_DIR FILE, such as runs/digits digits.zip: name both")
+        # A run that is under way has the GPU to itself.
+        jax.config.update("jax_platforms", "cpu")
+        print(export(Path(arguments[0]), Path(arguments[1]), options))
+
+    exiting(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Commands of the pages are commands: every option they name is there."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from experiments import export
+from experiments.command_line import Seeded, ask, parse
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+OPTIONS = {
+    "reproduce": "ReproduceOptions",
+    "quantization": "QuantizationOptions",
+    "binarization": "BinarizationOptions",
+    "learning_dynamics": "DynamicsOptions",
+}
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(experiment, its arguments) of every command in a page's blocks."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            lines = block.replace("\\\n", " ").replace("$PRESET", "digits").splitlines()
+            calls = (re.search(r"-m experiments\.(\w+) (.*)", line) for line in lines)
+            found += [(call[1], shlex.split(call[2], comments=True)) for call in calls if call]
+    return found
+
+
+@pytest.mark.parametrize(("name", "arguments"), commands(), ids=lambda part: part if isinstance(part, str) else "")
+def test_a_command_of_the_pages_is_understood(name, arguments):
+    module = importlib.import_module(f"experiments.{name}")
+    assert module.main or module.experiment
+    if name == "export" and arguments[0] != "--unpack":
+        ask(export.ExportOptions, export.ExportOptions(), arguments[2:], "export", "")
+    elif name in OPTIONS:
+        parse(arguments, name, "", getattr(module, OPTIONS[name]))
+    else:
+        assert name in ("export", "report", "prepare_data") or parse(arguments, name, "", Seeded)
+
+
+def test_there_are_commands():
+    assert len(commands()) > 5
