@@ -16,6 +16,7 @@ import xarray as xr
 
 from neuron_mech import devices, joining, parameters, processes, provenance
 from neuron_mech.errors import InputError, Interrupted, RunError
+from neuron_mech.precision import multiplying
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import exists, opened, read_dataset
 from neuron_mech.runs import Run, check_trained_here, run
@@ -213,7 +214,8 @@ def timed(directory: Path, step: str) -> Iterator[None]:
 def held(config: Config, options: Options) -> Iterator[Session]:
     """A session with its run's directory held open, and with the other processes where there are several."""
     directory = options.run_dir or Path("runs") / config.preset
-    with joining.joined(options.distributed, options.patience):
+    devices.deterministic()
+    with multiplying(config.train.precision), joining.joined(options.distributed, options.patience):
         devices.named()
         _agree(config, options)
         with opened(directory, config):

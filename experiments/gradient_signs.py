@@ -101,6 +101,7 @@ def dataset(run: Run) -> xr.Dataset:
         "mode": record.mode,
         "objective": record.objective,
         "derivative": record.derivative,
+        "precision": record.precision,
         "samples": len(study.recorded),
         "saturation": record.saturation,
     }
@@ -138,6 +139,7 @@ def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
         {name: OBJECTIVES[name] for name in study.config.objectives},
         OBJECTIVES["margin"],
         study.config.record.derivative,
+        study.config.record.precision,
     )
 
 
@@ -158,17 +160,21 @@ def summary(signs: xr.Dataset) -> str:
     lines = [
         f"{signs.attrs['preset']}: test accuracy {test:.2%}, {int(signs.recordings):,} recordings "
         f"({signs.attrs['mode']}, {signs.attrs['objective']})",
-        f"{'site':20} {'samples':>8} {'constant':>9} {'before':>8} {'after':>8} {'low':>7} {'flips':>8} {'zeros':>8}",
+        f"{'site':20} {'samples':>8} {'constant':>9} {'before':>8} {'after':>8} {'low':>7} {'flips':>8} {'zeros':>8} "
+        f"{'wrong':>8}",
     ]
     for site in signs.site.values:
         at = signs.sel(site=site)
         before, after = ("–" if np.isnan(share) else f"{share:.1%}" for share in at.constancy_by_phase.values)
-        zeros = at.zero_share.sel(objective=signs.attrs["objective"]).item()
+        main = at.sel(objective=signs.attrs["objective"])
+        zeros, wrong = main.zero_share.item(), main.wrong_sign.item()
         lines.append(
             f"{at.label.item():20} {at.recorded_samples.item():8,} {at.constancy.item():9.1%} {before:>8} "
-            f"{after:>8} {at.low_share.item():7.1%} {at.flips_per_recording.item():8.2%} {zeros:8.2%}"
+            f"{after:>8} {at.low_share.item():7.1%} {at.flips_per_recording.item():8.2%} {zeros:8.2%} "
+            f"{wrong:8.3%}"
         )
     saturated = int(signs.saturation_epoch)
+    lines += untrusted(signs)
     lines.append(
         "constant: |average sign| > 0.9; before, after: of the recordings before and after training accuracy reached "
         f"{signs.attrs['saturation']:.0%} " + (f"(epoch {saturated})" if saturated > 0 else "(never)")
@@ -188,6 +194,18 @@ def summary(signs: xr.Dataset) -> str:
             )
             lines.append(f"{name}: {'; '.join(cells)}")
     return "\n".join(lines)
+
+
+def untrusted(signs: xr.Dataset) -> list[str]:
+    """One line for each site and objective of which too many signs are the arithmetic's, and not the network's."""
+    return [
+        f"warning: {wrong:.2%} of the signs at {site} ({objective}) are wrong in this arithmetic, at the end: "
+        + ("record.precision exact" if signs.attrs["precision"] == "fast" else "record.objective margin")
+        + " has exact signs"
+        for objective, by_site in zip(signs.objective.values, signs.wrong_sign.values, strict=True)
+        for site, wrong in zip(signs.site.values, by_site, strict=True)
+        if wrong > numerics.LIMIT
+    ]
 
 
 def experiment(session: Session) -> None:

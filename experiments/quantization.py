@@ -24,7 +24,7 @@ PAPER_TABLE_1 = {
     ("mnist-relu", "dense1"): (80, 8.9),
     ("mnist-relu", "dense2"): (50, 12),
     ("cifar10-relu", "stage0layer0"): (76, 38),
-    ("cifar10-relu", "stage2layer2"): (65, 16),
+    ("cifar10-relu", "stage2layer0"): (65, 16),
     ("cifar10-relu", "stage3layer2"): (53, 2.2),
     ("imagenet-resnet50", "conv1"): (31, 37),
     ("imagenet-resnet50", "3d"): (31, 20),

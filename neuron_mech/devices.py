@@ -25,6 +25,21 @@ _BLOCK = 2**26
 """Bytes collected at once, which is what collecting takes of a device's memory."""
 
 
+_DETERMINISTIC = "--xla_gpu_deterministic_ops"
+
+
+def deterministic() -> None:
+    """Have XLA give the same bits at every start, on a GPU too. Call it before JAX is asked for anything.
+
+    By default XLA times several kernels for every operation at each start, and may choose others than before, and some
+    add numbers in whatever order they come. On an H200 without these a training step took 1 % and a recording 10 %
+    longer. XLA_FLAGS that say otherwise are left as they are.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_DETERMINISTIC}=true".strip()
+
+
 def named() -> str:
     """The devices at hand, such as `1 x NVIDIA H200 (gpu)`. Raises InputError where JAX finds none."""
     try:

@@ -1,7 +1,7 @@
 """How many recorded signs are the arithmetic's and not the network's: an audit in double precision.
 
 The sign of a derivative that is a difference of nearly equal numbers, or that underflows, is decided by rounding. What
-a recording saw is held against the same derivative in float64, on the CPU, for a few samples.
+a recording saw, on the device that it ran on, is held against the same derivative in float64, for a few samples.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +16,12 @@ from jaxtyping import Array, PyTree
 
 from neuron_mech import taps
 from neuron_mech.errors import InputError, first_line
+from neuron_mech.precision import Precision, rewritten, shifted
 from neuron_mech.presets import Derivative
 from neuron_mech.taps import PerSampleLoss, Site, SiteError
+
+LIMIT = 0.001
+"""Share of wrong signs above which it is said that a recording is not to be trusted."""
 
 
 class SignHealth(NamedTuple):
@@ -40,10 +44,14 @@ def sign_health(
     objectives: Mapping[str, PerSampleLoss],
     reference: PerSampleLoss,
     derivative: Derivative = "activation",
+    precision: Precision = "exact",
     chunk: int = 20,
     **kwargs: Any,
 ) -> dict[str, dict[str, SignHealth]]:
-    """{objective: {site: SignHealth}} of per-sample derivatives, against `reference` in float64; `kwargs` to `apply`.
+    """{objective: {site: SignHealth}} of per-sample derivatives, as recorded in this precision on this device.
+
+    They are held against `reference` in float64, computed where float64 is: on a GPU itself, else on the CPU. There
+    convolutions are matrix products (`precision.shifted`), many times as fast in float64. `kwargs` go to `apply`.
 
     `reference` is a loss whose derivatives truly have the signs of all `objectives`: for cross-entropy, the margin.
     Layers that compute in a `dtype` of their own do so in float64 for it. Raises InputError where the model casts by
@@ -52,27 +60,27 @@ def sign_health(
 
     @jax.jit
     def as_recorded(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, dict[str, Array]]:
-        return taps.per_sample_gradients(model, variables, inputs, labels, sites, objectives, derivative, **kwargs)
+        common = (model, variables, inputs, labels, sites, objectives, derivative, precision)
+        return taps.per_sample_gradients(*common, **kwargs)
 
-    @jax.jit
     def exact(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
         double = {name: replace(site, dtype=jnp.float64) for name, site in sites.items()}
         try:
             with nn.intercept_methods(_in_double):
-                found = taps.per_sample_gradients(
-                    model, variables, inputs, labels, double, {"reference": reference}, derivative, **kwargs
-                )
+                common = (model, variables, inputs, labels, double, {"reference": reference}, derivative)
+                found = taps.per_sample_gradients(*common, **kwargs)
         except (SiteError, TypeError) as error:
             raise InputError(f"the model cannot be computed in double precision: {first_line(error)}") from error
         return found["reference"]
 
+    in_double = jax.jit(rewritten(exact, shifted))
     totals = {o: {site: np.zeros(4, np.int64) for site in sites} for o in objectives}
     doubled = _double(variables)
     for start in range(0, taps.batch_size(inputs), chunk):
         part, answers = jax.tree.map(lambda leaf, s=start: leaf[s : s + chunk], (inputs, labels))
         found = jax.device_get(as_recorded(variables, part, answers))
-        with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-            true = jax.device_get(exact(doubled, _double(part), _double(answers)))
+        with jax.enable_x64(True), jax.default_device(_home()):
+            true = jax.device_get(in_double(doubled, _double(part), _double(answers)))
         for objective, by_site in totals.items():
             for site, total in by_site.items():
                 sign, computed = np.sign(true[site]), np.sign(found[objective][site]).astype(np.float64)
@@ -86,6 +94,12 @@ def sign_health(
         }
         for objective, by_site in totals.items()
     }
+
+
+def _home() -> jax.Device:
+    """Where double precision is computed."""
+    device = jax.local_devices()[0]
+    return device if device.platform == "gpu" else jax.local_devices(backend="cpu")[0]
 
 
 def _double(tree: PyTree) -> PyTree:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import jax
 
 from neuron_mech.errors import InputError
+from neuron_mech.precision import Arithmetic, Precision
 
 Objective = Literal["margin", "cross_entropy", "keras2017"]
 Derivative = Literal["activation", "pre_activation"]
@@ -85,6 +86,9 @@ class Train:
     """Samples a step; an epoch's last, smaller batch is trained on too."""
     epochs: int = 50
     """Passes over the training set."""
+    precision: Arithmetic = "default"
+    """How training, and all else but recordings, multiplies float32. default: as the device does by itself (TF32 on a
+    GPU, bfloat16 on a TPU, plain float32 on a CPU), many times faster there. float32: to its full precision."""
     seed: int = 0
     """Seed of initialisation, shuffling, dropout and the choice of recorded samples and neurons."""
 
@@ -115,6 +119,10 @@ class Record:
     cross_entropy: through float32 log-softmax; keras2017: through probabilities clipped to [1e-7, 1 - 1e-7]."""
     compare_objectives: tuple[Objective, ...] = ()
     """Further objectives counted from the same forward passes, to compare numerics."""
+    precision: Precision = "exact"
+    """How recordings multiply. exact: to float32's precision on any device, without which some of the signs are wrong.
+    fast: as the device does by itself; on a GPU one to two in a hundred signs of early layers are wrong then. online
+    records the training step's own gradients, computed in train.precision."""
     chunk: int = 3000
     """Samples of one forward pass of a probe recording: bounds its memory."""
     saturation: float = 0.99

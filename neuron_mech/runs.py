@@ -36,6 +36,7 @@ from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.planning import RunState
+from neuron_mech.precision import multiplying
 from neuron_mech.presets import Config, Model
 from neuron_mech.recording import Study, Tallies
 from neuron_mech.training import TrainState
@@ -82,6 +83,13 @@ def run(
     Saves every `save_seconds`, at the end, and on SIGTERM or SIGINT (then raises Interrupted). Raises InputError
     before work starts, and RunError for a loss that is not finite or a state that cannot be saved.
     """
+    with multiplying(config.train.precision):
+        return _run(config, directory, data_dir, save_seconds, say)
+
+
+def _run(
+    config: Config, directory: Path, data_dir: Path | None, save_seconds: float, say: Callable[[str], None]
+) -> Run:
     check_trained_here(config.model)
     if parameters.exported(directory):
         raise InputError(

@@ -13,6 +13,7 @@ ORDER = [
     "processes",
     "joining",
     "devices",
+    "precision",
     "presets",
     "objectives",
     "streaming",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from neuron_mech import leakage, taps
+from neuron_mech import leakage, numerics, taps
 from neuron_mech.errors import InputError, first_line
 from neuron_mech.objectives import margin
 from neuron_mech.own.design import Design
@@ -17,9 +17,6 @@ from neuron_mech.taps import PerSampleLoss
 
 LOOKED_AT = 32
 """Samples on which a recorder is checked before it begins."""
-
-UNHEALTHY = 0.01
-"""Share of wrong or zeroed signs above which a recorder warns."""
 
 Mixing = Literal["refuse", "alone", "batch"]
 """What to do where samples mix: refuse, record every sample as a batch of one, or record batches as they are."""
@@ -97,10 +94,12 @@ def warn_of_signs(design: Design, variables: Mapping[str, Any], inputs: PyTree, 
         warnings.warn(f"signs could not be held against double precision: {error}", SignHealthWarning, stacklevel=4)
         return
     for site, of in health.items():
-        if of.wrong > UNHEALTHY or of.zeroed > UNHEALTHY:
+        if of.wrong > numerics.LIMIT or of.zeroed > numerics.LIMIT:
+            fast = design.precision == "fast"
+            way_out = "precision='exact'" if fast else "loss=margin, which has the exact signs of a cross-entropy"
             warnings.warn(
-                f"at {site!r} {of.wrong:.1%} of signs are wrong and {of.zeroed:.1%} are lost in this arithmetic "
-                f"({of.underflowed:.1%} underflow): of a cross-entropy take loss=margin, which has its exact signs",
+                f"at {site!r} {of.wrong:.2%} of signs are wrong and {of.zeroed:.2%} are lost in this arithmetic "
+                f"({of.underflowed:.2%} underflow): take {way_out}",
                 SignHealthWarning,
                 stacklevel=4,
             )

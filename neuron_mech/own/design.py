@@ -15,6 +15,7 @@ from neuron_mech import gradient_signs, numerics, recording, taps
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.numerics import SignHealth
+from neuron_mech.precision import Precision
 from neuron_mech.presets import Derivative
 from neuron_mech.taps import PerSampleLoss, Site
 
@@ -31,6 +32,7 @@ class Design:
     positions: Mapping[str, np.ndarray | None]
     """The same of positions, in row-major order."""
     derivative: Derivative
+    precision: Precision
     batched: bool
     """Whether samples share batches, rather than each being alone in one."""
     kwargs: Mapping[str, Any]
@@ -67,9 +69,11 @@ class Design:
         common = (self.model, variables, inputs, labels)
         if self.batched:
             nudges = taps.zeros(self.sites, taps.batch_size(inputs))
-            found = taps.activation_gradients(*common, nudges, objectives, self.derivative, **self.kwargs)
+            how = (nudges, objectives, self.derivative, self.precision)
+            found = taps.activation_gradients(*common, *how, **self.kwargs)
         else:
-            found = taps.per_sample_gradients(*common, self.sites, objectives, self.derivative, **self.kwargs)
+            how = (self.sites, objectives, self.derivative, self.precision)
+            found = taps.per_sample_gradients(*common, *how, **self.kwargs)
         return {site: self.chosen(site, gradient) for site, gradient in found["loss"].items()}
 
     def read(self, variables: PyTree, inputs: PyTree) -> dict[str, Array]:
@@ -88,6 +92,7 @@ class Design:
             {"loss": self.loss},
             self.loss,
             self.derivative,
+            self.precision,
             **self.kwargs,
         )["loss"]
 

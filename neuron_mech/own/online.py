@@ -30,6 +30,7 @@ from neuron_mech import gradient_signs, leakage, planning, summaries, taps
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.own.naming import Names, in_reach, selected
+from neuron_mech.precision import Arithmetic, Precision, multiplying
 from neuron_mech.presets import Derivative
 from neuron_mech.summaries import Recorded
 from neuron_mech.taps import Site
@@ -42,6 +43,7 @@ class OnlineDesign:
     model: nn.Module
     sites: Mapping[str, Site]
     derivative: Derivative
+    precision: Precision
     recordings: int
     """Of one sample, at most."""
     samples: int
@@ -72,8 +74,15 @@ class Online(struct.PyTreeNode):
         return taps.zeros(self.design.sites, batch)
 
     def nudged(self, nudges: Mapping[str, Array]) -> Callable[..., Any]:
-        """`model.apply` with the nudges at their sites."""
-        return taps.nudged(self.design.model, nudges, self.design.derivative)
+        """`model.apply` with the nudges at their sites, and in the recorder's precision, its derivatives too."""
+        apply = taps.nudged(self.design.model, nudges, self.design.derivative)
+        arithmetic: Arithmetic = "float32" if self.design.precision == "exact" else "default"
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with multiplying(arithmetic):
+                return apply(*args, **kwargs)
+
+        return run
 
     def saw(self, gradients: Mapping[str, Array], ids: Int[Array | np.ndarray, " batch"]) -> "Online":
         """The recorder after a batch with these derivatives, of these samples. Pure, for the jitted step; donate it.
@@ -169,6 +178,7 @@ def online(
     samples: int,
     recordings: int,
     derivative: Derivative | None = None,
+    precision: Precision = "exact",
     room: int | None = None,
     mixing: Literal["refuse", "batch"] = "refuse",
     **kwargs: Any,
@@ -178,7 +188,10 @@ def online(
     `recordings` is how often any one sample will come, at most: the number of epochs. `room` is how many samples may
     come between two calls of `end_epoch`: an epoch and a tenth unless said. `kwargs` go to `model.apply`, as in
     training. Derivatives are the batch's own: where its samples mix (batch statistics), `mixing="batch"` says that this
-    is meant. Raises InputError where not, or where the device has no room, and SiteError for what is no site.
+    is meant. `precision` is of the training step itself, whose derivatives these are: "exact", float32 on any device,
+    several times slower on a GPU or TPU; or "fast", as the device multiplies by default, with some wrong signs.
+
+    Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
     if mixing != "batch" and (layers := leakage.mixing_layers(model, variables, inputs, **kwargs)):
@@ -201,5 +214,5 @@ def online(
         jnp.zeros(room, jnp.int32),
         jnp.zeros((), jnp.int32),
         jnp.zeros((), jnp.int32),
-        OnlineDesign(model, sites, derivative or in_reach(sites), recordings, samples, room),
+        OnlineDesign(model, sites, derivative or in_reach(sites), precision, recordings, samples, room),
     )

@@ -20,6 +20,7 @@ from neuron_mech.own.choices import Choice, chosen
 from neuron_mech.own.design import Design
 from neuron_mech.own.naming import Names, in_reach, selected
 from neuron_mech.own.recorder import Recorder
+from neuron_mech.precision import Precision
 from neuron_mech.presets import Derivative
 from neuron_mech.taps import PerSampleLoss
 
@@ -137,6 +138,7 @@ def plan(
     recordings: int,
     loss: PerSampleLoss = margin,
     derivative: Derivative | None = None,
+    precision: Precision = "exact",
     samples: Choice = None,
     neurons: Choice = None,
     positions: Choice = None,
@@ -156,6 +158,8 @@ def plan(
       Any other is held against double precision on a few samples (`audit`), which warns above 1 % of bad signs.
     - `derivative`: with respect to the "activation" (only at `Neurons`) or the "pre_activation"; by default to the
       activation where all sites are `Neurons`.
+    - `precision`: "exact", products to float32's precision on any device, or "fast", as the device multiplies by
+      default: on a GPU or TPU some signs are wrong then, and the `audit` says how many.
     - `samples`, `neurons` (of each site), `positions` (of each feature map, in row-major order): how many, or as a
       float what share, chosen at random with `seed`, smaller choices nested in larger ones; or which ones, as indices
       or a mask. They are recorded in ascending order.
@@ -183,6 +187,7 @@ def plan(
         {name: chosen(neurons, "neurons", site.shape[-1], key) for name, site in sites.items()},
         {name: chosen(positions, "positions", math.prod(site.shape[:-1]), key) for name, site in sites.items()},
         derivative or in_reach(sites),
+        precision,
         mixing == "batch",
         kwargs,
         recordings,
@@ -201,7 +206,7 @@ def plan(
     if mixing == "refuse":
         check_mixing(design, variables, *some)
     half = any(np.dtype(site.dtype).itemsize < 4 for site in sites.values())
-    if audit and (loss is not margin or half):
+    if audit and (loss is not margin or half or precision == "fast"):
         warn_of_signs(design, variables, *some)
     return made
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, PyTree
 from neuron_mech import taps
 from neuron_mech.objectives import margin
 from neuron_mech.own.naming import Names, selected
+from neuron_mech.precision import Precision
 from neuron_mech.presets import Derivative
 from neuron_mech.taps import Edit, PerSampleLoss
 
@@ -29,15 +30,18 @@ def signs(
     names: Names = "all",
     loss: PerSampleLoss = margin,
     derivative: Derivative = "pre_activation",
+    precision: Precision = "exact",
     **kwargs: Any,
 ) -> dict[str, Int[Array, "batch *values"]]:
     """{site: sign of every sample's own derivative, -1, 0 or 1}. `kwargs` go to `model.apply`.
 
     `loss` maps (outputs, labels) to one value a sample. Samples are differentiated as batches of one, so that they
-    cannot mix. The derivative with respect to the "activation" is there at `Neurons` only.
+    cannot mix. The derivative with respect to the "activation" is there at `Neurons` only. `precision` is "exact",
+    products to float32's precision on any device, or "fast", as the device multiplies by default.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
-    found = taps.per_sample_gradients(model, variables, inputs, labels, sites, {"loss": loss}, derivative, **kwargs)
+    common = (model, variables, inputs, labels, sites, {"loss": loss}, derivative, precision)
+    found = taps.per_sample_gradients(*common, **kwargs)
     return {site: jnp.sign(gradient).astype(jnp.int8) for site, gradient in found["loss"].items()}
 
 

@@ -9,8 +9,8 @@ JAX_DEFAULT_MATMUL_PRECISION says:
 - on a TPU and elsewhere as JAX's precision `highest`, which on a CPU is plain float32.
 """
 
-from neuron_mech.precision.exact import Precision, at, exact, multiplying
+from neuron_mech.precision.exact import Arithmetic, Precision, at, exact, multiplying
 from neuron_mech.precision.rewriting import rewritten
 from neuron_mech.precision.shifted import shifted
 
-__all__ = ["Precision", "at", "exact", "multiplying", "rewritten", "shifted"]
+__all__ = ["Arithmetic", "Precision", "at", "exact", "multiplying", "rewritten", "shifted"]

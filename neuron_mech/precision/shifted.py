@@ -7,6 +7,7 @@ CPU; and mapped over kernels, where a convolution becomes one of many groups and
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,15 @@ from jax.extend.core import JaxprEqn
 
 from neuron_mech.precision.rewriting import Multiply
 
+MANY = 64
+"""Places of a kernel above which a convolution stays one: as many products would be no faster."""
+
 
 def shifted(equation: JaxprEqn, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
     """For `rewritten`: convolutions as matrix products, and matrix products as they are."""
     if "window_strides" not in equation.params:
+        return as_it_is(left, right)
+    if math.prod(right.shape[axis] for axis in equation.params["dimension_numbers"].rhs_spec[2:]) > MANY:
         return as_it_is(left, right)
     return convolution(left, right, **equation.params)
 
@@ -38,7 +44,7 @@ def convolution(
     precision: Any = None,
     **_: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` with the same arguments, `padding` and `dimension_numbers` in their canonical forms."""
+    """`lax.conv_general_dilated` with the parameters of a traced one: `padding` and `dimension_numbers` spelt out."""
     sample, feature, *space = dimension_numbers.lhs_spec
     outputs, inputs, *kernel = dimension_numbers.rhs_spec
     borders: list[tuple[int, int, int]] = [(0, 0, 0)] * left.ndim

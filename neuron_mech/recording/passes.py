@@ -107,13 +107,13 @@ def record_chunk(
 ) -> Tallies:
     """One recording of `size` recorded samples from row `start` on, at the sites that `tallies` has. Pure."""
     objectives: dict[str, taps.PerSampleLoss] = {name: OBJECTIVES[name] for name in study.config.objectives}
-    derivative = study.config.record.derivative
+    derivative, precision = study.config.record.derivative, study.config.record.precision
     counted = tallies[study.config.record.objective]
     sites = {name: site for name, site in study.sites.items() if name in counted}
     samples = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), recorded)
     if study.config.record.mode == "probe":
         found = taps.per_sample_gradients(
-            study.model, state.variables, samples.inputs, samples.labels, sites, objectives, derivative
+            study.model, state.variables, samples.inputs, samples.labels, sites, objectives, derivative, precision
         )
     else:
         # Batches as training sees them, since with batch statistics a sample's derivative depends on its batch. The
@@ -127,6 +127,7 @@ def record_chunk(
             taps.zeros(sites, size),
             objectives,
             derivative,
+            precision,
             train=True,
             rngs={"dropout": jax.random.fold_in(noise, start)},
             mutable=list(state.statistics),
