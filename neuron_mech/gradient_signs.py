@@ -158,9 +158,11 @@ def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
     with np.errstate(invalid="ignore"):
         share = positive.sum(0, dtype=np.int64) / recorded.sum(0, dtype=np.int64)
     expected, pairs = np.zeros(neurons), np.zeros(neurons)
-    for n in np.flatnonzero(np.bincount(recorded.ravel())):
-        if n:
-            many = (recorded == n).sum(0)
+    # How many pairs of each neuron have n nonzero recordings: (neurons, n).
+    most = int(recorded.max(initial=0))
+    often = np.stack([np.bincount(of, minlength=most + 1) for of in recorded.T])
+    for n in range(1, most + 1):
+        if (many := often[:, n]).any():
             # 2K - n > 0.9 n and 2K - n < -0.9 n, in integers.
             tails = stats.binom.sf(19 * n // 20, n, share) + stats.binom.cdf(-(-n // 20) - 1, n, share)
             expected += np.where(many > 0, many * tails, 0.0)
