@@ -133,7 +133,7 @@ def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Arra
                 ),
                 "atlas_constancy": (
                     (),
-                    (10 * lead > 9 * recorded).sum() / (recorded > 0).sum(),
+                    np.divide((10 * lead > 9 * recorded).sum(), (recorded > 0).sum()),
                     about("1", "share of |average sign| > 0.9"),
                 ),
                 "atlas_positions": ((), pairs[0].shape[1], about("1", "positions of the site: pairs of each sample")),

@@ -158,4 +158,5 @@ def as_it_is(
         found += int(_right_as_it_is(model, top, variables, part))
         frequency += np.bincount(part.labels, minlength=classes)
     hits, frequency = int(processes.total(found)[0]), processes.total(frequency)
-    return hits / frequency.sum(), np.sort(frequency)[-top:].sum() / frequency.sum()
+    seen = int(frequency.sum())
+    return hits / seen, int(np.sort(frequency)[-top:].sum()) / seen

@@ -115,7 +115,7 @@ def constant_counts(
 def constancy(constant: ArrayLike, ever: ArrayLike) -> float:
     """Share of all pairs, over neurons, from `constant_counts`; NaN where no pair has a sign."""
     total = np.asarray(ever).sum(dtype=np.int64)
-    return float(np.asarray(constant).sum(dtype=np.int64) / total) if total else float("nan")
+    return int(np.asarray(constant).sum(dtype=np.int64)) / int(total) if total else float("nan")
 
 
 class NeuronCounts(NamedTuple):

@@ -50,49 +50,81 @@ def sign_health(
 ) -> dict[str, dict[str, SignHealth]]:
     """{objective: {site: SignHealth}} of per-sample derivatives, as recorded in this precision on this device.
 
-    They are held against `reference` in float64, computed where float64 is: on a GPU itself, else on the CPU. There
-    convolutions are matrix products (`precision.shifted`), many times as fast in float64. `kwargs` go to `apply`.
-
     `reference` is a loss whose derivatives truly have the signs of all `objectives`: for cross-entropy, the margin.
-    Layers that compute in a `dtype` of their own do so in float64 for it. Raises InputError where the model casts by
-    itself, so that it cannot be computed in double precision.
+    `kwargs` go to `apply`. Raises InputError where the model casts by itself, so that it cannot be computed in double
+    precision.
     """
 
     @jax.jit
-    def as_recorded(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, dict[str, Array]]:
+    def recorded(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, dict[str, Array]]:
         common = (model, variables, inputs, labels, sites, objectives, derivative, precision)
         return taps.per_sample_gradients(*common, **kwargs)
 
-    def exact(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
-        double = {name: replace(site, dtype=jnp.float64) for name, site in sites.items()}
+    exact = in_double(model, sites, reference, derivative, **kwargs)
+    return against(exact, recorded, variables, inputs, labels, chunk)
+
+
+Gradients = Callable[[PyTree, PyTree, PyTree], dict[str, Any]]
+"""(variables, inputs, labels) -> {site: every sample's derivative}."""
+
+
+def in_double(
+    model: nn.Module,
+    sites: Mapping[str, Site],
+    loss: PerSampleLoss,
+    derivative: Derivative = "activation",
+    **kwargs: Any,
+) -> Gradients:
+    """Every sample's own derivatives in float64, on the host, those of layers with a `dtype` of their own too.
+
+    Computed where float64 is: on a GPU itself, else on the CPU. Convolutions are matrix products (`precision.shifted`),
+    many times as fast in float64.
+    """
+    double = {name: replace(site, dtype=jnp.float64) for name, site in sites.items()}
+
+    def gradients(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
         try:
             with nn.intercept_methods(_in_double):
-                common = (model, variables, inputs, labels, double, {"reference": reference}, derivative)
-                found = taps.per_sample_gradients(*common, **kwargs)
+                common = (model, variables, inputs, labels, double, {"reference": loss}, derivative)
+                return taps.per_sample_gradients(*common, **kwargs)["reference"]
         except (SiteError, TypeError) as error:
             raise InputError(f"the model cannot be computed in double precision: {first_line(error)}") from error
-        return found["reference"]
 
-    in_double = jax.jit(rewritten(exact, shifted))
-    totals = {o: {site: np.zeros(4, np.int64) for site in sites} for o in objectives}
-    doubled = _double(variables)
+    compiled = jax.jit(rewritten(gradients, shifted))
+
+    def run(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, np.ndarray]:
+        with jax.enable_x64(True), jax.default_device(_home()):
+            return jax.device_get(compiled(_double(variables), _double(inputs), _double(labels)))
+
+    return run
+
+
+def against(
+    exact: Gradients,
+    computed: Callable[[PyTree, PyTree, PyTree], dict[str, dict[str, Array]]],
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    labels: PyTree,
+    chunk: int = 20,
+) -> dict[str, dict[str, SignHealth]]:
+    """{name: {site: SignHealth}} of what `computed` gives by name, each held against `exact`; a chunk at a time."""
+    totals: dict[str, dict[str, np.ndarray]] = {}
     for start in range(0, taps.batch_size(inputs), chunk):
         part, answers = jax.tree.map(lambda leaf, s=start: leaf[s : s + chunk], (inputs, labels))
-        found = jax.device_get(as_recorded(variables, part, answers))
-        with jax.enable_x64(True), jax.default_device(_home()):
-            true = jax.device_get(in_double(doubled, _double(part), _double(answers)))
-        for objective, by_site in totals.items():
-            for site, total in by_site.items():
-                sign, computed = np.sign(true[site]), np.sign(found[objective][site]).astype(np.float64)
-                tiny = np.abs(true[site]) < float(jnp.finfo(found[objective][site].dtype).tiny)
-                shares = (sign * computed < 0, (computed == 0) & (sign != 0), tiny & (sign != 0), sign != 0)
+        true = exact(variables, part, answers)
+        for name, by_site in jax.device_get(computed(variables, part, answers)).items():
+            for site, found in by_site.items():
+                sign, seen = np.sign(true[site]), np.sign(found).astype(np.float64)
+                tiny = np.abs(true[site]) < float(jnp.finfo(found.dtype).tiny)
+                shares = (sign * seen < 0, (seen == 0) & (sign != 0), tiny & (sign != 0), sign != 0)
+                total = totals.setdefault(name, {}).setdefault(site, np.zeros(4, np.int64))
                 total += [which.sum() for which in shares]
     return {
-        objective: {
+        name: {
             site: SignHealth(*(total[:3] / total[3]).tolist()) if total[3] else SignHealth(np.nan, np.nan, np.nan)
             for site, total in by_site.items()
         }
-        for objective, by_site in totals.items()
+        for name, by_site in totals.items()
     }
 
 

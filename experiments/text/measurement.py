@@ -47,7 +47,7 @@ def measure(
     params = {"trained": trained, "untrained": initial}
     probed = {name: (split[name][0][:n], split[name][1][:n]) for name, n in (("train", FITTED), ("test", PROBED))}
     windows = windows_of(model, params, probed, options.penalty)
-    chance = (split["test"][1] == np.bincount(split["train"][1]).argmax()).mean(dtype=jnp.float32).item()
+    chance = (split["test"][1] == np.argmax(np.bincount(split["train"][1]))).mean(dtype=jnp.float32).item()
     read = "test accuracy of a linear probe on one window of the last position's hidden neurons"
     described: dict[str, tuple[Any, Any, str, str]] = {
         "accuracy": ("split", accuracy, "1", "share of characters predicted"),

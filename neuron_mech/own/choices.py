@@ -38,6 +38,6 @@ def _these(which: np.ndarray, what: str, total: int) -> np.ndarray:
     if found[0] < 0 or found[-1] >= total:
         wrong = found[0] if found[0] < 0 else found[-1]
         raise InputError(f"{what} has index {wrong}, but there are {total}, counted from 0")
-    if often.max() > 1:
-        raise InputError(f"{what} has index {found[often.argmax()]} {often.max()} times: name each once")
+    if np.max(often) > 1:
+        raise InputError(f"{what} has index {found[np.argmax(often)]} {np.max(often)} times: name each once")
     return found

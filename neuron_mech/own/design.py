@@ -67,13 +67,12 @@ class Design:
         """{site: every sample's derivative at the recorded positions and neurons}. Pure."""
         objectives = {"loss": self.loss}
         common = (self.model, variables, inputs, labels)
+        how = (objectives, self.derivative, self.precision)
         if self.batched:
             nudges = taps.zeros(self.sites, taps.batch_size(inputs))
-            how = (nudges, objectives, self.derivative, self.precision)
-            found = taps.activation_gradients(*common, *how, **self.kwargs)
+            found = taps.activation_gradients(*common, nudges, *how, **self.kwargs)
         else:
-            how = (self.sites, objectives, self.derivative, self.precision)
-            found = taps.per_sample_gradients(*common, *how, **self.kwargs)
+            found = taps.per_sample_gradients(*common, self.sites, *how, **self.kwargs)
         return {site: self.chosen(site, gradient) for site, gradient in found["loss"].items()}
 
     def read(self, variables: PyTree, inputs: PyTree) -> dict[str, Array]:

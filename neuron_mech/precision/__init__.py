@@ -10,7 +10,21 @@ JAX_DEFAULT_MATMUL_PRECISION says:
 """
 
 from neuron_mech.precision.exact import Arithmetic, Precision, at, exact, multiplying
-from neuron_mech.precision.rewriting import rewritten
+from neuron_mech.precision.imitated import imitated
+from neuron_mech.precision.rewriting import Product, rewritten
 from neuron_mech.precision.shifted import shifted
+from neuron_mech.precision.splitting import BFLOAT16, TF32
 
-__all__ = ["Arithmetic", "Precision", "at", "exact", "multiplying", "rewritten", "shifted"]
+__all__ = [
+    "BFLOAT16",
+    "TF32",
+    "Arithmetic",
+    "Precision",
+    "Product",
+    "at",
+    "exact",
+    "imitated",
+    "multiplying",
+    "rewritten",
+    "shifted",
+]

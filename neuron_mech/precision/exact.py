@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn
 from jax.lax import Precision as Lax
 
-from neuron_mech.precision.rewriting import Multiply, rewritten
+from neuron_mech.precision.rewriting import Multiply, Product, rewritten
 from neuron_mech.precision.splitting import in_three_passes
 
 Precision = Literal["exact", "fast"]
@@ -19,10 +19,15 @@ Arithmetic = Literal["default", "float32"]
 """default: as the device multiplies by default: TF32 on a GPU, bfloat16 on a TPU. float32: to its full precision."""
 
 
-def at(precision: Precision, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of pytrees of arrays, computed at this precision, whatever JAX is told elsewhere."""
+def at(precision: Precision | Product, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of pytrees of arrays, computed at this precision, whatever JAX is told elsewhere.
+
+    Instead of a name, a way to compute every product in it, for `rewritten`.
+    """
     if precision == "exact":
         return exact(function)
+    if callable(precision):
+        return rewritten(function, precision)
 
     def run(*args: Any) -> Any:
         with multiplying("default"):

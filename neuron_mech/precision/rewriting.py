@@ -12,8 +12,8 @@ import jax
 import jax.extend.core as jex
 from jax.extend.core import primitives
 
-Multiply = Callable[[jax.Array, jax.Array], jax.Array]
-"""One matrix product or convolution, all but its operands said."""
+Multiply = Callable[..., jax.Array]
+"""(left operand, right operand, **settings) -> their product: one matrix product or convolution, and how it is done."""
 
 Product = Callable[[jex.JaxprEqn, Multiply, jax.Array, jax.Array], jax.Array]
 """(the operation, the operation as it is with settings of its own, left operand, right operand) -> its result."""
@@ -109,7 +109,5 @@ def programs(equation: jex.JaxprEqn) -> list[Any]:
 def holds_products(equation: jex.JaxprEqn) -> bool:
     """Whether a product is among the operations that this one holds, however deep."""
     return any(
-        inner.primitive in PRODUCTS or holds_products(inner)
-        for program in programs(equation)
-        for inner in program.eqns
+        inner.primitive in PRODUCTS or holds_products(inner) for program in programs(equation) for inner in program.eqns
     )

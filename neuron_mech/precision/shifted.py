@@ -75,9 +75,7 @@ def convolution(
     return total.transpose(back)
 
 
-def _product(
-    part: jax.Array, matrix: jax.Array, feature: int, grouped: int, groups: int, precision: Any
-) -> jax.Array:
+def _product(part: jax.Array, matrix: jax.Array, feature: int, grouped: int, groups: int, precision: Any) -> jax.Array:
     """The left operand's features times the matrix, group by group: its other axes in order, then the outputs."""
     if groups == 1:
         return jax.lax.dot_general(part, matrix, (((feature,), (0,)), ((), ())), precision=precision)

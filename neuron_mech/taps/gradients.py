@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from neuron_mech import precision as precise
-from neuron_mech.precision import Precision
+from neuron_mech.precision import Precision, Product
 from neuron_mech.presets import Derivative
 from neuron_mech.taps.edits import Edit, edited
 from neuron_mech.taps.finding import Site, SiteError
@@ -43,7 +43,7 @@ def activation_gradients(
     nudges: Mapping[str, jax.Array],
     objectives: Mapping[str, PerSampleLoss],
     derivative: Derivative = "activation",
-    precision: Precision = "exact",
+    precision: Precision | Product = "exact",
     **kwargs: Any,
 ) -> dict[str, dict[str, jax.Array]]:
     """{objective: {site: d objective / d activation}} of every sample, from one forward pass.
@@ -76,7 +76,7 @@ def per_sample_gradients(
     sites: Mapping[str, Site],
     objectives: Mapping[str, PerSampleLoss],
     derivative: Derivative = "activation",
-    precision: Precision = "exact",
+    precision: Precision | Product = "exact",
     **kwargs: Any,
 ) -> dict[str, dict[str, jax.Array]]:
     """`activation_gradients` by `vmap` over batches of one: samples cannot mix, whatever the model does.
