@@ -4,12 +4,14 @@ What XLA then makes of them only such a device can tell; an operation that it do
 fit or a loop that was unrolled shows here.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from lowering import inexact
 from neuron_mech import binarization, datasets, evaluation, planning, quantization, recording, retraining, training
 from neuron_mech.presets import PRESETS
 
@@ -60,10 +62,27 @@ def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, pl
     program, out = lowered(partial(recording.segment, study), arguments, platform)
     assert "stablehlo.while" in program
     # Forward, and backward by input and by kernel, in the step; forward and backward by input for each group of sites
-    # in a recording: a hundred unrolled steps would have a hundred times as many.
+    # in a recording, on a GPU each as up to six products: a hundred unrolled steps would have a hundred times as many.
     layers = sum(leaf.ndim == 4 for leaf in jax.tree.leaves(state.params))
-    assert program.count("stablehlo.convolution") <= (3 + 2 * len(recording.groups(study))) * layers
+    passes = 6 if platform == "cuda" else 1
+    assert program.count("stablehlo.convolution") <= (3 + 2 * passes * len(recording.groups(study))) * layers
     assert len(out) == len(jax.tree.leaves(arguments[:2])) + 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(("preset", "mode"), [("mnist-relu", "probe-train"), ("cifar10-relu", "probe")])
+def test_every_product_of_a_recording_is_exact_there(preset, mode, platform):
+    data, config = blank_data(PRESETS[preset].data.name), PRESETS[preset]
+
+    def made(precision):
+        study, state = planning.study(
+            replace(config, record=replace(config.record, mode=mode, precision=precision)), data
+        )
+        arguments = (jax.eval_shape(study.empty_counts).tallies, state, data.train.rows(study.recorded))
+        return lowered(partial(recording.record, study), arguments, platform)[0]
+
+    assert inexact(made("exact"), platform) == []
+    assert len(inexact(made("fast"), platform)) == products(made("fast"))
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -1,6 +1,7 @@
 """Derivatives of per-sample losses at sites, as those of zeros that are added there."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -52,20 +53,31 @@ def activation_gradients(
     pass an objective. Samples must not mix: what comes back is the derivative of the batch's *sum*. Unless `precision`
     is `fast`, products have float32's own precision on any device.
     """
+    run = partial(_gradients, model, objectives, derivative, kwargs)
+    return precise.at(precision, run)(variables, inputs, labels, dict(nudges))
 
-    def gradients(variables: PyTree, inputs: PyTree, labels: PyTree, nudges: PyTree) -> dict[str, dict[str, jax.Array]]:
-        def forward(nudges: Mapping[str, jax.Array]) -> Any:
-            out = nudged(model, nudges, derivative)(variables, inputs, **kwargs)
-            # Flax returns (output, updated collections) when any are mutable: a recording drops the updates.
-            return out if kwargs.get("mutable", False) is False else out[0]
 
-        outputs, backward = jax.vjp(forward, nudges)
-        return {
-            name: backward(jax.grad(lambda out, f=f: f(out, labels).sum())(outputs))[0]
-            for name, f in objectives.items()
-        }
+def _gradients(
+    model: nn.Module,
+    objectives: Mapping[str, PerSampleLoss],
+    derivative: Derivative,
+    kwargs: Mapping[str, Any],
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    labels: PyTree,
+    nudges: dict[str, jax.Array],
+) -> dict[str, dict[str, jax.Array]]:
+    """`activation_gradients`, in JAX's own precision."""
 
-    return precise.at(precision, gradients)(variables, inputs, labels, dict(nudges))
+    def forward(nudges: Mapping[str, jax.Array]) -> Any:
+        out = nudged(model, nudges, derivative)(variables, inputs, **kwargs)
+        # Flax returns (output, updated collections) when any are mutable: a recording drops the updates.
+        return out if kwargs.get("mutable", False) is False else out[0]
+
+    outputs, backward = jax.vjp(forward, nudges)
+    return {
+        name: backward(jax.grad(lambda out, f=f: f(out, labels).sum())(outputs))[0] for name, f in objectives.items()
+    }
 
 
 def per_sample_gradients(
@@ -84,14 +96,12 @@ def per_sample_gradients(
     XLA turns the mapped products back into whole-batch ones; measured, it costs what one backward pass costs.
     """
 
-    def one(sample: PyTree, label: PyTree) -> dict[str, dict[str, jax.Array]]:
-        sample, label = jax.tree.map(lambda leaf: leaf[None], (sample, label))
-        gradients = activation_gradients(
-            model, variables, sample, label, zeros(sites, 1), objectives, derivative, precision, **kwargs
-        )
+    def one(variables: PyTree, sample: PyTree, label: PyTree) -> dict[str, dict[str, jax.Array]]:
+        alone = jax.tree.map(lambda leaf: leaf[None], (sample, label))
+        gradients = _gradients(model, objectives, derivative, kwargs, variables, *alone, zeros(sites, 1))
         return jax.tree.map(lambda g: g[0], gradients)
 
-    return jax.vmap(one)(inputs, labels)
+    return precise.at(precision, jax.vmap(one, in_axes=(None, 0, 0)))(variables, inputs, labels)
 
 
 def _adding(site: str, nudge: jax.Array) -> Edit:
