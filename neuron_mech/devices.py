@@ -41,14 +41,19 @@ def deterministic() -> None:
 
 
 def named() -> str:
-    """The devices at hand, such as `1 x NVIDIA H200 (gpu)`. Raises InputError where JAX finds none."""
+    """The devices at hand, such as `1 x NVIDIA H200 (gpu)`.
+
+    Raises InputError where JAX finds none, or no CPU beside one that cannot audit signs in double precision itself.
+    """
     try:
         found = jax.devices()
+        if found[0].platform not in ("cpu", "gpu"):
+            jax.local_devices(backend="cpu")
     except (RuntimeError, AssertionError) as error:
         asked = os.environ.get("JAX_PLATFORMS", "")
         raise InputError(
             f"JAX finds no device (JAX_PLATFORMS={asked!r}: {first_line(error)}): install jax for it (the extra cuda "
-            "or tpu), or set JAX_PLATFORMS=cpu"
+            "or tpu), or set JAX_PLATFORMS to what there is, such as cuda, or tpu,cpu, or cpu"
         ) from None
     return f"{len(found)} x {found[0].device_kind} ({found[0].platform})"
 

@@ -50,6 +50,17 @@ def test_parts_that_cannot_be_deflated_still_fit_to_the_byte(tmp_path):
     assert max(sizes) > 0.99 * LIMIT
 
 
+def test_the_index_of_many_files_fits_beside_them(tmp_path):
+    """As many files as fill the first piece, whose index then takes a tenth of it."""
+    rng = np.random.default_rng(3)
+    data = {f"figures/a_figure_of_a_rather_long_name_{index:04}.png": rng.bytes(1000) for index in range(1500)}
+    first, *others = pieces.pack(data, tmp_path / "run.zip", LIMIT)
+    assert others
+    assert max(path.stat().st_size for path in (first, *others)) <= LIMIT
+    with zipfile.ZipFile(first) as archive:
+        assert archive.getinfo(pieces.INDEX).compress_size > LIMIT / 20
+
+
 def test_each_piece_is_a_zip_file_of_its_own_for_any_tool(files, packed, tmp_path):
     for path in packed:
         with zipfile.ZipFile(path) as archive:

@@ -10,12 +10,14 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conftest import REPRODUCED as ARGUMENTS
 from experiments import report, reproduce
 from neuron_mech import devices, runs
+from neuron_mech.errors import InputError
 
 
 def command(monkeypatch, module, *arguments):
@@ -108,6 +110,19 @@ def test_a_machine_without_the_device_that_was_asked_for_is_one_line(tmp_path, m
     )
     assert capsys.readouterr().err.startswith(expected)
     assert not (tmp_path / "run").exists()
+
+
+def test_signs_of_a_tpu_are_audited_on_its_host_which_must_be_there_from_the_start(monkeypatch):
+    def none_beside(backend=None):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    monkeypatch.setattr(devices.jax, "devices", lambda: [SimpleNamespace(platform="tpu", device_kind="TPU v5")])
+    monkeypatch.setattr(devices.jax, "local_devices", lambda backend: ["cpu"])
+    assert devices.named() == "1 x TPU v5 (tpu)"
+    monkeypatch.setattr(devices.jax, "local_devices", none_beside)
+    with pytest.raises(InputError, match=r"JAX_PLATFORMS='tpu': Unknown backend cpu\): .* such as cuda, or tpu,cpu"):
+        devices.named()
 
 
 def test_verdicts_so_far_come_home_before_the_windows(reproduced, tmp_path, monkeypatch):
