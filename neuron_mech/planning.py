@@ -14,6 +14,7 @@ from flax import struct
 from neuron_mech import checkpoints, devices, models, processes, recording, taps, training, trajectories
 from neuron_mech.datasets import Dataset, Samples
 from neuron_mech.errors import InputError
+from neuron_mech.precision import Arithmetic
 from neuron_mech.presets import Config
 from neuron_mech.recording import Counts, Study
 from neuron_mech.taps import Site
@@ -174,18 +175,26 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
             f"record.samples (now {len(study.recorded)}), watch.recordings (now {watch.recordings}) or "
             f"watch.wide_recordings (now {watch.wide_recordings})"
         )
+    how = f"training in {arithmetic(study.config.train.precision)}"
     where = "the device" if study.devices == 1 else f"each of {study.devices} devices"
     if record.mode == "none":
-        return f"no recording; {size(cost.device)} on {where}, up to {size(cost.disk)} on disk in {directory}"
+        return f"no recording; {how}; {size(cost.device)} on {where}, up to {size(cost.disk)} on disk in {directory}"
     parts = (
         f"{site} ({study.rows(site):,} samples x {int(np.prod(study.value_shape(site))):,} values)"
         for site in study.sites
     )
     return (
-        f"{study.recordings:,} recordings ({record.mode}) of {', '.join(parts)}: {size(cost.counts)} of counts, "
+        f"{study.recordings:,} recordings ({record.mode}, {record.precision}; {how}) of {', '.join(parts)}: "
+        f"{size(cost.counts)} of counts, "
         f"{size(cost.device)} on {where}; on disk in {directory} {size(cost.trajectories)} of trajectories and up "
         f"to {size(cost.checkpoints)} of checkpoints"
     )
+
+
+def arithmetic(precision: Arithmetic) -> str:
+    """What float32 products are computed in here, in a word."""
+    by_itself = {"gpu": "TF32", "tpu": "bfloat16"}.get(jax.default_backend(), "float32")
+    return by_itself if precision == "default" else "float32"
 
 
 def free_memory() -> tuple[int, bool]:

@@ -19,7 +19,7 @@ import jax
 from neuron_mech import results
 from neuron_mech.errors import Interrupted
 
-PACKAGES = ("neuron_mech", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("neuron_mech", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def machine() -> dict[str, Any]:
@@ -52,6 +52,8 @@ def timed(directory: Path, step: str) -> Iterator[None]:
 
     Seconds of steps timed inside it are theirs alone. What is stopped by a signal counts, what fails does not.
     """
+    if not _stored(directory):
+        _add(directory, step, 0.0)  # on what machine it began, should it be killed
     began, done = time.monotonic(), False
     _inside.append(0.0)
     try:
@@ -66,6 +68,20 @@ def timed(directory: Path, step: str) -> Iterator[None]:
             _inside[-1] += took
         if done:
             _add(directory, step, took - others)
+
+
+def others(directory: Path) -> list[str]:
+    """What of the machine is other than what the run in `directory` was begun on, each as `name: there / here`.
+
+    Bits of a run that goes on are those of one left alone only where this is empty.
+    """
+
+    def flat(found: dict[str, Any]) -> dict[str, Any]:
+        versions = found.get("versions", {})
+        return {"device": found.get("device")} | {name: versions.get(name) for name in ("jax", "jaxlib")}
+
+    there, here = flat(_stored(directory)), flat(machine())
+    return [f"{name}: {was} / {here[name]}" for name, was in there.items() if was is not None and was != here[name]]
 
 
 _inside: list[float] = []

@@ -117,6 +117,8 @@ def _run(
             state, done = restored.state, restored.step
             if done < what.segments:
                 say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
+                if other := provenance.others(directory):
+                    say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
         kept = Trajectories(directory / "trajectories", trajectories.watches(what), state.watched)
         if done < what.segments or what.devices == 1:
             state = state.replace(counts=recording.dealt(what, state.counts))  # the host's copy goes
