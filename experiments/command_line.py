@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import tyro
 
-from neuron_mech import joining, processes, provenance
+from neuron_mech import joining, processes, provenance, settings
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
 from neuron_mech.results import opened
@@ -211,7 +211,8 @@ def _agree(config: Config, options: Options) -> None:
 
 
 def exiting(work: Callable[[], None]) -> None:
-    """Do `work`, and turn the errors a user can mend into one line on stderr and an exit code."""
+    """Do `work` under the settings of every run, and turn the errors a user can mend into one line and an exit code."""
+    settings.pin()
     try:
         work()
     except Interrupted as stop:

@@ -79,6 +79,8 @@ class Stream:
     corrupt: Literal["stop", "skip"] = "stop"
     workers: int = 0
     """Processes that read and decode; 0: all in this one, when it is asked for."""
+    files: tuple[Path, ...] = ()
+    """What the records are read from."""
 
     def __len__(self) -> int:
         return len(self.reader.ids)
@@ -306,6 +308,8 @@ def _streams(found: Any, data: Data, workers: int | None) -> Dataset[Stream]:
         undecoded = {"image": tfds.decode.SkipDecoding()}
         source = found.as_data_source(split=split, decoders=undecoded)
         ids, name = np.arange(len(source)), f"{found.name} {split}"
-        return Stream(Reader(name, source, ids, (height, width, channels), data.pixels), data.corrupt, workers)
+        reader = Reader(name, source, ids, (height, width, channels), data.pixels)
+        files = tuple(Path(path) for path in found.info.splits[split].filepaths)
+        return Stream(reader, data.corrupt, workers, files)
 
     return Dataset(found.name, part("train"), part(_test_split(found)), found.info.features["label"].num_classes)

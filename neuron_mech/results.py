@@ -1,6 +1,6 @@
 """A run's directory: who may write it, which config it belongs to, and files that are whole or absent.
 
-runs/PRESET/config.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
+runs/PRESET/config.json  identity.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from neuron_mech import processes
-from neuron_mech.errors import InputError, RunError
+from neuron_mech import identity, processes
+from neuron_mech.errors import InputError, RunError, first_line
 from neuron_mech.figures import style
 from neuron_mech.presets import Config, Data, Model, Record, Train, Watch, differences
 
@@ -59,7 +59,8 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
     """Hold the directory for this run and this config. Of several processes, 0 does.
 
     Raises InputError where it cannot be held, or belongs to another config. A request that is refused (an InputError)
-    before anything was written beside its config leaves none, so that the one that was meant can have the directory.
+    before anything was written beside what says which run it is leaves nothing, so that the one that was meant can have
+    the directory.
     """
     if not processes.first():
         yield directory
@@ -79,8 +80,10 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
         try:
             yield directory
         except InputError:
-            if fresh and set(directory.iterdir()) == before:
+            bound = directory / "identity.json"
+            if fresh and set(directory.iterdir()) - {bound} == before:
                 described.unlink()
+                bound.unlink(missing_ok=True)
             raise
 
 
@@ -107,6 +110,36 @@ def read_config(directory: Path) -> Config:
         raise InputError(
             f"{path} cannot be read as a config ({error}): restore it, or name another directory"
         ) from None
+
+
+def bind(directory: Path, facts: Mapping[str, Any]) -> None:
+    """Store what the run in `directory` is (see `identity`), or hold it against what is stored there.
+
+    Every process holds its own facts, those of the data that it reads above all, against process 0's. Raises
+    InputError, naming the facts that differ.
+    """
+    path = directory / "identity.json"
+
+    def stored() -> bytes:
+        if path.exists():
+            return path.read_bytes()
+        text = json.dumps(facts, indent=2) + "\n"
+        write(path, lambda part: part.write_text(text))
+        return text.encode()
+
+    try:
+        there = json.loads(processes.told(stored))
+        changed = identity.changed(there, facts)
+    except (OSError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}): restore it, or name another --run-dir"
+        ) from None
+    if changed:
+        raise InputError(
+            f"--run-dir {directory} holds a run on other data or under other settings (there / here): "
+            f"{'; '.join(changed)}: name the --data-dir that it began with, set the rest as it is there, or name "
+            "another --run-dir"
+        )
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:

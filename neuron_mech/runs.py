@@ -21,11 +21,13 @@ from neuron_mech import (
     datasets,
     devices,
     gradient_signs,
+    identity,
     leakage,
     planning,
     processes,
     provenance,
     recording,
+    results,
     training,
     trajectories,
 )
@@ -78,8 +80,9 @@ def run(
 ) -> Run:
     """Run `config` to its end in `directory` (held open by `results.opened`), from wherever it was left.
 
-    Saves every `save_seconds`, at the end, and on SIGTERM or SIGINT (then raises Interrupted). Raises InputError
-    before work starts, and RunError for a loss that is not finite or a state that cannot be saved.
+    Saves every `save_seconds`, at the end, and on SIGTERM or SIGINT (then raises Interrupted). Raises InputError before
+    work starts, for other data or settings than it was begun with too, and RunError for a loss that is not finite or a
+    state that cannot be saved.
     """
     check_trained_here(config.model)
     dataset = datasets.load(config.data, data_dir)
@@ -88,11 +91,14 @@ def run(
             f"{config.data.name} is read as a stream, and nothing is trained on one: choose a data set that fits in "
             "memory, or set model.weights to keras or random and run quantization or binarization"
         )
+    facts = identity.of(config, dataset)
     if config.data.labels == "random":
         dataset = datasets.with_random_labels(dataset, config.train.seed)
     what, train = planning.study(config, dataset)
     outline = planning.outline(what, train)
-    say(planning.announce(what, planning.cost(what, dataset, outline), directory))
+    said = planning.announce(what, planning.cost(what, dataset, outline), directory)
+    results.bind(directory, facts)
+    say(said)
     mixing = _mixing(what, train, dataset)
     if mixed := {site: value for site, value in mixing.items() if value > leakage.LIMIT}:
         say(
@@ -100,7 +106,7 @@ def run(
             f"(record.mode {config.record.mode}); record.mode probe keeps samples apart"
         )
 
-    with Checkpoints(directory / "checkpoints") as saves, _signals() as received:
+    with Checkpoints(directory / "checkpoints", facts) as saves, _signals() as received:
         restored = saves.restore(outline)
         if restored is None:
             state, done = planning.start(what, train), 0

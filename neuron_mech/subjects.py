@@ -11,7 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from neuron_mech import datasets, models, planning, pretrained, sources, taps, training
+from neuron_mech import datasets, identity, models, planning, pretrained, results, sources, taps, training
 from neuron_mech.datasets import Dataset
 from neuron_mech.models import ResNet50
 from neuron_mech.presets import Config, random_stream
@@ -77,7 +77,7 @@ def subject(
 ) -> Subject:
     """The network of `config`: run to its end in `directory` (see `runs.run`), or with weights from elsewhere.
 
-    Raises InputError where it, or its data, cannot be had.
+    Raises InputError where it, or its data, cannot be had, or are other than `directory` has been used with.
     """
     if config.model.weights is None:
         return of_run(run(config, directory, data_dir, save_seconds), directory)
@@ -88,4 +88,6 @@ def subject(
         variables = pretrained.restore(model, data_dir)
     else:
         variables = training.init(config, model, dataset.test.blank).variables
-    return Subject(config, model, variables, sites(config, dataset), dataset, directory)
+    chosen = sites(config, dataset)
+    results.bind(directory, identity.of(config, dataset))
+    return Subject(config, model, variables, chosen, dataset, directory)

@@ -1,0 +1,49 @@
+"""The settings of JAX that decide numbers: what they are in every run, and where that is seen to.
+
+Each can be changed by the environment (`JAX_ENABLE_X64=1`) or by the program around, and nothing fails: other samples
+are drawn, or other bits come out. The commands of `experiments` set them; a run stores them and is refused under others
+(`identity`); what `own` draws, it draws under them, and leaves them to its caller as they were.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+STANDARD: dict[str, Any] = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_enable_x64": False,
+    "jax_default_matmul_precision": None,
+    "jax_disable_jit": False,
+}
+"""JAX's own defaults."""
+
+
+def here() -> dict[str, Any]:
+    """The settings as they are in this process."""
+    return {name: getattr(jax.config, name) for name in STANDARD}
+
+
+def pin() -> None:
+    """Set them for the whole process, whatever the environment says: for programs, which own theirs."""
+    for name, value in STANDARD.items():
+        jax.config.update(name, value)
+
+
+@contextmanager
+def standard() -> Iterator[None]:
+    """Set them for what is drawn inside, in this thread alone but for the offset of seeds."""
+    offset = jax.config.jax_random_seed_offset
+    jax.config.update("jax_random_seed_offset", STANDARD["jax_random_seed_offset"])
+    try:
+        with (
+            jax.default_prng_impl(STANDARD["jax_default_prng_impl"]),
+            jax.threefry_partitionable(STANDARD["jax_threefry_partitionable"]),
+            jax.enable_x64(STANDARD["jax_enable_x64"]),
+        ):
+            yield
+    finally:
+        jax.config.update("jax_random_seed_offset", offset)
