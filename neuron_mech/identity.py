@@ -13,6 +13,7 @@ import numpy as np
 
 from neuron_mech import presets, settings
 from neuron_mech.datasets import Dataset, Samples, Stream
+from neuron_mech.errors import InputError
 from neuron_mech.presets import Config
 
 WHOLE = 2**30
@@ -27,12 +28,16 @@ def of(config: Config, dataset: Dataset) -> dict[str, Any]:
 
     `dataset` is as it was loaded: labels that are dealt at random follow from it, the seed and the settings.
     """
-    fields = presets.fields(config).items()
-    found = {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
-    found |= {"classes": dataset.classes}
+    found = of_config(config) | {"classes": dataset.classes}
     for part, samples in (("training", dataset.train), ("test", dataset.test)):
         found |= {f"{part} {what}": value for what, value in fingerprints(samples).items()}
     return found | settings.here()
+
+
+def of_config(config: Config) -> dict[str, Any]:
+    """Every field of a config by name, as JSON has it."""
+    fields = presets.fields(config).items()
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
 
 def changed(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -50,11 +55,14 @@ def changed(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 def fingerprints(samples: Samples | Stream) -> dict[str, str]:
     """SHA-256 over images and over labels; of a stream over its files (see `WHOLE`) and the rows that are read.
 
-    A second for a gigabyte, about.
+    A second for a gigabyte, about. Raises InputError where a file cannot be read.
     """
     if isinstance(samples, Samples):
         return {"images": digest(samples.images), "labels": digest(samples.labels)}
-    return {"files": _of_files(samples.files), "rows": digest(samples.reader.ids)}
+    try:
+        return {"files": _of_files(samples.files), "rows": digest(samples.reader.ids)}
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read ({error.strerror}): prepare the data again") from None
 
 
 def digest(array: Any) -> str:

@@ -121,19 +121,12 @@ def bind(directory: Path, facts: Mapping[str, Any]) -> None:
     path = directory / "identity.json"
 
     def stored() -> bytes:
-        if path.exists():
-            return path.read_bytes()
-        text = json.dumps(facts, indent=2) + "\n"
-        write(path, lambda part: part.write_text(text))
-        return text.encode()
+        if not path.exists():
+            text = json.dumps(facts, indent=2) + "\n"
+            write(path, lambda part: part.write_text(text))
+        return path.read_bytes()
 
-    try:
-        there = json.loads(processes.told(stored))
-        changed = identity.changed(there, facts)
-    except (OSError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({first_line(error)}): restore it, or name another --run-dir"
-        ) from None
+    changed = identity.changed(_parsed(path, processes.told(stored)), facts)
     if changed:
         raise InputError(
             f"--run-dir {directory} holds a run on other data or under other settings (there / here): "
@@ -168,9 +161,41 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
 
 
 def seed_directories(directory: Path) -> list[Path]:
-    """The run's directory, and those of its repetitions with other seeds, in the order of their seeds."""
-    others = (path for path in directory.glob("seed*") if path.is_dir() and path.name[4:].isdecimal())
+    """The run's directory, and those of its repetitions with other seeds, in the order of their seeds.
+
+    Raises InputError for one that holds another run than this one with its seed.
+    """
+    others = [path for path in directory.glob("seed*") if path.is_dir() and path.name[4:].isdecimal()]
+    for path in others:
+        if not (path / "config.json").exists() and not any(path.glob("*.nc")):
+            continue  # nothing in it counts
+        there, here = _facts(path), _facts(directory) | {"train.seed": int(path.name[4:])}
+        if changed := identity.changed({name: there[name] for name in there if name in here}, here):
+            raise InputError(
+                f"{path} holds no repetition of the run in {directory} (there / expected): {'; '.join(changed)}: move "
+                "it elsewhere"
+            )
     return [directory, *sorted(others, key=lambda path: int(path.name[4:]))]
+
+
+def _facts(directory: Path) -> dict[str, Any]:
+    """What is known of which run a directory holds: its config, and what `bind` stored."""
+    path = directory / "identity.json"
+    stored = _parsed(path, path.read_bytes()) if path.exists() else {}
+    return identity.of_config(read_config(directory)) | stored
+
+
+def _parsed(path: Path, content: bytes) -> dict[str, Any]:
+    """An object of JSON. Raises InputError where it is none."""
+    try:
+        found = json.loads(content)
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+    except ValueError as error:
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}): restore it, or name another --run-dir"
+        ) from None
+    return found
 
 
 @contextmanager

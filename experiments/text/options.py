@@ -56,8 +56,10 @@ def check(options: TextOptions) -> None:
         raise InputError(f"--width is {options.width}: give a multiple of 4, the heads")
 
 
-def agree(directory: Path, options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]]) -> None:
-    """Store what the run is in options.json. Raises InputError where the directory holds another one."""
+def agree(
+    directory: Path, options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]]
+) -> dict[str, int | float | str | None]:
+    """What the run is, stored in options.json. Raises InputError where the directory holds another one."""
     read = hashlib.sha256(b"".join(part.tobytes() for part in text.values())).hexdigest()
     here = {name: value for name, value in asdict(options).items() if name not in ("text", "run_dir")}
     here |= {"SHA-256 of the text": read}
@@ -69,3 +71,4 @@ def agree(directory: Path, options: TextOptions, text: Mapping[str, Int[np.ndarr
         raise InputError(
             f"--run-dir {directory} holds another run (there / here): {'; '.join(changed)}: name another directory"
         )
+    return here

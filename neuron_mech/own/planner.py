@@ -174,14 +174,13 @@ def plan(
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
     if keep == 1 or keep < 0:
         raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
-    key = jax.random.key(seed)
     everything = taps.sites(model, variables, some[0], **kwargs)
     design = Design(
         model,
         loss,
         sites,
-        {name: chosen(neurons, "neurons", site.shape[-1], key) for name, site in sites.items()},
-        {name: chosen(positions, "positions", math.prod(site.shape[:-1]), key) for name, site in sites.items()},
+        {name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
+        {name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()},
         derivative or in_reach(sites),
         mixing == "batch",
         kwargs,
@@ -191,7 +190,7 @@ def plan(
         training.stepwise(training.convolutional(everything.values())),
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables)),
     )
-    rows = chosen(samples, "samples", size, key)
+    rows = chosen(samples, "samples", size, seed)
     made = Plan(design, variables, inputs, labels, np.arange(size) if rows is None else rows)
     if budget is not None and made.device > budget:
         raise InputError(
