@@ -169,7 +169,7 @@ def plan(
     size = taps.batch_size((inputs, labels))
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     sites = selected(model, variables, some[0], names, **kwargs)
-    check_loss(model, variables, some[0], some[1], loss, **kwargs)
+    check_loss(model, variables, some[0], some[1], loss, every=labels, **kwargs)
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
     if keep == 1 or keep < 0:

@@ -23,6 +23,7 @@ from neuron_mech import gradient_signs, identity, partitions, settings, summarie
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.numerics import SignHealth
+from neuron_mech.objectives import check_labels
 from neuron_mech.own.design import Design, keep, record
 from neuron_mech.summaries import Recorded
 
@@ -160,6 +161,7 @@ class Recorder(struct.PyTreeNode):
                 f"labels are {of.dtype}{list(of.shape)}: figure 8 needs one class index for each of {len(self.rows)} "
                 "samples"
             )
+        check_labels(of, classes, "labels")
         with settings.standard():
             order = np.asarray(jax.random.permutation(jax.random.key(seed), len(of)))
         dealt = of[order]

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import taps
 from neuron_mech.objectives import margin
+from neuron_mech.own.checks import check_loss
 from neuron_mech.own.naming import Names, selected
 from neuron_mech.presets import Derivative
 from neuron_mech.taps import Edit, PerSampleLoss
@@ -34,9 +35,11 @@ def signs(
     """{site: sign of every sample's own derivative, -1, 0 or 1}. `kwargs` go to `model.apply`.
 
     `loss` maps (outputs, labels) to one value a sample. Samples are differentiated as batches of one, so that they
-    cannot mix. The derivative with respect to the "activation" is there at `Neurons` only.
+    cannot mix. The derivative with respect to the "activation" is there at `Neurons` only. Raises InputError for a loss
+    that is not one value a sample, and for labels that are of no class.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
+    check_loss(model, variables, inputs, labels, loss, **kwargs)
     found = taps.per_sample_gradients(model, variables, inputs, labels, sites, {"loss": loss}, derivative, **kwargs)
     return {site: jnp.sign(gradient).astype(jnp.int8) for site, gradient in found["loss"].items()}
 
