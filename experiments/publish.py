@@ -37,6 +37,10 @@ def publish(directory: Path, into: Path) -> None:
     found = claims.findings(directory)
     place = into / config.preset
     judged = (directory / "claims.json").read_text()
+    lost = [*found.damaged, *results.all_lost(directory)]
+    if lost or judged != claims.text(claims.claims(found)):
+        why = "; ".join(lost) or "claims.json is not what the result files say"
+        raise InputError(f"{directory}: {why}: run `python -m experiments.reproduce {config.preset}` again")
     results.write(place / "claims.json", lambda part: part.write_text(judged))
     for name in FIGURES:
         source = directory / "figures" / f"{name}.png"

@@ -50,6 +50,7 @@ def experiment(session: Session) -> None:
         report(run)
 
 
+@results.step("train")
 def report(run: Run) -> None:
     """Draw a finished run, print its accuracy, and write train.nc, last: where it is, all of it is."""
     found = dataset(run)

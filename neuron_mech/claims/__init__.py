@@ -28,6 +28,7 @@ __all__ = [
     "Findings",
     "claims",
     "comparison",
+    "fewer",
     "findings",
     "table",
     "text",
@@ -70,6 +71,19 @@ def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
 def text(found: Sequence[Claim]) -> str:
     """The claims as claims.json holds them."""
     return json.dumps([_finite(claim.entry()) for claim in found], indent=2, ensure_ascii=False) + "\n"
+
+
+def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:
+    """A line for each claim that was tested in `stored`, what claims.json held, and is not any more."""
+    try:
+        before = {entry["id"]: entry["verdict"] for entry in json.loads(stored or b"[]")}
+    except (ValueError, TypeError, KeyError):
+        return ["claims.json was damaged: it is written again"]
+    return [
+        f"claim {claim.id} was {before[claim.id]} and is not tested now: {claim.because}"
+        for claim in found
+        if claim.verdict == "not tested" and before.get(claim.id, "not tested") != "not tested"
+    ]
 
 
 def write(directory: Path, found: Sequence[Claim]) -> Path:
