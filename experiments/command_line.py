@@ -33,7 +33,8 @@ class Options:
     data_dir: Path | None = None
     """Directory of data prepared by TensorFlow Datasets. None means TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     save_seconds: float = 60.0
-    """Seconds between checkpoints; one is also saved at the end and when stopped by SIGTERM or Ctrl-C."""
+    """Seconds between checkpoints; one is also saved at the end and when stopped: by Ctrl-C, SIGTERM, SIGHUP, SIGUSR1
+    or SIGUSR2."""
     workers: int | None = None
     """Processes that read and decode the images of a stream; 0: all in the main one. None means one a core, at most 16.
     """
@@ -109,7 +110,7 @@ def parse(
     default = kind(data=config.data, model=config.model, train=config.train, record=config.record, watch=config.watch)
     about = f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}."
     options = ask(kind, default, rest, f"{name} {preset}", about)
-    if options.save_seconds < 0:
+    if not options.save_seconds >= 0:  # nor nan, which no time is later than
         raise InputError(f"--save-seconds is {options.save_seconds}: give a number of at least 0")
     if options.workers is not None and options.workers < 0:
         raise InputError(f"--workers is {options.workers}: give a whole number of at least 0")
@@ -213,6 +214,9 @@ def _agree(config: Config, options: Options) -> None:
 def exiting(work: Callable[[], None]) -> None:
     """Do `work` under the settings of every run, and turn the errors a user can mend into one line and an exit code."""
     settings.pin()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a sign has a question mark, and no traceback
     try:
         work()
     except Interrupted as stop:

@@ -10,9 +10,11 @@ Of several processes the first saves and restores; it tells the others what it f
 host: nothing of it depends on how many processes or devices there were.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -82,6 +84,11 @@ class Checkpoints:
         """Newest step on disk, verified or not; process 0 knows."""
         return self._manager.latest_step() if processes.first() else None
 
+    @property
+    def aside(self) -> Path:
+        """Where checkpoints are moved that do not verify."""
+        return self.directory.with_name(self.directory.name + "-damaged")
+
     def save(self, step: int, state: PyTree) -> None:
         """Save `state` (arrays and typed random keys, none of size zero) as this step.
 
@@ -116,7 +123,8 @@ class Checkpoints:
         """The newest state that verifies, in the structure of `like` (arrays or shapes); None where none was saved.
 
         What is a shape in `like` comes back as the host's array. A checkpoint that does not verify is moved to
-        `checkpoints-damaged` beside. Raises RunError when none does, and InputError for one of other facts than `of`.
+        `checkpoints-damaged` beside. Raises RunError when none does, or where the machine cannot read one, and
+        InputError for one of other facts than `of`.
         """
         shapes = _to_arrays(like)
         arrays, step, damaged = (self._newest(shapes) if processes.first() else None) or (shapes, -1, [])
@@ -134,11 +142,15 @@ class Checkpoints:
                 raise
             except Exception as error:  # a truncated file surfaces as any of a dozen types
                 _mute_abandoned_reads()
-                aside = self.directory.with_name(self.directory.name + "-damaged")
-                damaged.append(f"checkpoint of step {step} does not verify ({_reason(error)}); moved to {aside}")
-                aside.mkdir(exist_ok=True)
-                shutil.rmtree(aside / str(step), ignore_errors=True)
-                shutil.move(self.directory / str(step), aside)
+                if trouble := _of_the_machine(error, self.directory / str(step)):
+                    raise RunError(
+                        f"{self.directory / str(step)} cannot be read ({trouble}): it may be whole, and is left as it "
+                        "is; see to the disk or the memory and run the same command again"
+                    ) from error
+                damaged.append(f"checkpoint of step {step} does not verify ({_reason(error)}); moved to {self.aside}")
+                self.aside.mkdir(exist_ok=True)
+                shutil.rmtree(self.aside / str(step), ignore_errors=True)
+                shutil.move(self.directory / str(step), self.aside)
                 self._manager.reload()
         if damaged:
             raise RunError(f"{'; '.join(damaged)}; no older one is left: remove {self.directory.parent} to begin again")
@@ -197,6 +209,38 @@ def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
         return jax.numpy.asarray(leaf) if isinstance(old, jax.Array) else leaf
 
     return serialization.from_state_dict(like, jax.tree.map(placed, arrays, serialization.to_state_dict(like)))
+
+
+_MACHINE = (
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+)
+"""What a system answers that cannot read a file, whole or not."""
+
+
+def _of_the_machine(error: BaseException, directory: Path) -> str:
+    """What keeps the machine from reading a checkpoint's files; nothing where these are to blame, gone or not whole."""
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        return os.strerror(error.errno)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "out of memory"
+    if said := next((os.strerror(code) for code in _MACHINE if os.strerror(code) in str(error)), ""):
+        return said
+    try:
+        for path in directory.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    while file.read(2**24):
+                        pass
+    except OSError as unreadable:
+        return f"{path.name}: {unreadable.strerror}"
+    return ""
 
 
 def _mute_abandoned_reads() -> None:

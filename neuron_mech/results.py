@@ -86,7 +86,7 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
         fresh = not described.exists()
         if fresh:
             text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-            write(described, lambda part: part.write_text(text))
+            write(described, lambda part: part.write_text(text, encoding="utf-8"))
         elif changed := differences(read_config(directory), config):
             raise InputError(
                 f"--run-dir {directory} holds a run of another configuration (there / here): {'; '.join(changed)}: "
@@ -107,7 +107,7 @@ def read_config(directory: Path) -> Config:
     """The config of the run in `directory`. Raises InputError where there is none that can be read."""
     path = directory / "config.json"
     try:
-        tree = json.loads(path.read_text())
+        tree = json.loads(path.read_text(encoding="utf-8"))
         record = tree["record"]
         record |= {k: tuple(record[k]) for k in ("sites", "site_samples", "compare_objectives") if k in record}
         return Config(
@@ -139,7 +139,7 @@ def bind(directory: Path, facts: Mapping[str, Any]) -> None:
     def stored() -> bytes:
         if not path.exists():
             text = json.dumps(facts, indent=2) + "\n"
-            write(path, lambda part: part.write_text(text))
+            write(path, lambda part: part.write_text(text, encoding="utf-8"))
         return path.read_bytes()
 
     changed = identity.changed(_parsed(path, processes.told(stored)), facts)
@@ -273,7 +273,7 @@ def _noted(root: Path) -> dict[str, dict[str, list[str]]]:
     Then nothing counts as done, which costs time and no result.
     """
     try:
-        found = json.loads((root / CHECKSUMS).read_text())
+        found = json.loads((root / CHECKSUMS).read_text(encoding="utf-8"))
         return {part: {str(name): list(of) for name, of in found[part].items()} for part in ("files", "done")}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {"files": {}, "done": {}}
@@ -284,7 +284,7 @@ def _note(root: Path, noted: Mapping[str, Any]) -> None:
     if not any((root / name).exists() for name in RUN):
         return
     text = json.dumps(noted, indent=1, sort_keys=True) + "\n"
-    write(root / CHECKSUMS, lambda part: part.write_text(text))
+    write(root / CHECKSUMS, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _sha256(content: bytes) -> str:

@@ -45,6 +45,10 @@ from neuron_mech.trajectories import Trajectories
 SATURATION_SAMPLES = 10_000
 """Training accuracy is measured on this many random training samples, or on all where there are fewer."""
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask a run to stop: a scheduler's, Ctrl-C, a lost terminal, and what Slurm's --signal sends before time
+is up."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -80,9 +84,9 @@ def run(
 ) -> Run:
     """Run `config` to its end in `directory` (held open by `results.opened`), from wherever it was left.
 
-    Saves every `save_seconds`, at the end, and on SIGTERM or SIGINT (then raises Interrupted). Raises InputError before
-    work starts, for other data or settings than it was begun with too, and RunError for a loss that is not finite or a
-    state that cannot be saved.
+    Saves every `save_seconds`, at the end, and on a signal of STOPPING (then raises Interrupted). Raises InputError
+    before work starts, for other data or settings than it was begun with too, and RunError for a loss that is not
+    finite or a state that cannot be saved.
     """
     check_trained_here(config.model)
     dataset = datasets.load(config.data, data_dir)
@@ -109,6 +113,8 @@ def run(
     with Checkpoints(directory / "checkpoints", facts) as saves, _signals() as received:
         restored = saves.restore(outline)
         if restored is None:
+            if saves.aside.exists():
+                say(f"no checkpoint is left in {saves.directory}: beginning again; damaged ones are in {saves.aside}")
             state, done = planning.start(what, train), 0
         else:
             for line in restored.damaged:
@@ -279,12 +285,14 @@ def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT, collected instead of obeyed: the loop ends at the next segment, with its state saved."""
+    """STOPPING, collected instead of obeyed: the loop ends at the next segment, with its state saved."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may handle signals
         return
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    # What is ignored, as a terminal's end under nohup, stays ignored.
+    heard = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in heard}
     try:
         yield received
     finally:

@@ -1,7 +1,9 @@
-"""What was finished is believed while it verifies: damaged or gone it is made again, and nothing is replaced by less."""
+"""What is finished is believed while it verifies: damaged or gone it is made again, and nothing is replaced by less."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -111,6 +113,22 @@ def test_a_report_believes_no_damaged_file_and_says_what_is_less(reproduced, tmp
     assert f"claim 1 was {verdict} and is not tested now: " in said
     with pytest.raises(InputError, match=r"gradient_signs.nc .*: run `python -m experiments.reproduce digits` again"):
         publish.publish(directory, tmp_path / "published")
+
+
+def test_no_locale_loses_anything(reproduced, tmp_path):
+    directory = shutil.copytree(reproduced, tmp_path / "digits")
+    (directory / "claims.json").unlink()
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.report", str(directory)],
+        env=os.environ | ascii_only,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (directory / "claims.json").read_bytes() == (reproduced / "claims.json").read_bytes()
+    assert report.sealed(directory / "report.html")
 
 
 def test_claims_that_are_not_the_files_are_not_published(reproduced, tmp_path):

@@ -65,8 +65,8 @@ def agree(
     here |= {"SHA-256 of the text": read}
     path = directory / "options.json"
     if not path.exists():
-        results.write(path, lambda part: part.write_text(json.dumps(here, indent=2) + "\n"))
-    before = json.loads(path.read_text())
+        results.write(path, lambda part: part.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8"))
+    before = json.loads(path.read_text(encoding="utf-8"))
     if changed := [f"{name}: {before.get(name)} / {here[name]}" for name in here if before.get(name) != here[name]]:
         raise InputError(
             f"--run-dir {directory} holds another run (there / here): {'; '.join(changed)}: name another directory"

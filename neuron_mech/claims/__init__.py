@@ -89,7 +89,7 @@ def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:
 def write(directory: Path, found: Sequence[Claim]) -> Path:
     """Write claims.json."""
     path = directory / "claims.json"
-    results.write(path, lambda part: part.write_text(text(found)))
+    results.write(path, lambda part: part.write_text(text(found), encoding="utf-8"))
     return path
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from neuron_mech import gradient_signs, planning, taps, training
+from neuron_mech import gradient_signs, planning, summaries, taps, training
 from neuron_mech.errors import InputError
 from neuron_mech.objectives import margin
 from neuron_mech.own.checks import LOOKED_AT, Mixing, check_loss, check_mixing, warn_of_signs
@@ -169,6 +169,7 @@ def plan(
     size = taps.batch_size((inputs, labels))
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     sites = selected(model, variables, some[0], names, **kwargs)
+    summaries.check_names(sites)
     check_loss(model, variables, some[0], some[1], loss, every=labels, **kwargs)
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")

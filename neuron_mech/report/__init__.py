@@ -44,7 +44,7 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
         counts={v: sum(claim.verdict == v for claim in claims) for v in ("supported", "not supported", "not tested")},
         sections=[one for one in shown if one.pictures or one.measured],
         videos=[(path.stem, _data(path)) for path in _films(directory)],
-        table_1=table.read_text() if results.whole(table) else "",
+        table_1=table.read_text(encoding="utf-8") if results.whole(table) else "",
         missing=found.missing,
         damaged=found.damaged,
         settings=_settings(dataclasses.asdict(config)),
