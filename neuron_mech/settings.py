@@ -5,6 +5,7 @@ are drawn, or other bits come out. The commands of `experiments` set them; a run
 (`identity`); what `own` draws, it draws under them, and leaves them to its caller as they were.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +23,18 @@ STANDARD: dict[str, Any] = {
 """JAX's own defaults."""
 
 
+ENVIRONMENT = ("XLA_FLAGS", "NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
+"""What compilers read for themselves, and nobody can set later."""
+
+_ELSEWHERE = ("--xla_force_host_platform_device_count", "--xla_dump")
+"""Flags among them that decide no number: a run is the same on any number of devices (see `devices`)."""
+
+
 def here() -> dict[str, Any]:
-    """The settings as they are in this process."""
-    return {name: getattr(jax.config, name) for name in STANDARD}
+    """The settings as they are in this process, and the compilers' flags in its environment."""
+    flags = {name: sorted(os.environ.get(name, "").split()) for name in ENVIRONMENT}
+    deciding = {name: " ".join(flag for flag in of if not flag.startswith(_ELSEWHERE)) for name, of in flags.items()}
+    return {name: getattr(jax.config, name) for name in STANDARD} | deciding
 
 
 def pin() -> None:

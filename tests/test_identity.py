@@ -150,6 +150,14 @@ def test_a_program_with_other_settings_is_refused(copy, data, name, value):
         jax.config.update(name, before)
 
 
+def test_a_compiler_s_flags_are_held_against_those_it_began_with_but_for_the_number_of_devices(copy, data, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_dump_to=/tmp")
+    finished(CONFIG, copy, data[0])
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    with pytest.raises(InputError, match="XLA_FLAGS: '' / '--xla_cpu_enable_fast_math=true'"):
+        finished(CONFIG, copy, data[0])
+
+
 class Net(nn.Module):
     @nn.compact
     def __call__(self, x):

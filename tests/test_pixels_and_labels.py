@@ -1,5 +1,6 @@
 """What a data set's files hold is what a network sees, in memory as in a stream; and labels are of the classes."""
 
+import io
 from types import SimpleNamespace
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 import prepared
 from neuron_mech import datasets, own
@@ -50,6 +52,20 @@ def test_pixels_are_the_stored_values_over_the_largest_there_can_be(tmp_path, st
     np.testing.assert_allclose(memory, images / largest, rtol=2e-7)
     np.testing.assert_array_equal(stream, memory)
     assert datasets.load(Data("made_up", stream=True), tmp_path, 0).train.blank.inputs.shape == (1, *shape)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGB"])
+def test_whatever_a_file_holds_it_is_one_image_in_memory_and_streamed(tmp_path, mode):
+    files, expected = [], []
+    for _ in range(5):
+        image = Image.fromarray(DRAW.integers(0, 256, (8, 8, 3), dtype=np.uint8)).convert(mode)
+        image.save(file := io.BytesIO(), "PNG")
+        files.append(file.getvalue())
+        expected.append(np.asarray(image.convert("L"))[..., None] / 255)
+    prepared.write(tmp_path, split([(file, 1) for file in files]))
+    memory, stream = both(tmp_path)
+    np.testing.assert_allclose(memory, expected, rtol=2e-7)
+    np.testing.assert_array_equal(stream, memory)
 
 
 def test_sixteen_bits_are_cropped_as_eight_are(tmp_path):
