@@ -97,9 +97,10 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
             yield directory
         except InputError:
             bound = directory / "identity.json"
-            if fresh and set(directory.iterdir()) - {bound} == before:
+            if fresh and set(directory.iterdir()) - {bound} == before - {bound}:
                 described.unlink()
-                bound.unlink(missing_ok=True)
+                if bound not in before:
+                    bound.unlink(missing_ok=True)
             raise
 
 

@@ -202,15 +202,15 @@ def test_a_saved_recorder_goes_on_with_what_it_had_chosen():
 
 
 def test_a_checkpoint_belongs_to_its_config(copy, data):
-    for name in ("config.json", "identity.json"):
-        (copy / name).unlink()
     other = replace(CONFIG, train=replace(CONFIG.train, seed=3))
+    (copy / "config.json").unlink()
+    with pytest.raises(InputError, match=r"holds a run on other data .*train.seed: 0 / 3"):
+        finished(other, copy, data[0])
+    (copy / "identity.json").unlink()
     with pytest.raises(InputError, match=r"checkpoint of something else .*train.seed: 0 / 3"):
         finished(other, copy, data[0])
     assert not (copy / "checkpoints-damaged").exists()
-    for name in ("config.json", "identity.json"):
-        (copy / name).unlink(missing_ok=True)
-    finished(CONFIG, copy, data[0])  # the one that was meant
+    finished(CONFIG, copy, data[0])  # nothing is left of what was refused
 
 
 def test_a_checkpoint_belongs_to_its_data(copy, data):
