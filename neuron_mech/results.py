@@ -271,10 +271,12 @@ def _place(path: Path) -> tuple[Path, str]:
 def _noted(root: Path) -> dict[str, dict[str, list[str]]]:
     """checksums.json: `files`, the checksums of each by name, and `done`, the files of each step; empty if unreadable.
 
-    Then nothing counts as done, which costs time and no result.
+    Then nothing counts as done, which costs time and no result. So does one that names files outside the directory.
     """
     try:
         found = json.loads((root / CHECKSUMS).read_text(encoding="utf-8"))
+        if any(_place(root / name) != (root, name) for of in found["done"].values() for name in of):
+            raise ValueError("it names a file outside")
         return {part: {str(name): list(of) for name, of in found[part].items()} for part in ("files", "done")}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {"files": {}, "done": {}}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import xarray as xr
 
 from conftest import REPRODUCED
 from experiments import publish, report, reproduce
-from neuron_mech import results
+from neuron_mech import claims, results
 from neuron_mech.errors import InputError
 
 
@@ -159,6 +160,26 @@ def dies(part: Path, path: Path) -> None:
     if path.name == "a.nc":
         raise KeyboardInterrupt
     part.rename(path)
+
+
+def test_files_outside_are_none_of_its_own(tmp_path):
+    (tmp_path / "outside").write_text("")
+    (tmp_path / "run").mkdir()
+    for name in ("../outside", str(tmp_path / "outside"), "figures/../../outside"):
+        text = json.dumps({"files": {}, "done": {"train": [name]}})
+        (tmp_path / "run" / "checksums.json").write_text(text)
+        assert results.lost(tmp_path / "run", "train") is None
+
+
+def test_a_claim_on_fewer_seeds_or_values_is_said(reproduced):
+    found = claims.claims(claims.findings(reproduced))
+    entries = json.loads(claims.text(found))
+    assert claims.fewer(claims.text(found).encode(), found) == []
+    entries[0]["conditions"][0]["value"]["over"] = "5 seeds"
+    entries[1]["conditions"] *= 2
+    one, other = claims.fewer(json.dumps(entries).encode(), found)
+    assert re.fullmatch(r"claim 1 was .* by 1 values and 5 seeds, and is .* by 1 values and 1 seeds now", one)
+    assert re.fullmatch(r"claim 2 was .* by 4 values and 1 seeds, and is .* by 2 values and 1 seeds now", other)
 
 
 def test_a_step_that_fails_is_not_done(tmp_path):
