@@ -19,7 +19,7 @@ import xarray as xr
 
 from experiments.command_line import Options, Session, main
 from experiments.readouts import Cells, Missing, Reading, probed, retrained
-from neuron_mech import binarization, datasets, evaluation, figures, results, subjects, taps
+from neuron_mech import binarization, datasets, evaluation, figures, processes, results, subjects, taps
 from neuron_mech.errors import InputError
 from neuron_mech.presets import Config
 from neuron_mech.results import about
@@ -100,7 +100,14 @@ def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.D
     """`fresh` with everything that an earlier sweep has finished, of other centers and seeds too."""
     if not results.exists(path):
         return fresh
-    before = results.read_dataset(path)
+    try:
+        before = results.read_dataset(path)
+    except InputError:
+        aside = path.with_name("binarization.damaged.nc")
+        if processes.first():
+            path.replace(aside)
+            print(f"{path} is damaged: moved to {aside.name}, and all its windows are read again", flush=True)
+        return fresh
     for name, value in options.settings.items():
         if (there := before.attrs.get(name, "retrain" if name == "readout" else None)) != value:
             raise InputError(
@@ -181,6 +188,7 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
+@results.step("binarization")
 def experiment(session: Session, saved: Callable[[], None] = lambda: None) -> None:
     """Sweep every seed, write the results and print their summary. `saved` is called after every group of windows."""
     options = session.options

@@ -167,6 +167,7 @@ def experiment(session: Session) -> None:
     session.each("class_consistency", report, summary)
 
 
+@results.step("class_consistency")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write class_consistency.nc, last: where it is, all of it is."""
     found, directory = dataset(run), run.directory

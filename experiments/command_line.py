@@ -14,7 +14,7 @@ from typing import TypeVar
 import tyro
 import xarray as xr
 
-from neuron_mech import devices, joining, parameters, processes, provenance
+from neuron_mech import devices, joining, parameters, processes, provenance, settings
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.precision import multiplying
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
@@ -35,7 +35,8 @@ class Options:
     data_dir: Path | None = None
     """Directory of data prepared by TensorFlow Datasets. None means TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     save_seconds: float = 60.0
-    """Seconds between checkpoints; one is also saved at the end and when stopped by SIGTERM or Ctrl-C."""
+    """Seconds between checkpoints; one is also saved at the end and when stopped: by Ctrl-C, SIGTERM, SIGHUP, SIGUSR1
+    or SIGUSR2."""
     workers: int | None = None
     """Processes that read and decode the images of a stream; 0: all in the main one. None means one a core, at most 16.
     """
@@ -125,7 +126,7 @@ def parse(
     default = kind(data=config.data, model=config.model, train=config.train, record=config.record, watch=config.watch)
     about = f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}."
     options = ask(kind, default, rest, f"{name} {preset}", about)
-    if options.save_seconds < 0:
+    if not options.save_seconds >= 0:  # nor nan, which no time is later than
         raise InputError(f"--save-seconds is {options.save_seconds}: give a number of at least 0")
     if options.workers is not None and options.workers < 0:
         raise InputError(f"--workers is {options.workers}: give a whole number of at least 0")
@@ -247,7 +248,11 @@ def _agree(config: Config, options: Options) -> None:
 
 
 def exiting(work: Callable[[], None]) -> None:
-    """Do `work`, and turn the errors a user can mend into one line on stderr and an exit code."""
+    """Do `work` under the settings of every run, and turn the errors a user can mend into one line and an exit code."""
+    settings.pin()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a sign has a question mark, and no traceback
     try:
         work()
     except Interrupted as stop:

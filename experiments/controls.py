@@ -117,6 +117,7 @@ def experiment(session: Session) -> None:
     session.each("controls", partial(report, options=options), summary)
 
 
+@results.step("controls")
 def report(whole: Run, options: ControlOptions) -> None:
     """Run the controls of a finished run, draw them, print them, and write controls.nc, last."""
     config, directory = whole.study.config, whole.directory

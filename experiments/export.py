@@ -24,7 +24,7 @@ from neuron_mech import parameters, pieces, planning, results
 from neuron_mech.errors import InputError
 
 TAKEN = (
-    *("config.json", "provenance.json", "claims.json", "table1.txt", "*.nc"),
+    *("config.json", "identity.json", "provenance.json", "claims.json", "checksums.json", "table1.txt", "*.nc"),
     *("figures/*.png", "figures/*.svg", "videos/*.mp4", "videos/*.gif", "report.html"),
 )
 """Of each seed's directory, in this order; its parameters come after config.json."""

@@ -213,6 +213,7 @@ def experiment(session: Session) -> None:
     session.each("gradient_signs", report, summary)
 
 
+@results.step("gradient_signs")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write gradient_signs.nc, last: where it is, all of it is."""
     signs, directory = dataset(run), run.directory

@@ -115,6 +115,7 @@ def experiment(session: Session) -> None:
     session.each("learning_dynamics", partial(report, with_videos=session.options.videos), summary)
 
 
+@results.step("learning_dynamics")
 def report(run: Run, with_videos: bool = True) -> None:
     """Draw a finished run, print its summary, and write learning_dynamics.nc, last: where it is, all of it is."""
     found, directory = dataset(run), run.directory

@@ -36,8 +36,12 @@ def publish(directory: Path, into: Path) -> None:
         raise InputError(f"{directory} has no claims.json: run `python -m experiments.reproduce {config.preset}` first")
     found = claims.findings(directory)
     place = into / config.preset
-    judged = (directory / "claims.json").read_text()
-    results.write(place / "claims.json", lambda part: part.write_text(judged))
+    judged = (directory / "claims.json").read_text(encoding="utf-8")
+    lost = [*found.damaged, *results.all_lost(directory)]
+    if lost or judged != claims.text(claims.claims(found)):
+        why = "; ".join(lost) or "claims.json is not what the result files say"
+        raise InputError(f"{directory}: {why}: run `python -m experiments.reproduce {config.preset}` again")
+    results.write(place / "claims.json", lambda part: part.write_text(judged, encoding="utf-8"))
     for name in FIGURES:
         source = directory / "figures" / f"{name}.png"
         if source.exists():
@@ -50,7 +54,7 @@ def publish(directory: Path, into: Path) -> None:
         **provenance.read(directory),
     }
     text = json.dumps(run, indent=2) + "\n"
-    results.write(place / "run.json", lambda part: part.write_text(text))
+    results.write(place / "run.json", lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def smaller(path: Path) -> bytes:
@@ -91,11 +95,14 @@ def commit() -> str | None:
 
 def table(published: Path) -> str:
     """The README's table: claims by presets, from the claims.json of each."""
-    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(published.glob("*/claims.json"))}
+    found = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(published.glob("*/claims.json"))
+    }
     presets = [name for name in PRESETS if name in found]
     if not presets:
         return "No run has been published yet.\n"
-    runs = {name: json.loads((published / name / "run.json").read_text()) for name in presets}
+    runs = {name: json.loads((published / name / "run.json").read_text(encoding="utf-8")) for name in presets}
     lines = [
         "| claim | " + " | ".join(f"`{name}`" for name in presets) + " |",
         "|---" * (1 + len(presets)) + "|",
@@ -143,8 +150,8 @@ def main() -> None:
         for name in names:
             publish(Path(name), ROOT / "results")
         readme = ROOT / "README.md"
-        text = with_table(readme.read_text(), table(ROOT / "results"))
-        results.write(readme, lambda part: part.write_text(text))
+        text = with_table(readme.read_text(encoding="utf-8"), table(ROOT / "results"))
+        results.write(readme, lambda part: part.write_text(text, encoding="utf-8"))
 
     exiting(work)
 

@@ -185,6 +185,7 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join([*lines, table_1(found)])
 
 
+@results.step("quantization")
 def experiment(session: Session) -> None:
     """Measure every seed, write the results and print their summary."""
     assert isinstance(session.options, QuantizationOptions)
@@ -195,7 +196,9 @@ def experiment(session: Session) -> None:
     found = over_seeds(by_seed, seeds)
     labels = [subject.label(site) for site in found.site.values]
     found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
-    results.write(session.directory / "table1.txt", lambda part: part.write_text(table_1(found) + "\n"))
+    results.write_result(
+        session.directory / "table1.txt", lambda part: part.write_text(table_1(found) + "\n", encoding="utf-8")
+    )
     results.write_figure(session.directory, "figure3", figures.quantization(found))
     results.write_figure(session.directory, "information", figures.information(found))
     results.write_dataset(session.directory / "quantization.nc", found)

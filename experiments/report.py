@@ -4,6 +4,7 @@ Writes claims.json and report.html into it, from the result files that are there
 verdicts of two runs side by side.
 """
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,33 @@ def finish(directory: Path, changed: bool = True) -> None:
     found = claims.findings(directory)
     judged = claims.claims(found)
     before, page = directory / "claims.json", directory / "report.html"
-    current = before.exists() and before.read_text() == claims.text(judged) and page.exists()
-    if changed or not current:
+    stored = before.read_bytes() if before.exists() else b""
+    said = [f"left out: {line}" for line in (*found.damaged, *results.all_lost(directory))]
+    said += claims.fewer(stored, judged)
+    if page.exists() and not sealed(page):
+        said.append(f"{page} was damaged: it is made again")
+    if changed or stored != claims.text(judged).encode() or not sealed(page):
         claims.write(directory, judged)
-        results.write(page, lambda part: part.write_text(html(directory, found, judged)))
+        results.write(page, lambda part: part.write_bytes(with_seal(html(directory, found, judged))))
     print(claims.table(judged))
-    for line in found.damaged:
-        print(f"left out: {line}", file=sys.stderr)
+    for line in said:
+        print(line, file=sys.stderr)
     print(f"claims: {before}; report: {page}")
+
+
+def with_seal(page: str) -> bytes:
+    """A page with its SHA-256 in a last line: `report` may be asked for while an experiment notes its own files."""
+    content = page.encode()
+    return content + f"\n<!-- SHA-256 of the above: {hashlib.sha256(content).hexdigest()} -->\n".encode()
+
+
+def sealed(path: Path) -> bool:
+    """Whether a page is there and holds what was written."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return content == with_seal(content.rpartition(b"\n<!-- SHA-256")[0].decode(errors="replace"))
 
 
 def main() -> None:

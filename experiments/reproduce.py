@@ -70,25 +70,31 @@ def of_all_runs(session: Session, saved: Callable[[], None]) -> dict[str, Callab
     return steps | ({"binarization": lambda: binarization.experiment(windows, saved)} if options.windows else {})
 
 
-def missing(session: Session, step: str, directory: Path, seeds: int) -> bool:
-    """Whether a step is still to be done in a directory, for so many seeds."""
+PARTS = {"gradient_signs": ("train", "gradient_signs")}
+"""Steps that another does on the way."""
+
+
+def missing(session: Session, step: str, directory: Path, seeds: int) -> str | None:
+    """Why a step is still to be done in a directory, for so many seeds; None where it is not.
+
+    What was done is held against the checksums of its files: one that is gone or damaged is made again, with the step.
+    """
     path = directory / f"{step}.nc"
-    if not results.exists(path):
-        return True
+    for part in PARTS.get(step, (step,)):
+        lost = results.lost(directory, part)
+        if lost is None:
+            return "it was not finished" if results.exists(path) else ""
+        if lost:
+            return ", ".join(lost)
     if step not in ("quantization", "binarization"):
-        return False
-    try:
-        found = results.read_dataset(path)
-    except InputError:
-        return True
+        return None
+    found = results.read_dataset(path)
     wanted: dict[str, list] = {"seed": [session.config.train.seed + k for k in range(seeds)]}
     if step == "binarization":
         wanted["window_center"] = list(binarization.BinarizationOptions().centers)
     if any(not np.isin(values, found[name]).all() for name, values in wanted.items()):
-        return True
-    # The sweep's file is written cell by cell, its figure at the end.
-    drawn = results.exists(directory / "figures" / "figure4.svg")
-    return step == "binarization" and (not drawn or bool(np.isnan(found.accuracy_by_seed.sel(wanted)).any()))
+        return ""
+    return "" if step == "binarization" and np.isnan(found.accuracy_by_seed.sel(wanted)).any() else None
 
 
 def experiment(session: Session) -> None:
@@ -99,8 +105,8 @@ def experiment(session: Session) -> None:
     export = Exporting(directory, options.export, ExportOptions(leave_out=options.export_without), options.save_seconds)
     each, together = of_each_run(session), of_all_runs(session, export.now_and_then)
     places = [directory, *(directory / f"seed{first + k}" for k in range(1, options.seeds))]
-    todo = {step for step in each for place in places if missing(session, step, place, 1)}
-    todo |= {step for step in together if missing(session, step, directory, options.seeds)}
+    todo = {step for step in each for place in places if missing(session, step, place, 1) is not None}
+    todo |= {step for step in together if missing(session, step, directory, options.seeds) is not None}
     if parameters.exported(directory):
         for step in [step for step in each if step in todo]:
             print(f"left out: {step}: {directory} is an export, without the tallies it needs", file=sys.stderr)
@@ -114,8 +120,8 @@ def experiment(session: Session) -> None:
             for run in session.seeds():
                 export()
                 for step, do in each.items():
-                    if missing(session, step, run.directory, 1):
-                        with _announced(directory, step, run):
+                    if (why := missing(session, step, run.directory, 1)) is not None:
+                        with _announced(directory, step, why, run):
                             do(run)
                         export()
         for step, do_all in together.items():
@@ -123,7 +129,7 @@ def experiment(session: Session) -> None:
                 if step == "binarization":
                     report.finish(directory)  # the verdicts so far: the windows can take hours
                     export()
-                with _announced(directory, step):
+                with _announced(directory, step, missing(session, step, directory, options.seeds) or ""):
                     do_all()
                 export()
     except Interrupted:
@@ -141,9 +147,9 @@ def _check_projections(session: Session) -> None:
 
 
 @contextmanager
-def _announced(directory: Path, step: str, run: Run | None = None) -> Iterator[None]:
+def _announced(directory: Path, step: str, why: str, run: Run | None = None) -> Iterator[None]:
     seed = f", seed {run.study.config.train.seed}" if run else ""
-    print(f"\n{step}{seed}", flush=True)
+    print(f"\n{step}{seed}" + f", again: {why}" * bool(why), flush=True)
     with timed(directory, step):
         yield
 

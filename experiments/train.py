@@ -54,6 +54,7 @@ def summary(found: xr.Dataset) -> str:
     return f"test accuracy {float(found.test_accuracy[-1]):.2%} after {found.sizes['epoch']} epochs"
 
 
+@results.step("train")
 def report(run: Run) -> None:
     """Draw a finished run, print its accuracy, and write train.nc, last: where it is, all of it is."""
     found = dataset(run)

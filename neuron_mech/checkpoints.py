@@ -3,15 +3,21 @@
 Orbax restores a flipped byte without an error, as other values. So a checksum of every array is saved beside them and
 verified when they come back, and a checkpoint that does not verify is set aside for the one before.
 
+Each says whose it is, beside its arrays: facts such as a run's config, its data's fingerprints and its settings. It is
+not restored under others.
+
 Of several processes the first saves and restores; it tells the others what it found. What is stored are arrays of the
 host: nothing of it depends on how many processes or devices there were.
 """
 
+import errno
 import hashlib
+import json
 import logging
+import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +27,17 @@ import orbax.checkpoint as ocp
 from flax import serialization
 from jaxtyping import PyTree
 
-from neuron_mech import processes
-from neuron_mech.errors import RunError
+from neuron_mech import identity, processes
+from neuron_mech.errors import InputError, RunError
 
 # Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one to fall back to."""
+
+_OF = "of"
+"""Beside the arrays' checksums, the facts that say whose a checkpoint is, and theirs."""
 
 
 class Restored(NamedTuple):
@@ -42,11 +51,13 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run, numbered by step. Use as a context manager.
 
-    A save is complete when `save` returns: a process killed later, or during the next save, finds it again.
+    A save is complete when `save` returns: a process killed later, or during the next save, finds it again. `of` are
+    the facts that say whose they are (see `identity`): values that JSON has.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, of: Mapping[str, Any] | None = None):
         self.directory = directory.absolute()
+        self.of = dict(of or {})
         if processes.first():
             self.directory.mkdir(parents=True, exist_ok=True)
             # Alone, it waits for no other process.
@@ -73,6 +84,11 @@ class Checkpoints:
         """Newest step on disk, verified or not; process 0 knows."""
         return self._manager.latest_step() if processes.first() else None
 
+    @property
+    def aside(self) -> Path:
+        """Where checkpoints are moved that do not verify."""
+        return self.directory.with_name(self.directory.name + "-damaged")
+
     def save(self, step: int, state: PyTree) -> None:
         """Save `state` (arrays and typed random keys, none of size zero) as this step.
 
@@ -89,7 +105,8 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(arrays), checksums=ocp.args.JsonSave(checksums(arrays))
+                    state=ocp.args.StandardSave(arrays),
+                    checksums=ocp.args.JsonSave(checksums(arrays) | {_OF: [self.of, _checksum(self.of)]}),
                 ),
             )
             self._manager.wait_until_finished()
@@ -106,7 +123,8 @@ class Checkpoints:
         """The newest state that verifies, in the structure of `like` (arrays or shapes); None where none was saved.
 
         What is a shape in `like` comes back as the host's array. A checkpoint that does not verify is moved to
-        `checkpoints-damaged` beside. Raises RunError when none does.
+        `checkpoints-damaged` beside. Raises RunError when none does, or where the machine cannot read one, and
+        InputError for one of other facts than `of`.
         """
         shapes = _to_arrays(like)
         arrays, step, damaged = (self._newest(shapes) if processes.first() else None) or (shapes, -1, [])
@@ -120,25 +138,38 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._restore(step, like), step, damaged
+            except InputError:
+                raise
             except Exception as error:  # a truncated file surfaces as any of a dozen types
                 _mute_abandoned_reads()
-                aside = self.directory.with_name(self.directory.name + "-damaged")
-                damaged.append(f"checkpoint of step {step} does not verify ({_reason(error)}); moved to {aside}")
-                aside.mkdir(exist_ok=True)
-                shutil.rmtree(aside / str(step), ignore_errors=True)
-                shutil.move(self.directory / str(step), aside)
+                if trouble := _of_the_machine(error, self.directory / str(step)):
+                    raise RunError(
+                        f"{self.directory / str(step)} cannot be read ({trouble}): it may be whole, and is left as it "
+                        "is; see to the disk or the memory and run the same command again"
+                    ) from error
+                damaged.append(f"checkpoint of step {step} does not verify ({_reason(error)}); moved to {self.aside}")
+                self.aside.mkdir(exist_ok=True)
+                shutil.rmtree(self.aside / str(step), ignore_errors=True)
+                shutil.move(self.directory / str(step), self.aside)
                 self._manager.reload()
         if damaged:
             raise RunError(f"{'; '.join(damaged)}; no older one is left: remove {self.directory.parent} to begin again")
         return None
 
     def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        expected = self._manager.restore(step, args=ocp.args.Composite(checksums=ocp.args.JsonRestore())).checksums
+        # Whose it is comes first: what belongs to something else is not damaged. One of an older version does not say.
+        of, checksum = expected.get(_OF, [self.of, _checksum(self.of)])
+        if checksum != _checksum(of):
+            raise ValueError("checksum of what it belongs to differs")
+        if changed := identity.changed(of, self.of):
+            raise InputError(
+                f"{self.directory / str(step)} is a checkpoint of something else (there / here): {'; '.join(changed)}: "
+                "ask for what it belongs to, or name another directory"
+            )
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(target), checksums=ocp.args.JsonRestore()),
-        )
-        _verify(found.state, found.checksums)
+        found = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
+        _verify(found.state, expected)
         return found.state
 
 
@@ -187,12 +218,12 @@ def nbytes(state: PyTree) -> int:
 
 def checksums(state: PyTree) -> dict[str, str]:
     """SHA-256 over dtype, shape and bytes of every array, by its path in the tree."""
-    sums = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(_to_arrays(state)):
-        array = np.ascontiguousarray(leaf)
-        head = f"{array.dtype}{array.shape}".encode()
-        sums[jax.tree_util.keystr(path)] = hashlib.sha256(head + b"\0" + array.tobytes()).hexdigest()
-    return sums
+    leaves = jax.tree_util.tree_leaves_with_path(_to_arrays(state))
+    return {jax.tree_util.keystr(path): identity.digest(leaf) for path, leaf in leaves}
+
+
+def _checksum(of: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
 
 def _is_key(leaf: Any) -> bool:
@@ -214,6 +245,38 @@ def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
         return jax.numpy.asarray(leaf) if isinstance(old, jax.Array) else leaf
 
     return serialization.from_state_dict(like, jax.tree.map(placed, arrays, serialization.to_state_dict(like)))
+
+
+_MACHINE = (
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+)
+"""What a system answers that cannot read a file, whole or not."""
+
+
+def _of_the_machine(error: BaseException, directory: Path) -> str:
+    """What keeps the machine from reading a checkpoint's files; nothing where these are to blame, gone or not whole."""
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        return os.strerror(error.errno)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "out of memory"
+    if said := next((os.strerror(code) for code in _MACHINE if os.strerror(code) in str(error)), ""):
+        return said
+    try:
+        for path in directory.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    while file.read(2**24):
+                        pass
+    except OSError as unreadable:
+        return f"{path.name}: {unreadable.strerror}"
+    return ""
 
 
 def _mute_abandoned_reads() -> None:

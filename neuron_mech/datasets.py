@@ -17,21 +17,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt
 from tqdm import tqdm
 
 from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.objectives import check_labels
 from neuron_mech.presets import Data, random_stream
-from neuron_mech.streaming import Reader, Reading
+from neuron_mech.streaming import MODES, Reader, Reading
 
 
 class Samples(struct.PyTreeNode):
-    """Images as stored (unsigned bytes) and integer labels; `inputs` are what a network sees of them."""
+    """Images as stored (whole values) and integer labels; `inputs` are what a network sees of them."""
 
-    images: UInt8[Array, "*samples height width channels"]
+    images: UInt[Array, "*samples height width channels"]
     labels: Int[Array, "*samples"]
     largest: int = struct.field(pytree_node=False)
-    """The byte that stands for 1."""
+    """The value that stands for 1."""
     pixels: int | None = struct.field(pytree_node=False, default=None)
     """Height and width of `inputs`; None for those of `images`."""
 
@@ -79,6 +80,8 @@ class Stream:
     corrupt: Literal["stop", "skip"] = "stop"
     workers: int = 0
     """Processes that read and decode; 0: all in this one, when it is asked for."""
+    files: tuple[Path, ...] = ()
+    """What the records are read from."""
 
     def __len__(self) -> int:
         return len(self.reader.ids)
@@ -94,7 +97,8 @@ class Stream:
     @property
     def blank(self) -> Samples:
         """One sample of zeros: what a network needs to know its input's shape."""
-        return Samples(jnp.zeros((1, *self.reader.shape), jnp.uint8), jnp.zeros(1, jnp.int32), largest=255)
+        blank = jnp.zeros((1, *self.reader.shape), self.reader.dtype)
+        return Samples(blank, jnp.zeros(1, jnp.int32), largest=np.iinfo(self.reader.dtype).max)
 
     def chunks(self, size: int) -> Iterator[Samples]:
         """All samples in order, `size` at a time; the last chunk may be smaller.
@@ -106,7 +110,7 @@ class Stream:
         images, spent = 0, list[float]()
         for pixels, labels in reading.chunks(size):
             self._check(reading.corrupt)
-            chunk = Samples(jnp.asarray(pixels), jnp.asarray(labels), largest=255)
+            chunk = Samples(jnp.asarray(pixels), jnp.asarray(labels), largest=np.iinfo(self.reader.dtype).max)
             began = time.perf_counter()
             yield chunk
             spent.append((time.perf_counter() - began) / len(labels))
@@ -149,12 +153,21 @@ Split = TypeVar("Split", Samples, Stream)
 
 @dataclass(frozen=True)
 class Dataset(Generic[Split]):
-    """Training and test samples: in memory, `Dataset[Samples]`, or on disk, `Dataset[Stream]`."""
+    """Training and test samples: in memory, `Dataset[Samples]`, or on disk, `Dataset[Stream]`.
+
+    Raises InputError for labels that are not of these classes.
+    """
 
     name: str
     train: Split
     test: Split
     classes: int
+
+    def __post_init__(self) -> None:
+        for part, samples in (("training", self.train), ("test", self.test)):
+            # A stream's labels are known as they are read: its reader looks at them.
+            labels = samples.labels if isinstance(samples, Samples) else np.zeros(0, np.int32)
+            check_labels(labels, self.classes, f"data.name {self.name}: {part} labels")
 
     @cached_property
     def nbytes(self) -> int:
@@ -269,21 +282,48 @@ def _test_split(found: Any) -> str:
     return "test" if "test" in found.info.splits and found.name not in BY_HAND else "validation"
 
 
+def _reader(found: Any, split: str, pixels: int | None = None) -> Reader:
+    """What reads and decodes a split's images, in memory or as a stream: the one place that knows how they are stored.
+
+    Raises InputError for images whose values cannot be read exactly.
+    """
+    import tensorflow_datasets as tfds
+
+    feature = found.info.features["image"]
+    kind, shape = np.dtype(feature.np_dtype), feature.shape
+    if len(shape) != 3 or (8 * kind.itemsize, shape[-1]) not in MODES or kind.kind != "u":
+        raise InputError(
+            f"data.name is {found.name!r}, whose images are {kind}{list(shape)}: name a data set of images of 8 bits "
+            "with 1, 3 or 4 channels (grey, RGB, RGBA), or of 16 bits with 1"
+        )
+    undecoded = {"image": tfds.decode.SkipDecoding()} if isinstance(feature, tfds.features.Image) else None
+    source = found.as_data_source(split=split, decoders=undecoded)
+    size = shape[:2] if pixels is None else (pixels, pixels)
+    return Reader(
+        f"{found.name} {split}",
+        source,
+        np.arange(len(source)),
+        (*size, shape[-1]),
+        pixels,
+        8 * kind.itemsize,
+        found.info.features["label"].num_classes,
+    )
+
+
 def _tfds(found: Any) -> Dataset[Samples]:
     def part(split: str) -> Samples:
-        source = found.as_data_source(split=split)
-        images, labels = [], []
-        for start in tqdm(
-            range(0, len(source), 1000), desc=f"reading {found.name} {split}", unit="k images", leave=False
-        ):
-            records = source.__getitems__(range(start, min(start + 1000, len(source))))
-            images += [record["image"] for record in records]
-            labels += [record["label"] for record in records]
-        return Samples(jnp.asarray(np.stack(images)), jnp.asarray(np.array(labels), dtype=jnp.int32), largest=255)
+        reader, blocks = replace(_reader(found, split), block=1000), []
+        for index in tqdm(range(len(reader)), desc=f"reading {reader.name}", unit="k images", leave=False):
+            blocks.append(reader(index))
+            if blocks[-1].corrupt:
+                raise InputError(f"--data-dir {found.data_dir}: {blocks[-1].corrupt[0]}: put it right in the data")
+        images, labels = (np.concatenate(parts) for parts in list(zip(*blocks, strict=True))[:2])
+        return Samples(jnp.asarray(images), jnp.asarray(labels), largest=np.iinfo(reader.dtype).max)
 
     try:
-        classes = found.info.features["label"].num_classes
-        return Dataset(found.name, part("train"), part(_test_split(found)), classes)
+        return Dataset(found.name, part("train"), part(_test_split(found)), found.info.features["label"].num_classes)
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"--data-dir {found.data_dir}: {found.name} is there but cannot be read ({first_line(error)}); prepare it "
@@ -292,20 +332,13 @@ def _tfds(found: Any) -> Dataset[Samples]:
 
 
 def _streams(found: Any, data: Data, workers: int | None) -> Dataset[Stream]:
-    import tensorflow_datasets as tfds
-
-    height, width, channels = found.info.features["image"].shape
-    if data.pixels is None and None in (height, width):
+    if data.pixels is None and None in found.info.features["image"].shape[:2]:
         raise InputError(f"data.pixels is None, but images of {data.name} differ in size: give one, such as 224")
-    if data.pixels is not None:
-        height = width = data.pixels
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 
     def part(split: str) -> Stream:
-        undecoded = {"image": tfds.decode.SkipDecoding()}
-        source = found.as_data_source(split=split, decoders=undecoded)
-        ids, name = np.arange(len(source)), f"{found.name} {split}"
-        return Stream(Reader(name, source, ids, (height, width, channels), data.pixels), data.corrupt, workers)
+        files = tuple(Path(path) for path in found.info.splits[split].filepaths)
+        return Stream(_reader(found, split, data.pixels), data.corrupt, workers, files)
 
     return Dataset(found.name, part("train"), part(_test_split(found)), found.info.features["label"].num_classes)

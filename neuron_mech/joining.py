@@ -140,7 +140,11 @@ def _check_devices() -> None:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Without prints, bars and warnings: process 0 says it all. Errors are said outside."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         yield
 
 

@@ -11,10 +11,34 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from neuron_mech.errors import InputError
 from neuron_mech.presets import Objective
+
+
+def check_labels(labels: ArrayLike, classes: int, of: str) -> None:
+    """Raise InputError where these are not class labels, integers from 0 to `classes` - 1, or are of fewer than two.
+
+    For any other the margin is a number all the same, and not the cross-entropy's: a label that is none marks no logit
+    as the right one. `of` says whose the labels are.
+    """
+    if classes < 2:
+        raise InputError(f"{of}: of {classes} class{'es' * (classes != 1)}, and a margin is between two at least")
+    if isinstance(labels, jax.core.Tracer):
+        return  # inside a compiled function nothing is known of them
+    here = np.asarray(labels)
+    if not np.issubdtype(here.dtype, np.integer):
+        raise InputError(f"{of} are {here.dtype}: class labels are integers, as labels.astype(int) makes them")
+    if len(wrong := np.argwhere((here < 0) | (here >= classes))):
+        where = f" (in {len(wrong):,} of {here.size:,}, first in row {wrong[0][0]})" * (here.size > 1)
+        raise InputError(
+            f"{of}: {here[tuple(wrong[0])]} is none of {classes} classes, which are 0 to {classes - 1}{where}: give "
+            "every sample its class, counted from 0"
+        )
 
 
 def margin(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Float[Array, "*b"]:

@@ -248,15 +248,16 @@ class Config:
         return (self.record.objective, *self.record.compare_objectives)
 
 
+def fields(config: Config) -> dict[str, Any]:
+    """The preset, and every field's value as `section.field`."""
+    tree = dataclasses.asdict(config)
+    sections = {k: v for k, v in tree.items() if isinstance(v, dict)}
+    return {"preset": tree["preset"]} | {f"{s}.{k}": v for s, of in sections.items() for k, v in of.items()}
+
+
 def differences(one: Config, other: Config) -> list[str]:
     """The fields in which two configs differ, each as `section.field: value / other value`."""
-
-    def flat(config: Config) -> dict[str, Any]:
-        tree = dataclasses.asdict(config)
-        sections = {k: v for k, v in tree.items() if isinstance(v, dict)}
-        return {"preset": tree["preset"]} | {f"{s}.{k}": v for s, fields in sections.items() for k, v in fields.items()}
-
-    a, b = flat(one), flat(other)
+    a, b = fields(one), fields(other)
     return [f"{name}: {a[name]!r} / {b[name]!r}" for name in a if a[name] != b[name]]
 
 

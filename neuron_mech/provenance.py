@@ -92,13 +92,13 @@ def _add(directory: Path, step: str, seconds: float) -> None:
     steps = _stored(directory).get("seconds", {})
     steps[step] = round(steps.get(step, 0.0) + seconds, 1)
     text = json.dumps({**machine(), "seconds": steps}, indent=2) + "\n"
-    results.write(directory / "provenance.json", lambda part: part.write_text(text))
+    results.write(directory / "provenance.json", lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _stored(directory: Path) -> dict[str, Any]:
     """provenance.json, or {} where it is missing or cannot be read: nothing depends on it."""
     try:
-        found = json.loads((directory / "provenance.json").read_text())
+        found = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -115,7 +115,7 @@ def _version(name: str) -> str:
 def _processor() -> str:
     """The processor's name, where the system tells it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -21,12 +21,14 @@ from neuron_mech import (
     datasets,
     devices,
     gradient_signs,
+    identity,
     leakage,
     parameters,
     planning,
     processes,
     provenance,
     recording,
+    results,
     training,
     trajectories,
 )
@@ -44,6 +46,10 @@ from neuron_mech.trajectories import Trajectories
 
 SATURATION_SAMPLES = 10_000
 """Training accuracy is measured on this many random training samples, or on all where there are fewer."""
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask a run to stop: a scheduler's, Ctrl-C, a lost terminal, and what Slurm's --signal sends before time
+is up."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,9 @@ def run(
 ) -> Run:
     """Run `config` to its end in `directory` (held open by `results.opened`), from wherever it was left.
 
-    Saves every `save_seconds`, at the end, and on SIGTERM or SIGINT (then raises Interrupted). Raises InputError
-    before work starts, and RunError for a loss that is not finite or a state that cannot be saved.
+    Saves every `save_seconds`, at the end, and on a signal of STOPPING (then raises Interrupted). Raises InputError
+    before work starts, for other data or settings than it was begun with too, and RunError for a loss that is not
+    finite or a state that cannot be saved.
     """
     with multiplying(config.train.precision):
         return _run(config, directory, data_dir, save_seconds, say)
@@ -96,10 +103,12 @@ def _run(
             f"{directory} is an export, whose tallies and checkpoints did not come along, so nothing is trained or "
             "recorded there: name another --run-dir"
         )
-    dataset = data(config, data_dir)
+    dataset, facts = data(config, data_dir)
     what, train = planning.study(config, dataset)
     outline = planning.outline(what, train)
-    say(planning.announce(what, planning.cost(what, dataset, outline), directory))
+    said = planning.announce(what, planning.cost(what, dataset, outline), directory)
+    results.bind(directory, facts)
+    say(said)
     mixing = _mixing(what, train, dataset)
     if mixed := {site: value for site, value in mixing.items() if value > leakage.LIMIT}:
         say(
@@ -107,9 +116,11 @@ def _run(
             f"(record.mode {config.record.mode}); record.mode probe keeps samples apart"
         )
 
-    with Checkpoints(directory / "checkpoints") as saves, _signals() as received:
+    with Checkpoints(directory / "checkpoints", facts) as saves, _signals() as received:
         restored = saves.restore(outline)
         if restored is None:
+            if saves.aside.exists():
+                say(f"no checkpoint is left in {saves.directory}: beginning again; damaged ones are in {saves.aside}")
             state, done = planning.start(what, train), 0
         else:
             for line in restored.damaged:
@@ -129,15 +140,20 @@ def _run(
     return Run(what, dataset, state, mixing, kept, directory)
 
 
-def data(config: Config, data_dir: Path | None = None) -> Dataset:
-    """The data set that `config` is trained on. Raises InputError where it is not there, or cannot be trained on."""
+def data(config: Config, data_dir: Path | None = None) -> tuple[Dataset, dict[str, Any]]:
+    """(the data set that `config` is trained on, the facts of its runs; see `identity`).
+
+    Raises InputError where it is not there, or cannot be trained on.
+    """
     dataset = datasets.load(config.data, data_dir)
     if isinstance(dataset.train, datasets.Stream):
         raise InputError(
             f"{config.data.name} is read as a stream, and nothing is trained on one: choose a data set that fits in "
             "memory, or set model.weights to keras or random and run quantization or binarization"
         )
-    return datasets.with_random_labels(dataset, config.train.seed) if config.data.labels == "random" else dataset
+    facts = identity.of(config, dataset)
+    dealt = config.data.labels == "random"
+    return datasets.with_random_labels(dataset, config.train.seed) if dealt else dataset, facts
 
 
 def check_trained_here(model: Model) -> None:
@@ -293,12 +309,14 @@ def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT, collected instead of obeyed: the loop ends at the next segment, with its state saved."""
+    """STOPPING, collected instead of obeyed: the loop ends at the next segment, with its state saved."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may handle signals
         return
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    # What is ignored, as a terminal's end under nohup, stays ignored.
+    heard = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in heard}
     try:
         yield received
     finally:

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neuron_mech import datasets, models, parameters, planning, pretrained, sources, taps, training
+from neuron_mech import datasets, identity, models, parameters, planning, pretrained, results, sources, taps, training
 from neuron_mech.datasets import Dataset
 from neuron_mech.errors import InputError
 from neuron_mech.models import ResNet50
@@ -82,7 +82,8 @@ def of_export(config: Config, directory: Path, data_dir: Path | None = None) -> 
             f"{directory} holds an export of a run that had come to step {found.step:,} of {found.steps:,}: finish the "
             "run where it is, and export it again"
         )
-    dataset = data(config, data_dir)
+    dataset, facts = data(config, data_dir)
+    results.bind(directory, facts)
     variables = jax.tree.map(jnp.asarray, found.variables)
     model = models.build(config.model, dataset.classes)
     return Subject(config, model, variables, sites(config, dataset), dataset, directory)
@@ -103,7 +104,7 @@ def subject(
 ) -> Subject:
     """The network of `config`: run to its end in `directory` (see `runs.run`), or with weights from elsewhere.
 
-    Raises InputError where it, or its data, cannot be had.
+    Raises InputError where it, or its data, cannot be had, or are other than `directory` has been used with.
     """
     if config.model.weights is None:
         if parameters.exported(directory):
@@ -116,4 +117,6 @@ def subject(
         variables = pretrained.restore(model, data_dir)
     else:
         variables = training.init(config, model, dataset.test.blank).variables
-    return Subject(config, model, variables, sites(config, dataset), dataset, directory)
+    chosen = sites(config, dataset)
+    results.bind(directory, identity.of(config, dataset))
+    return Subject(config, model, variables, chosen, dataset, directory)

@@ -4,7 +4,7 @@ What is here knows no run, no preset and no network, so that it serves a run of 
 alike. Figures take the datasets that these variables make.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -14,11 +14,16 @@ from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from neuron_mech import gradient_signs, partitions
+from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import NeuronCounts, Tally
 from neuron_mech.results import about
 
 PARTITIONS = ("own", "another neuron's", "dealt at random")
 """Whose categories separation is measured of: the neuron's own, and two controls."""
+
+
+BY_NEURON = ("histogram", "constancy", "low_share", "flips", "independent_constancy")
+"""What datasets hold of each neuron beside its index, as `neuron_NAME_SITE` beside `neuron_SITE`."""
 
 
 class Recorded(NamedTuple):
@@ -34,6 +39,22 @@ class Recorded(NamedTuple):
 def in_files(site: str) -> str:
     """The name of a site in a dataset, where names may hold no slash: block.dense for block/dense."""
     return site.replace("/", ".")
+
+
+def check_names(sites: Iterable[str]) -> None:
+    """Raise InputError where what datasets hold of two sites would have one name, and the later replace the earlier.
+
+    So do `a/b` and `a.b`, and a site called `constancy_a` and the constancy of `a`.
+    """
+    taken: dict[str, str] = {}
+    for site in sites:
+        named = in_files(site)
+        for name in (named, *(f"{statistic}_{named}" for statistic in BY_NEURON)):
+            if (other := taken.setdefault(name, site)) != site:
+                raise InputError(
+                    f"sites {other!r} and {site!r} would both be {name!r} in datasets: name only one of them, or give "
+                    "the layer of one another name"
+                )
 
 
 def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[str, int]) -> xr.Dataset:

@@ -100,12 +100,13 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[
     for suffix, encode in ((".mp4", _mp4), (".gif", _gif)):
         path = stem.with_name(stem.name + suffix)
         try:
-            results.write(path, partial(encode, figure, draw, frames, stem.name))
+            results.write_result(path, partial(encode, figure, draw, frames, stem.name))
         except Exception as error:  # whatever an encoder can think of: a video is not worth a run
             reason = error if isinstance(error, RunError) else (str(error).splitlines() or [type(error).__name__])[0]
             said.append(f"no {suffix[1:]} of {stem.name}: {reason}")
         else:
             return [*said, f"video: {path} ({path.stat().st_size / 1e6:.1f} MB)"]
+    results.owed(stem.with_name(f"{stem.name}.mp4"))
     return said
 
 

@@ -104,6 +104,38 @@ def test_when_none_verifies_the_run_is_not_quietly_begun_again(tmp_path):
         restored(tmp_path / "c")
 
 
+def through_nothing(path: Path) -> None:
+    """Reading this process's memory from its beginning is an I/O error, as that of a bad disk is."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
+@pytest.mark.parametrize("name", ["ocdbt.process_0/d/*", "_METADATA", "manifest.ocdbt"])
+def test_what_cannot_be_read_is_not_set_aside(tmp_path, name):
+    saved(tmp_path / "c", 1, 2)
+    file = max((tmp_path / "c" / "2" / "state").glob(name), key=lambda f: f.stat().st_size)
+    whole = file.read_bytes()
+    through_nothing(file)
+    with pytest.raises(RunError, match=r"c/2 cannot be read \(.*Input/output error\): it may be whole, and is left"):
+        restored(tmp_path / "c")
+    assert not (tmp_path / "c-damaged").exists()
+    file.unlink()
+    file.write_bytes(whole)
+    assert same(restored(tmp_path / "c").state, state(2))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ValueError("RESOURCE_EXHAUSTED: Out of memory"), OSError(24, "Too many")]
+)
+def test_nor_where_the_machine_is_at_its_limits(tmp_path, monkeypatch, error):
+    saved(tmp_path / "c", 1, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_restore", lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(RunError, match="cannot be read"):
+            restored(tmp_path / "c")
+    assert same(restored(tmp_path / "c").state, state(2))
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A real file system of 300 kB."""

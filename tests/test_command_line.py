@@ -135,6 +135,7 @@ def call(monkeypatch, capsys, name, *arguments):
         (["digits", "--watch.named", "dens2:1"], r"watch.named has 'dens2:1'.*did you mean 'dense2'\?.*dense1, dense2"),
         (["digits", "--watch.named", "dense2:512"], r"watch.named has 'dense2:512', but of dense2 neurons 0 to 511"),
         (["digits", "--save-seconds", "-1"], r"--save-seconds is -1.0"),
+        (["digits", "--save-seconds", "nan"], r"--save-seconds is nan"),
         (
             ["mnist-relu", "--data-dir", "nowhere"],
             r"--data-dir nowhere has no mnist prepared.*experiments.prepare_data mnist.*neuron_mech\[prepare\]",

@@ -14,6 +14,7 @@ ORDER = [
     "joining",
     "devices",
     "precision",
+    "settings",
     "presets",
     "objectives",
     "streaming",
@@ -35,6 +36,7 @@ ORDER = [
     "sources",
     "evaluation",
     "retraining",
+    "identity",
     "checkpoints",
     "pretrained",
     "figures",
@@ -101,6 +103,13 @@ def test_results_and_figures_know_no_models():
             "recording",
             "runs",
         }
+
+
+def test_files_are_utf_8_whatever_the_locale():
+    for path in (*(ROOT / "neuron_mech").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("read_text", "write_text"):
+                assert any(word.arg == "encoding" for word in node.keywords), f"{path}:{node.lineno}"
 
 
 def test_there_is_no_pickle():

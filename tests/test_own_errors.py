@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from neuron_mech import own, taps
+from neuron_mech.errors import InputError
 from neuron_mech.objectives import margin
 from neuron_mech.own import SignHealthWarning
 from own_models import Plain
@@ -158,3 +159,38 @@ def test_a_site_that_vanishes_under_jit_is_an_error():
     else:
         with pytest.raises(taps.SiteError, match="'inner' is no site"):
             cut(variables, x)
+
+
+class Nested(nn.Module):
+    first: str
+    second: str
+
+    @nn.compact
+    def __call__(self, x):
+        for name in (self.first, self.second):
+            *outer, layer = name.split("/")
+            x = nn.relu(Inner(layer, name=outer[0])(x) if outer else nn.Dense(6, name=layer)(x))
+        return nn.Dense(3, name="out")(x)
+
+
+class Inner(nn.Module):
+    layer: str
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(6, name=self.layer)(x)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"), [("a/b", "a.b", "'a.b'"), ("hidden", "constancy_hidden", "'constancy_hidden'")]
+)
+def test_two_sites_of_one_name_in_datasets_are_refused(first, second, both):
+    model, x, y = Nested(first, second), jnp.ones((8, 5)), jnp.arange(8) % 3
+    variables = model.init(jax.random.key(0), x)
+    with pytest.raises(InputError, match=f"would both be {both} in datasets"):
+        own.recorder(model, variables, x, y, recordings=1)
+    with pytest.raises(InputError, match=f"would both be {both} in datasets"):
+        own.online(model, variables, x, samples=8, recordings=1)
+    assert set(own.read(model, variables, x)[1]) == {first, second, "out"}
+    one = own.recorder(model, variables, x, y, second, recordings=1).update(variables)
+    assert list(one.signs().site.values) == [second]

@@ -157,6 +157,39 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
     assert sorted(int(d.name) for d in (tmp_path / "checkpoints").iterdir()) == [17, 18]
 
 
+@pytest.mark.parametrize("signum", runs.STOPPING)
+def test_whatever_asks_to_stop_is_heard(signum):
+    before = signal.getsignal(signum)
+    with runs._signals() as received:
+        os.kill(os.getpid(), signum)
+        assert received == [signum]
+    assert signal.getsignal(signum) == before
+
+
+def test_what_is_ignored_stays_ignored():
+    """As under nohup, when the terminal ends."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with runs._signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_beginning_again_names_what_was_damaged(tmp_path):
+    config, said = replace(SMALL, train=replace(SMALL.train, epochs=1)), []
+    finished(config, tmp_path)
+    for step in (tmp_path / "checkpoints").iterdir():
+        file = max(((step / "state").rglob("*")), key=lambda f: f.stat().st_size if f.is_file() else 0)
+        os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(RunError, match="no older one is left"):
+        finished(config, tmp_path)
+    with results.opened(tmp_path, config):
+        runs.run(config, tmp_path, say=said.append)
+    assert any("beginning again; damaged ones are in" in line and "checkpoints-damaged" in line for line in said)
+
+
 # --- In real processes ------------------------------------------------------------------------------------------------
 
 

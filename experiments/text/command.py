@@ -11,6 +11,7 @@ from experiments.text.options import TextOptions, agree, check
 from experiments.text.pictures import figure_by_position, figure_of_windows, summary
 from experiments.text.transformer import read_text
 from neuron_mech import figures, results
+from neuron_mech.checkpoints import Checkpoints
 from neuron_mech.errors import InputError
 
 
@@ -19,8 +20,8 @@ def experiment(options: TextOptions) -> None:
     text, vocabulary = read_text(options.text, options.context)
     check(options)
     with results.held(options.run_dir) as directory:
-        agree(directory, options, text)
-        found = measure(options, text, vocabulary, directory)
+        with Checkpoints(directory / "checkpoints", agree(directory, options, text)) as saves:
+            found = measure(options, text, vocabulary, saves)
         results.write_figure(directory, "figure5", figures.average_sign_histograms(found))
         results.write_figure(directory, "constancy_by_position", figure_by_position(found))
         results.write_figure(directory, "windows", figure_of_windows(found))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,9 +28,9 @@ CENTERS = tuple(range(5, 100, 10))
 
 
 def measure(
-    options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]], vocabulary: int, directory: Path
+    options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]], vocabulary: int, saves: Checkpoints
 ) -> xr.Dataset:
-    """Train, record and probe: what text.nc holds. `directory` has the checkpoints."""
+    """Train, record and probe: what text.nc holds."""
     stream, context = partial(random_stream, options.seed), options.context
     model = Transformer(vocabulary, options.depth, options.width)
     samples = some(text["train"], options.samples, context, stream("recorded samples"))
@@ -40,8 +39,7 @@ def measure(
     recordings = -(-options.steps // options.every)
     plan = own.plan(model, {"params": initial}, *samples, SITES, recordings=recordings, keep=2, **chosen)
     print(plan)
-    with Checkpoints(directory / "checkpoints") as saves:
-        trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options, saves)
+    trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options, saves)
     split = {name: some(ids, EVALUATED, context, stream(name)) for name, ids in text.items()}
     accuracy, bits = np.array([evaluate(model, trained, *part) for part in split.values()]).T
     params = {"trained": trained, "untrained": initial}

@@ -56,16 +56,19 @@ def check(options: TextOptions) -> None:
         raise InputError(f"--width is {options.width}: give a multiple of 4, the heads")
 
 
-def agree(directory: Path, options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]]) -> None:
-    """Store what the run is in options.json. Raises InputError where the directory holds another one."""
+def agree(
+    directory: Path, options: TextOptions, text: Mapping[str, Int[np.ndarray, " characters"]]
+) -> dict[str, int | float | str | None]:
+    """What the run is, stored in options.json. Raises InputError where the directory holds another one."""
     read = hashlib.sha256(b"".join(part.tobytes() for part in text.values())).hexdigest()
     here = {name: value for name, value in asdict(options).items() if name not in ("text", "run_dir")}
     here |= {"SHA-256 of the text": read}
     path = directory / "options.json"
     if not path.exists():
-        results.write(path, lambda part: part.write_text(json.dumps(here, indent=2) + "\n"))
-    before = json.loads(path.read_text())
+        results.write(path, lambda part: part.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8"))
+    before = json.loads(path.read_text(encoding="utf-8"))
     if changed := [f"{name}: {before.get(name)} / {here[name]}" for name in here if before.get(name) != here[name]]:
         raise InputError(
             f"--run-dir {directory} holds another run (there / here): {'; '.join(changed)}: name another directory"
         )
+    return here

@@ -7,6 +7,7 @@ there are several runs, over neurons where there is one; for an accuracy of a si
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "Findings",
     "claims",
     "comparison",
+    "fewer",
     "findings",
     "table",
     "text",
@@ -72,10 +74,35 @@ def text(found: Sequence[Claim]) -> str:
     return json.dumps([_finite(claim.entry()) for claim in found], indent=2, ensure_ascii=False) + "\n"
 
 
+def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:
+    """A line for each claim that rested on more values, or more seeds, in `stored`, what claims.json held."""
+    try:
+        before = {entry["id"]: (entry["verdict"], *_rests_on(entry)) for entry in json.loads(stored or b"[]")}
+    except (ValueError, TypeError, KeyError):
+        return ["claims.json was damaged: it is written again"]
+    lines = []
+    for claim in found:
+        verdict, *more = before.get(claim.id, ("not tested", 0, 0))
+        values, seeds = _rests_on(claim.entry())
+        if values < more[0] and not values:
+            lines.append(f"claim {claim.id} was {verdict} and is not tested now: {claim.because}")
+        elif values < more[0] or seeds < more[1]:
+            rested, rests = (f"{v} values and {s} seeds" for v, s in (more, (values, seeds)))
+            lines.append(f"claim {claim.id} was {verdict} by {rested}, and is {claim.verdict} by {rests} now")
+    return lines
+
+
+def _rests_on(entry: dict) -> tuple[int, int]:
+    """How many values an entry of claims.json rests on, and how many seeds."""
+    values = entry["conditions"]
+    seeds = (re.fullmatch(r"(\d+) seeds", value["value"]["over"]) for value in values)
+    return len(values), max((int(found[1]) if found else 1 for found in seeds), default=0)
+
+
 def write(directory: Path, found: Sequence[Claim]) -> Path:
     """Write claims.json."""
     path = directory / "claims.json"
-    results.write(path, lambda part: part.write_text(text(found)))
+    results.write(path, lambda part: part.write_text(text(found), encoding="utf-8"))
     return path
 
 

@@ -4,7 +4,7 @@ import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
 import xarray as xr
-from jaxtyping import UInt8
+from jaxtyping import UInt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -65,7 +65,7 @@ def predictions(found: xr.Dataset) -> Figure:
     return figure
 
 
-def atlas(found: xr.Dataset, which: int, images: UInt8[np.ndarray, "sheets places height width channels"]) -> Figure:
+def atlas(found: xr.Dataset, which: int, images: UInt[np.ndarray, "sheets places height width channels"]) -> Figure:
     """The partition of one neuron, as images and by class.
 
     `found` is class_consistency.nc, `which` counts its atlas neurons, and `images` are those of `atlas_sample`: sheets

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from neuron_mech import leakage, numerics, taps
 from neuron_mech.errors import InputError, first_line
-from neuron_mech.objectives import margin
+from neuron_mech.objectives import check_labels, margin
 from neuron_mech.own.design import Design
 from neuron_mech.taps import PerSampleLoss
 
@@ -27,9 +27,18 @@ class SignHealthWarning(UserWarning):
 
 
 def check_loss(
-    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree, loss: PerSampleLoss, **kwargs: Any
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    labels: PyTree,
+    loss: PerSampleLoss,
+    every: PyTree = None,
+    **kwargs: Any,
 ) -> None:
-    """Raise InputError where the loss is not one value a sample."""
+    """Raise InputError where the loss is not one value a sample, or where labels are of no class that a margin has.
+
+    `every` are all labels, where `inputs` and `labels` are of some samples.
+    """
     size = taps.batch_size(inputs)
 
     def outputs(variables: PyTree, inputs: PyTree) -> Any:
@@ -37,15 +46,15 @@ def check_loss(
         return out if kwargs.get("mutable", False) is False else out[0]
 
     out = jax.eval_shape(outputs, dict(variables), inputs)
-    whole = [leaf for leaf in jax.tree.leaves(labels) if not jnp.issubdtype(leaf.dtype, jnp.integer)]
-    if loss is margin and whole:
-        raise InputError(f"labels are {whole[0].dtype}: class labels are integers, as labels.astype(int) makes them")
     if loss is margin and (len(jax.tree.leaves(out)) != 1 or jax.tree.leaves(out)[0].ndim != 2):
         shapes = [list(leaf.shape) for leaf in jax.tree.leaves(out)]
         raise InputError(
             f"the model's outputs have shape {', '.join(map(str, shapes))}, not (batch, classes): give a loss= of your "
             "own, (outputs, labels) -> one value a sample"
         )
+    if loss is margin:
+        for leaf in jax.tree.leaves(labels if every is None else every):
+            check_labels(leaf, jax.tree.leaves(out)[0].shape[-1], "labels")
     try:
         value = jax.eval_shape(loss, out, labels)
     except (TypeError, ValueError, IndexError) as error:

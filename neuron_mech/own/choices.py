@@ -4,16 +4,19 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array
 
+from neuron_mech import settings
 from neuron_mech.errors import InputError
 
 Choice = int | float | Sequence[int] | np.ndarray | None
 """How many, what share, or which ones (indices or a mask); None for all."""
 
 
-def chosen(wanted: Choice, what: str, total: int, key: Array) -> np.ndarray | None:
-    """Indices of so many, of such a share, or of these of `total`, ascending; None for all."""
+def chosen(wanted: Choice, what: str, total: int, seed: int) -> np.ndarray | None:
+    """Indices of so many, of such a share, or of these of `total`, ascending; None for all.
+
+    What is drawn with `seed` does not depend on the settings of the process.
+    """
     if wanted is None:
         return None
     if not isinstance(wanted, (int, float)):
@@ -23,7 +26,8 @@ def chosen(wanted: Choice, what: str, total: int, key: Array) -> np.ndarray | No
         raise InputError(f"{what}={wanted}: give a count of at least 1, a share between 0.0 and 1.0, or None for all")
     if count >= total:
         return None
-    return np.sort(np.asarray(jax.random.permutation(key, total))[:count])
+    with settings.standard():
+        return np.sort(np.asarray(jax.random.permutation(jax.random.key(seed), total))[:count])
 
 
 def _these(which: np.ndarray, what: str, total: int) -> np.ndarray:

@@ -194,6 +194,7 @@ def online(
     Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
+    summaries.check_names(sites)
     if mixing != "batch" and (layers := leakage.mixing_layers(model, variables, inputs, **kwargs)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "

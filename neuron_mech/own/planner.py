@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from neuron_mech import gradient_signs, planning, taps, training
+from neuron_mech import gradient_signs, planning, summaries, taps, training
 from neuron_mech.errors import InputError
 from neuron_mech.objectives import margin
 from neuron_mech.own.checks import LOOKED_AT, Mixing, check_loss, check_mixing, warn_of_signs
@@ -173,19 +173,19 @@ def plan(
     size = taps.batch_size((inputs, labels))
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     sites = selected(model, variables, some[0], names, **kwargs)
-    check_loss(model, variables, some[0], some[1], loss, **kwargs)
+    summaries.check_names(sites)
+    check_loss(model, variables, some[0], some[1], loss, every=labels, **kwargs)
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
     if keep == 1 or keep < 0:
         raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
-    key = jax.random.key(seed)
     everything = taps.sites(model, variables, some[0], **kwargs)
     design = Design(
         model,
         loss,
         sites,
-        {name: chosen(neurons, "neurons", site.shape[-1], key) for name, site in sites.items()},
-        {name: chosen(positions, "positions", math.prod(site.shape[:-1]), key) for name, site in sites.items()},
+        {name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
+        {name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()},
         derivative or in_reach(sites),
         precision,
         mixing == "batch",
@@ -196,7 +196,7 @@ def plan(
         training.stepwise(training.convolutional(everything.values())),
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables)),
     )
-    rows = chosen(samples, "samples", size, key)
+    rows = chosen(samples, "samples", size, seed)
     made = Plan(design, variables, inputs, labels, np.arange(size) if rows is None else rows)
     if budget is not None and made.device > budget:
         raise InputError(

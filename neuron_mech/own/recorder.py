@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import serialization, struct
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 
-from neuron_mech import gradient_signs, partitions, summaries
+from neuron_mech import gradient_signs, identity, partitions, settings, summaries
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
 from neuron_mech.numerics import SignHealth
+from neuron_mech.objectives import check_labels
 from neuron_mech.own.design import Design, keep, record
 from neuron_mech.summaries import Recorded
 
@@ -81,13 +82,31 @@ class Recorder(struct.PyTreeNode):
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs, as nested dictionaries of arrays. The samples are the user's own data."""
+        """What a checkpoint needs, as nested dictionaries of arrays. The samples are the user's own data.
+
+        `chosen` is a fingerprint of which samples, neurons and positions are counted, and of the labels.
+        """
         whole = serialization.to_state_dict(self)
-        return {name: whole[name] for name in ("tallies", "count", "kept")}
+        return {name: whole[name] for name in ("tallies", "count", "kept")} | {"chosen": self._chosen}
+
+    @property
+    def _chosen(self) -> UInt8[np.ndarray, " bytes"]:
+        parts = (self.rows, self.labels, dict(self.design.neurons), dict(self.design.positions))
+        digests = (identity.digest(leaf) for leaf in jax.tree.leaves(parts))
+        return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8)
 
     def restored(self, state: Mapping[str, Any]) -> "Recorder":
-        """This recorder, made anew as it was made at first, with the `state` of a checkpoint."""
-        found = serialization.from_state_dict(self, {**serialization.to_state_dict(self), **state})
+        """This recorder, made anew as it was made at first, with the `state` of a checkpoint.
+
+        Raises InputError where it counts other samples, neurons or positions than the one that was saved.
+        """
+        if not np.array_equal(state.get("chosen", self._chosen), self._chosen):
+            raise InputError(
+                "the saved recorder counted other samples, neurons or positions, or had other labels: make this one of "
+                "the same data, with the same samples=, neurons=, positions= and seed="
+            )
+        saved = {name: state[name] for name in ("tallies", "count", "kept")}
+        found = serialization.from_state_dict(self, {**serialization.to_state_dict(self), **saved})
         return self.replace(tallies=found.tallies, count=found.count, kept=found.kept)
 
     def check_room(self, count: int) -> None:
@@ -142,7 +161,10 @@ class Recorder(struct.PyTreeNode):
                 f"labels are {of.dtype}{list(of.shape)}: figure 8 needs one class index for each of {len(self.rows)} "
                 "samples"
             )
-        dealt = jax.random.permutation(jax.random.key(seed), of)
+        check_labels(of, classes, "labels")
+        with settings.standard():
+            order = np.asarray(jax.random.permutation(jax.random.key(seed), len(of)))
+        dealt = of[order]
         found = [summaries.of_classes(site, at, of, dealt, classes) for site, at in self.recorded.items()]
         return summaries.with_sites(xr.concat(found, "neuron", combine_attrs="override"), self.recorded)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import taps
 from neuron_mech.objectives import margin
+from neuron_mech.own.checks import check_loss
 from neuron_mech.own.naming import Names, selected
 from neuron_mech.precision import Precision
 from neuron_mech.presets import Derivative
@@ -37,9 +38,11 @@ def signs(
 
     `loss` maps (outputs, labels) to one value a sample. Samples are differentiated as batches of one, so that they
     cannot mix. The derivative with respect to the "activation" is there at `Neurons` only. `precision` is "exact",
-    products to float32's precision on any device, or "fast", as the device multiplies by default.
+    products to float32's precision on any device, or "fast", as the device multiplies by default. Raises InputError for
+    a loss that is not one value a sample, and for labels that are of no class.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
+    check_loss(model, variables, inputs, labels, loss, **kwargs)
     common = (model, variables, inputs, labels, sites, {"loss": loss}, derivative, precision)
     found = taps.per_sample_gradients(*common, **kwargs)
     return {site: jnp.sign(gradient).astype(jnp.int8) for site, gradient in found["loss"].items()}

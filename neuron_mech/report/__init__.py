@@ -44,7 +44,7 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
         counts={v: sum(claim.verdict == v for claim in claims) for v in ("supported", "not supported", "not tested")},
         sections=[one for one in shown if one.pictures or one.measured],
         videos=[(path.stem, _data(path)) for path in _films(directory)],
-        table_1=table.read_text() if table.exists() else "",
+        table_1=table.read_text(encoding="utf-8") if results.whole(table) else "",
         missing=found.missing,
         damaged=found.damaged,
         settings=_settings(dataclasses.asdict(config)),
@@ -55,13 +55,15 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
 
 def _shown(section: Section, directory: Path, found: Findings, claims: Sequence[Claim]) -> Shown:
     paths = sorted(path for name in section.figures for path in (directory / "figures").glob(f"{name}.png"))
+    paths = [path for path in paths if results.whole(path)]
     pictures = [(path.stem.replace("_", " "), _data(path)) for path in paths]
     judged = [f"Claim {claim.id}, {claim.verdict}: {claim.because}." for claim in claims if claim.id in section.claims]
     return Shown(section, pictures, section.measured(found), judged)
 
 
 def _films(directory: Path) -> list[Path]:
-    return sorted(path for path in (directory / "videos").glob("*") if path.suffix in (".mp4", ".gif"))
+    films = (path for path in (directory / "videos").glob("*") if path.suffix in (".mp4", ".gif"))
+    return sorted(path for path in films if results.whole(path))
 
 
 def _data(path: Path) -> str:

@@ -97,8 +97,8 @@ def per_sample_gradients(
     """
 
     def one(variables: PyTree, sample: PyTree, label: PyTree) -> dict[str, dict[str, jax.Array]]:
-        alone = jax.tree.map(lambda leaf: leaf[None], (sample, label))
-        gradients = _gradients(model, objectives, derivative, kwargs, variables, *alone, zeros(sites, 1))
+        sample, label = jax.tree.map(lambda leaf: leaf[None], (sample, label))
+        gradients = _gradients(model, objectives, derivative, kwargs, variables, sample, label, zeros(sites, 1))
         return jax.tree.map(lambda g: g[0], gradients)
 
     return precise.at(precision, jax.vmap(one, in_axes=(None, 0, 0)))(variables, inputs, labels)
