@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from experiments.command_line import Options, Seeded, Session, main
-from neuron_mech import evaluation, figures, information, percentiles, quantization, results, sources, taps
+from neuron_mech import evaluation, figures, files, information, percentiles, quantization, results, sources, taps
 from neuron_mech.presets import random_stream
 from neuron_mech.results import about
 from neuron_mech.subjects import Subject
@@ -195,7 +195,7 @@ def experiment(session: Session) -> None:
     found = over_seeds(by_seed, seeds)
     labels = [subject.label(site) for site in found.site.values]
     found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
-    results.write(session.directory / "table1.txt", lambda part: part.write_text(table_1(found) + "\n"))
+    files.write_text(session.directory / "table1.txt", table_1(found) + "\n")
     results.write_figure(session.directory, "figure3", figures.quantization(found))
     results.write_figure(session.directory, "information", figures.information(found))
     results.write_dataset(session.directory / "quantization.nc", found)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.command_line import ask, exiting
-from neuron_mech import claims, results
-from neuron_mech.errors import InputError
+from neuron_mech import claims, files
+from neuron_mech.errors import InputError, harmless
 from neuron_mech.report import html
 
 
@@ -27,14 +27,21 @@ def finish(directory: Path, changed: bool = True) -> None:
     found = claims.findings(directory)
     judged = claims.claims(found)
     before, page = directory / "claims.json", directory / "report.html"
-    current = before.exists() and before.read_text() == claims.text(judged) and page.exists()
-    if changed or not current:
+    if changed or not (_holds(before, claims.text(judged)) and page.exists()):
         claims.write(directory, judged)
-        results.write(page, lambda part: part.write_text(html(directory, found, judged)))
+        files.write_text(page, html(directory, found, judged))
     print(claims.table(judged))
     for line in found.damaged:
-        print(f"left out: {line}", file=sys.stderr)
+        print(f"left out: {harmless(line)}", file=sys.stderr)
     print(f"claims: {before}; report: {page}")
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file is there, and is this text."""
+    try:
+        return files.read_text(path) == text
+    except (OSError, ValueError):
+        return False
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from neuron_mech import evaluation, results
 from neuron_mech.binarization import Window
 from neuron_mech.datasets import Samples, Stream, walk
+from neuron_mech.files import write
 from neuron_mech.sources import Source
 from neuron_mech.taps import Site
 
@@ -82,7 +83,7 @@ def count(
                 written[files[name]][:, start : start + len(part)] = counts
             seen.append(np.asarray(part.labels))
             start += len(part)
-    results.write(labels, lambda part: np.save(part, np.concatenate(seen)))
+    write(labels, lambda part: np.save(part, np.concatenate(seen)))
 
 
 class Probe(NamedTuple):

@@ -8,87 +8,114 @@ import io
 import json
 import math
 import os
+import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import filelock
+import h5py
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from neuron_mech import processes
-from neuron_mech.errors import InputError, RunError
+from neuron_mech import files, processes
+from neuron_mech.errors import InputError, first_line, harmless
 from neuron_mech.figures import style
-from neuron_mech.presets import Config, Data, Model, Record, Train, Watch, differences
+from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch, differences
 
 
 @contextmanager
 def held(directory: Path) -> Iterator[Path]:
     """Hold the directory against other processes; create it where it is new.
 
-    Raises InputError where it cannot be written, or another process holds it.
+    Raises InputError where it cannot be written, holds a link, or is held by another process.
     """
+    holder = directory / ".holder"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.touch()
-        probe.unlink()
-        # The kernel drops the lock with the process, however it dies.
+        files.check(directory)
+        files.part(holder).unlink()
+        # The kernel drops the lock with the process, however it dies; a file system without locks does not.
         lock = filelock.FileLock(directory / ".lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise InputError(
-            f"--run-dir {directory} is in use by another process: wait for it, or name another directory"
+            f"--run-dir {directory} is in use by another process{_holder(holder)}: wait for it, or name another directory; if it is "
+            f"gone, remove {directory / '.lock'}"
         ) from None
     except OSError as error:
         raise InputError(
-            f"--run-dir {directory} cannot be written ({error.strerror}): name another directory"
+            f"--run-dir {directory} cannot be written ({error.strerror or error}): name another directory"
         ) from None
     try:
+        files.remove_parts(directory)
+        files.write_text(holder, f"{os.getpid()} on {platform.node()}\n")
         yield directory
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who holds a directory, as it said."""
+    try:
+        return f" ({files.read_text(path).strip()})"
+    except (OSError, ValueError):
+        return ""
 
 
 @contextmanager
 def opened(directory: Path, config: Config) -> Iterator[Path]:
     """Hold the directory for this run and this config. Of several processes, 0 does.
 
-    Raises InputError where it cannot be held, or belongs to another config. A request that is refused (an InputError)
-    before anything was written beside its config leaves none, so that the one that was meant can have the directory.
+    Raises InputError where it cannot be held, or belongs to another config. A request that is refused, or fails, before
+    anything was saved that it could go on from leaves nothing, so that the one that was meant can have the directory.
     """
     if not processes.first():
         yield directory
         return
     with held(directory):
         described = directory / "config.json"
-        fresh = not described.exists()
+        before = set(directory.iterdir())
+        fresh = described not in before
         if fresh:
-            text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-            write(described, lambda part: part.write_text(text))
+            files.write_text(described, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
         elif changed := differences(read_config(directory), config):
             raise InputError(
                 f"--run-dir {directory} holds a run of another configuration (there / here): {'; '.join(changed)}: "
                 "name another directory, or set these fields as they are there"
             )
-        before = set(directory.iterdir())
         try:
             yield directory
-        except InputError:
-            if fresh and set(directory.iterdir()) == before:
-                described.unlink()
+        except BaseException:
+            if fresh:
+                _vacate(directory, before)
             raise
 
 
+def _vacate(directory: Path, before: set[Path]) -> None:
+    """Remove what a run that came to nothing has left, unless there is something to go on from."""
+    made = set(directory.iterdir()) - before
+    saved = any(path.name.isdecimal() for path in (directory / "checkpoints").glob("*"))
+    if not saved and {path.name for path in made} <= {"config.json", "checkpoints", "trajectories"}:
+        for path in made:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def read_config(directory: Path) -> Config:
-    """The config of the run in `directory`. Raises InputError where there is none that can be read."""
+    """The config of the run in `directory`.
+
+    Raises InputError where there is none that can be read, for a preset that does not exist, and as `files.check` does.
+    """
+    files.check(directory)
     path = directory / "config.json"
     try:
-        tree = json.loads(path.read_text())
+        tree = files.read_json(path)
+        if tree["preset"] not in PRESETS:
+            raise ValueError(f"preset is {tree['preset']!r}, which does not exist")
         record = tree["record"]
         record |= {k: tuple(record[k]) for k in ("sites", "site_samples", "compare_objectives") if k in record}
         return Config(
@@ -103,35 +130,10 @@ def read_config(directory: Path) -> Config:
         raise InputError(
             f"{directory} holds no run (no config.json): run `python -m experiments.train` first"
         ) from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as a config ({error}): restore it, or name another directory"
+            f"{path} cannot be read as a config ({first_line(error)}): restore it, or name another directory"
         ) from None
-
-
-def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Let `save` write a file beside `path`, then put it in place in one motion: readers see it whole or not at all.
-
-    Of several processes, 0 does. Raises RunError where it cannot be written; what stood at `path` stays.
-    """
-    if not processes.first():
-        return
-    # The suffix stays last, since matplotlib and others choose the format by it.
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.exists() else 0
-        raise RunError(
-            f"cannot write {path} ({error.strerror or error}; {free:.0f} MB free): what was there before is intact; "
-            "make room and run the same command again"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def seed_directories(directory: Path) -> list[Path]:
@@ -144,13 +146,15 @@ def seed_directories(directory: Path) -> list[Path]:
 def arrays(shapes: Mapping[Path, tuple[tuple[int, ...], np.dtype]]) -> Iterator[dict[Path, np.memmap]]:
     """New .npy files of these shapes and types, to be filled on disk; put in place together when the block ends well.
 
-    Raises InputError where the disk has no room for them.
+    Raises InputError where the disk has no room for them, RunError where they cannot be written.
     """
     need = sum(math.prod(shape) * kind.itemsize for shape, kind in shapes.values())
-    parts = {path: path.with_name(f".{path.stem}.part.npy") for path in shapes}
+    parts: dict[Path, Path] = {}
     try:
         for path in shapes:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                parts[path] = files.part(path)
         free = min((shutil.disk_usage(path.parent).free for path in shapes), default=0)
         if need > free:
             raise InputError(
@@ -159,14 +163,18 @@ def arrays(shapes: Mapping[Path, tuple[tuple[int, ...], np.dtype]]) -> Iterator[
             )
         # Each is cut to its size beforehand, and unwritten pages take no memory.
         open_file = np.lib.format.open_memmap
-        written = {p: open_file(parts[p], mode="w+", dtype=kind, shape=shape) for p, (shape, kind) in shapes.items()}
+        written = {}
+        for path, (shape, kind) in shapes.items():
+            with files.writing(path):
+                written[path] = open_file(parts[path], mode="w+", dtype=kind, shape=shape)
         yield written
         for path in shapes:
-            written[path].flush()
-            parts[path].replace(path)
+            with files.writing(path):
+                written[path].flush()
+                parts[path].replace(path)
     finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+        for made in parts.values():
+            made.unlink(missing_ok=True)
 
 
 def about(units: str, description: str) -> dict[str, str]:
@@ -176,20 +184,36 @@ def about(units: str, description: str) -> dict[str, str]:
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     """Write a labelled dataset as NetCDF-4. The same values give the same bytes: no time or host is stored."""
-    write(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf"))
+    files.write(path, lambda made: dataset.to_netcdf(made, engine="h5netcdf"))
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """A result file, loaded and closed. Raises InputError where it is missing or damaged.
+    """A result file, loaded and closed. Raises InputError where it is missing, damaged, or leads to other files.
 
     Of several processes, 0 reads it and tells the others.
     """
     try:
-        content = io.BytesIO(processes.told(path.read_bytes))
-        with xr.open_dataset(content, engine="h5netcdf") as dataset:
-            return dataset.load()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): run its experiment again") from None
+        content = processes.told(partial(files.read, path))
+        with h5py.File(io.BytesIO(content)) as file:
+            files.check_hdf5(file, len(content))
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as dataset:
+            found = dataset.load()
+        if unprinted := [text for text in _texts(found) if not text.isprintable()]:
+            raise ValueError(f"it holds text that does not print: {harmless(unprinted[0])}")
+        return found
+    except Exception as error:  # a damaged file surfaces as any of a dozen types
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}): remove it, and run its experiment again"
+        ) from None
+
+
+def _texts(dataset: xr.Dataset) -> Iterator[str]:
+    """All names, attributes and values of a dataset that are text."""
+    for of in (dataset, *dataset.variables.values()):
+        yield from (str(part) for pair in of.attrs.items() for part in pair)
+    for name, variable in dataset.variables.items():
+        yield from map(str, (name, *variable.dims))
+        yield from map(str, variable.values.flat if variable.dtype.kind in "OSU" else ())
 
 
 def exists(path: Path) -> bool:
@@ -205,5 +229,5 @@ def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
             figure.draw_without_rendering()  # a second layout pass, for tick labels that the first one changed
             for path in paths:
                 metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-                write(path, partial(figure.savefig, metadata=metadata))
+                files.write(path, partial(figure.savefig, metadata=metadata))
     return paths

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm import tqdm
 
-from neuron_mech import processes, results
+from neuron_mech import files, processes
 from neuron_mech.errors import RunError
 from neuron_mech.figures.dynamics import CategoryHistogram, handles, samples_of, value_edges
 from neuron_mech.figures.style import NEUTRAL, style
@@ -100,7 +100,7 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[
     for suffix, encode in ((".mp4", _mp4), (".gif", _gif)):
         path = stem.with_name(stem.name + suffix)
         try:
-            results.write(path, partial(encode, figure, draw, frames, stem.name))
+            files.write(path, partial(encode, figure, draw, frames, stem.name))
         except Exception as error:  # whatever an encoder can think of: a video is not worth a run
             reason = error if isinstance(error, RunError) else (str(error).splitlines() or [type(error).__name__])[0]
             said.append(f"no {suffix[1:]} of {stem.name}: {reason}")
@@ -126,7 +126,7 @@ def _mp4(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None
     width, height = (int(side) for side in figure.canvas.get_width_height())
     bits = 8 * 0.9 * LARGEST / (frames / RATE)
     writer = imageio_ffmpeg.write_frames(
-        str(path),
+        str(path.absolute()),  # ffmpeg takes a:b for a protocol, and -a for an option
         (width, height),
         fps=RATE,
         codec="libx264",

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from neuron_mech import results
-from neuron_mech.errors import InputError
+from neuron_mech import files
+from neuron_mech.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,11 @@ def agree(directory: Path, options: TextOptions, text: Mapping[str, Int[np.ndarr
     here |= {"SHA-256 of the text": read}
     path = directory / "options.json"
     if not path.exists():
-        results.write(path, lambda part: part.write_text(json.dumps(here, indent=2) + "\n"))
-    before = json.loads(path.read_text())
+        files.write_text(path, json.dumps(here, indent=2) + "\n")
+    try:
+        before = dict(files.read_json(path))
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}): name another directory") from None
     if changed := [f"{name}: {before.get(name)} / {here[name]}" for name in here if before.get(name) != here[name]]:
         raise InputError(
             f"--run-dir {directory} holds another run (there / here): {'; '.join(changed)}: name another directory"
