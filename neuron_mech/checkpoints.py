@@ -11,6 +11,7 @@ import hashlib
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ import orbax.checkpoint as ocp
 from flax import serialization
 from jaxtyping import PyTree
 
-from neuron_mech import processes
-from neuron_mech.errors import RunError
+from neuron_mech import files, processes
+from neuron_mech.errors import RunError, first_line
 
 # Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -98,7 +99,7 @@ class Checkpoints:
             )
             raise RunError(
                 f"cannot write a checkpoint of {nbytes(state) / 1e6:.1f} MB to {self.directory} ({free / 1e6:.1f} MB "
-                f"free): {_reason(error)}; {kept}; make room and run the same command again"
+                f"free): {_reason(error)}; {kept}; {files.advice(error)} and run the same command again"
             ) from error
 
     def restore(self, like: PyTree) -> Restored | None:
@@ -116,11 +117,11 @@ class Checkpoints:
 
     def _newest(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, list[str]] | None:
         damaged: list[str] = []
+        _mute_abandoned_reads()
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._restore(step, like), step, damaged
             except Exception as error:  # a truncated file surfaces as any of a dozen types
-                _mute_abandoned_reads()
                 aside = self.directory.with_name(self.directory.name + "-damaged")
                 damaged.append(f"checkpoint of step {step} does not verify ({_reason(error)}); moved to {aside}")
                 aside.mkdir(exist_ok=True)
@@ -180,19 +181,25 @@ def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
 
 
 def _mute_abandoned_reads() -> None:
-    """From here on, drop what Orbax's coroutines raise as they are thrown away.
+    """From here on, drop what Orbax's coroutines raise as they are thrown away, and TensorStore's threads after them.
 
     When one array cannot be read, those still under way are abandoned, and Python prints a page for each at any later
     time, though the failure has been dealt with.
     """
-    report = sys.unraisablehook
+    if sys.unraisablehook is not _report_others:
+        _reports.append(sys.unraisablehook)
+        sys.unraisablehook = _report_others
 
-    def hook(unraisable: Any) -> None:
-        trace = unraisable.exc_traceback
-        if trace is None or "orbax" not in trace.tb_frame.f_code.co_filename:
-            report(unraisable)
 
-    sys.unraisablehook = hook
+_reports: list[Callable[[Any], Any]] = []
+"""What reported an error that nobody catches, before it was told to pass over some; the last one counts."""
+
+
+def _report_others(unraisable: Any) -> None:
+    trace = unraisable.exc_traceback
+    closed = str(unraisable.exc_value) == "Event loop is closed"
+    if not (closed or (trace and "orbax" in trace.tb_frame.f_code.co_filename)):
+        _reports[-1](unraisable)
 
 
 def _reason(error: BaseException) -> str:
@@ -200,4 +207,4 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
         return "No space left on device"
-    return (text.strip().splitlines() or [type(error).__name__])[0].split(". See full")[0][:200]
+    return first_line(error).split(". See full")[0]

@@ -88,27 +88,22 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write {path} ({why(error, path)}") from error
+        reason, helps = error.strerror or first_line(error), advice(error)
+        if helps == _ADVICE[errno.ENOSPC]:
+            reason = f"No space left on device; {shutil.disk_usage(path.parent).free / 1e6:.0f} MB free"
+        raise RunError(
+            f"cannot write {path} ({reason}): what was there before is intact; {helps} and run the same command again"
+        ) from error
 
 
-def why(error: OSError, path: Path) -> str:
-    """`reason): what was there before is intact; what helps`, of an error while writing `path`."""
-    number, reason = _number(error), error.strerror or first_line(error)
-    if room := number in (errno.ENOSPC, errno.EDQUOT):
-        reason = os.strerror(number)
-    free = f"; {shutil.disk_usage(path.parent).free / 1e6:.0f} MB free" if room and path.parent.exists() else ""
-    return (
-        f"{reason}{free}): what was there before is intact; {_ADVICE.get(number, 'look at the disk')} and run the same "
-        "command again"
-    )
-
-
-def _number(error: OSError) -> int:
-    """The system's number; HDF5 hides it in its text."""
-    hidden = re.search(r"\berrno = (\d+)", str(error))
-    if "No space left" in str(error):
-        return errno.ENOSPC
-    return error.errno or (int(hidden[1]) if hidden else 0)
+def advice(error: BaseException) -> str:
+    """What helps against an error of the system's. HDF5, TensorStore and Orbax hide its number in their texts."""
+    text = str(error)
+    if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+        return _ADVICE[errno.ENOSPC]
+    hidden = re.search(r"\berrno = (\d+)", text)
+    number = int(hidden[1]) if hidden else getattr(error, "errno", None)
+    return _ADVICE.get(number or 0, "look at the disk")
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
