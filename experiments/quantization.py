@@ -16,7 +16,7 @@ import xarray as xr
 
 from experiments.command_line import Options, Seeded, Session, main
 from neuron_mech import evaluation, figures, files, information, percentiles, quantization, results, sources, taps
-from neuron_mech.presets import random_stream
+from neuron_mech.presets import check_once, random_stream
 from neuron_mech.results import about
 from neuron_mech.subjects import Subject
 
@@ -206,6 +206,7 @@ def check(options: Options) -> None:
     """Refuse ranks that are none before anything is trained."""
     assert isinstance(options, QuantizationOptions)
     percentiles.check_ranks(options.ranks, "--ranks")
+    check_once("--ranks", options.ranks)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,14 @@ from tqdm import tqdm
 from experiments.command_line import Seeded
 from neuron_mech import binarization, probes, retraining, sources, taps
 from neuron_mech.binarization import Window
-from neuron_mech.presets import Derivative, random_stream
+from neuron_mech.presets import HUGE, TINY, Derivative, Limits, random_stream
 from neuron_mech.subjects import Subject
 
 FEW = 100_000
 """Images trained on, repetitions counted, that take a CPU about a second."""
+
+PENALTY = Limits(TINY, HUGE, "positive, finite number")
+"""What a probe's penalty may be."""
 
 Missing = Mapping[tuple[str, str], Int[np.ndarray, " windows"]]
 """{(source, site): the windows that have no accuracy yet}, none of them empty."""

@@ -43,8 +43,8 @@ def held(directory: Path) -> Iterator[Path]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise InputError(
-            f"--run-dir {directory} is in use by another process{_holder(holder)}: wait for it, or name another directory; if it is "
-            f"gone, remove {directory / '.lock'}"
+            f"--run-dir {directory} is in use by another process{_holder(holder)}: wait for it, or name another "
+            f"directory; if it is gone, remove {directory / '.lock'}"
         ) from None
     except OSError as error:
         raise InputError(
@@ -100,7 +100,7 @@ def _vacate(directory: Path, before: set[Path]) -> None:
     """Remove what a run that came to nothing has left, unless there is something to go on from."""
     made = set(directory.iterdir()) - before
     saved = any(path.name.isdecimal() for path in (directory / "checkpoints").glob("*"))
-    if not saved and {path.name for path in made} <= {"config.json", "checkpoints", "trajectories"}:
+    if not saved and all(path.suffix == ".json" or path.name in ("checkpoints", "trajectories") for path in made):
         for path in made:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, Num
 from neuron_mech import files, processes, taps
 from neuron_mech.datasets import Samples
 from neuron_mech.errors import InputError, RunError, first_line
-from neuron_mech.presets import random_stream
+from neuron_mech.presets import numbered, random_stream
 from neuron_mech.recording import Study
 from neuron_mech.training import TrainState
 
@@ -97,21 +97,23 @@ def watches(study: Study) -> tuple[Watch, ...]:
 
 
 def _named(name: str, recorded: Mapping[str, np.ndarray]) -> tuple[str, int]:
-    site, _, index = name.rpartition(":")
-    if not site or not index.isdecimal():
-        raise InputError(f"watch.named has {name!r}: name a neuron as SITE:INDEX, such as {next(iter(recorded))}:7")
+    if (found := numbered(name)) is None:
+        raise InputError(
+            f"watch.named has {name[:80]!r}: name a neuron as SITE:INDEX, such as {next(iter(recorded))}:7"
+        )
+    site, index = found
     if site not in recorded:
         near = difflib.get_close_matches(site, recorded, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
             f"watch.named has {name!r}, whose site is not recorded; {hint}recorded sites are: {', '.join(recorded)}"
         )
-    if int(index) not in recorded[site]:
+    if index not in recorded[site]:
         raise InputError(
             f"watch.named has {name!r}, but of {site} neurons {recorded[site][0]} to {recorded[site][-1]} "
             f"({len(recorded[site])} of them) are recorded: name one of these, or set record.neurons to all"
         )
-    return site, int(index)
+    return site, index
 
 
 def read(

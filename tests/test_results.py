@@ -71,7 +71,10 @@ def test_a_directory_in_use_by_another_process_is_refused_until_that_dies(tmp_pa
     other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=rf"in use by another process \({other.pid} on .*remove {tmp_path}/.lock"), results.opened(tmp_path, CONFIG):
+        with (
+            pytest.raises(InputError, match=rf"in use by another process \({other.pid} on .*remove {tmp_path}/.lock"),
+            results.opened(tmp_path, CONFIG),
+        ):
             pass
     finally:
         other.kill()
