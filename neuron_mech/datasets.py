@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from tqdm import tqdm
 
 from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.files import advice
 from neuron_mech.presets import Data, random_stream
 from neuron_mech.streaming import Reader, Reading
 
@@ -181,7 +182,13 @@ def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -
     else:
         prepared = builder(data.name, data_dir)
         image = prepared.info.features["image"].shape
-        found = _streams(prepared, data, workers) if data.stream or None in image else _tfds(prepared)
+        try:
+            found = _streams(prepared, data, workers) if data.stream or None in image else _tfds(prepared)
+        except OSError as error:
+            raise InputError(
+                f"--data-dir {prepared.data_dir}: {prepared.name} is there but cannot be read ({first_line(error)}): "
+                f"{advice(error)}, or prepare it again"
+            ) from error
     parts = {part: _first(getattr(found, part), data, part) for part in ("train", "test")}
     if isinstance(found.train, Samples):
         parts = {part: samples.replace(pixels=data.pixels) for part, samples in parts.items()}
@@ -261,6 +268,13 @@ def builder(name: str, data_dir: Path | None) -> Any:
             f"data.name is {name!r}, which has {', '.join(features)} in {', '.join(sorted(splits))}: name a data set "
             "of images with labels, divided into train and test or validation"
         )
+    if not getattr(features["label"], "num_classes", None):
+        raise InputError(
+            f"data.name is {name!r}, whose labels are {type(features['label']).__name__} without classes: name a data "
+            "set whose labels are classes, a ClassLabel that says how many"
+        )
+    if empty := [split for split in ("train", _test_split(found)) if not found.info.splits[split].num_examples]:
+        raise InputError(f"data.name is {name!r}, whose split {empty[0]} holds no images: name another data set")
     return found
 
 
@@ -284,7 +298,7 @@ def _tfds(found: Any) -> Dataset[Samples]:
     try:
         classes = found.info.features["label"].num_classes
         return Dataset(found.name, part("train"), part(_test_split(found)), classes)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise InputError(
             f"--data-dir {found.data_dir}: {found.name} is there but cannot be read ({first_line(error)}); prepare it "
             "again"
