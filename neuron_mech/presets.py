@@ -235,7 +235,7 @@ class Limits:
         number = isinstance(value, int if self.what == WHOLE else (int, float)) and not isinstance(value, bool)
         if number and (self.low < value if self.above else self.low <= value) and value <= self.high:
             return
-        least, most = f"{'above' if self.above else 'of at least'} {self.low:g}", f"at most {self.high:,g}"
+        least, most = f"{'above' if self.above else 'of at least'} {self.low:g}", f"at most {self.high:,}"
         # Of whole numbers the far end says nothing.
         give = f"{self.what} {least}" + ("" if self.what == WHOLE else f", {most}")
         if number and value > self.high:
