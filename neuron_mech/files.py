@@ -177,11 +177,11 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
     Raises OSError as `read` does, and ValueError where its size is not that of the array that it claims to hold.
     """
     with _opened(path, os.O_RDONLY) as file:
-        version = np.lib.format.read_magic(file)
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in header:
-            raise ValueError(f"it is of version {version} of the format")
-        shape, transposed, kind = header[version](file)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        try:
+            shape, transposed, kind = headers[np.lib.format.read_magic(file)](file)
+        except Exception as error:  # numpy's tokenizer has errors of its own
+            raise ValueError(f"its header cannot be read ({first_line(error)})") from None
         size, begin = os.fstat(file.fileno()).st_size, file.tell()
         if kind.hasobject or transposed or min(shape, default=0) < 0:
             raise ValueError(f"it holds {kind} of shape {shape}")
