@@ -200,7 +200,7 @@ def test_text_that_moves_the_cursor_is_refused(tmp_path):
     assert harmless("a\n\x1b]0;b\x07\u202e✓ é") == r"a\n\x1b]0;b\x07\u202e✓ é"
 
 
-@pytest.mark.parametrize("content", ["", "short", "absurd", "cut", "longer", "objects", "text"])
+@pytest.mark.parametrize("content", ["", "short", "garbled", "cut", "longer", "objects", "text"])
 def test_an_array_is_read_only_where_its_size_is_what_it_claims(tmp_path, content):
     path = tmp_path / "a.npy"
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -211,7 +211,7 @@ def test_an_array_is_read_only_where_its_size_is_what_it_claims(tmp_path, conten
     changed = {
         "": b"",
         "short": whole[:20],
-        "absurd": whole.replace(b"(3, 4)", b"(9**9,"[:6]).replace(b"'shape': (9**9,", b"'shape': (10**15,"),
+        "garbled": whole.replace(b"(3, 4)", b"(3, (("),
         "cut": whole[:-4],
         "longer": whole + b"a",
         "objects": whole.replace(b"<f4", b"|O8"),
@@ -242,7 +242,6 @@ def test_a_shape_that_is_larger_than_its_file_allocates_nothing(tmp_path):
         ({"data": {"name": "a\n<b>"}}, "data.name is .*: give text in one line"),
         ({"train": {"epochs": True}}, "train.epochs is True: give a whole number"),
         ({"train": {"epochs": 10**30}}, "train.epochs is 10+: give a whole number of at most 100,000"),
-        ({"record": {"sites": [1]}}, "record.sites is .*: give a list of text"),
         ({"watch": None}, "cannot be read as a config"),
     ],
 )
