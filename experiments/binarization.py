@@ -8,6 +8,8 @@ soonest first; what other centers, seeds, sites or sources gave before is kept. 
 neurons of the untrained network, and on a random projection of the input.
 """
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +17,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import xarray as xr
 
 from experiments.command_line import Options, Session, main
 from experiments.readouts import PENALTY, Cells, Missing, Reading, probed, retrained
 from neuron_mech import binarization, datasets, evaluation, figures, results, subjects, taps
 from neuron_mech.errors import InputError
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.presets import WHOLE, Config, Limits, check_once
 from neuron_mech.results import about
 from neuron_mech.subjects import Subject

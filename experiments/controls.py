@@ -7,17 +7,19 @@ gradients; objectives: through float32 log-softmax, and as Keras clipped probabi
 figures/controls.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-import xarray as xr
 
 from experiments import gradient_signs
 from experiments.command_line import Options, Seeded, Session, check_recording, main
 from neuron_mech import figures, results
 from neuron_mech.errors import InputError
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.presets import WHOLE, Config, Limits, Objective, check_once
 from neuron_mech.results import about
 from neuron_mech.runs import Run, run

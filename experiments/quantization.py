@@ -6,16 +6,18 @@ neuron's own best threshold, and what its one bit says about the label). Control
 the same two values dealt to random samples, the threshold 0, and the rank of 0 before training.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 from experiments.command_line import Options, Seeded, Session, main
 from neuron_mech import evaluation, figures, files, information, percentiles, quantization, results, sources, taps
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.presets import check_once, random_stream
 from neuron_mech.results import about
 from neuron_mech.subjects import Subject

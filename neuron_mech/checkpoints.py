@@ -7,8 +7,9 @@ Of several processes the first saves and restores; it tells the others what it f
 host: nothing of it depends on how many processes or devices there were.
 """
 
+from __future__ import annotations
+
 import hashlib
-import logging
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,15 +18,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+from absl import logging
 from flax import serialization
 from jaxtyping import PyTree
 
 from neuron_mech import files, processes
 from neuron_mech.errors import RunError, first_line
+from neuron_mech.lazily import checkpoint as ocp
 
 # Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+logging.set_verbosity(logging.FATAL)
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one to fall back to."""
@@ -61,7 +63,7 @@ class Checkpoints:
                 ),
             )
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -4,6 +4,8 @@ A run directory may be somebody else's. Nothing in it is followed to a file outs
 is known. All text is UTF-8, whatever the locale.
 """
 
+from __future__ import annotations
+
 import errno
 import json
 import math
@@ -17,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 
 from neuron_mech import processes
 from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.lazily import h5py
 
 LARGEST = 2**32
 """Bytes of a file that is read whole, at most."""

@@ -3,6 +3,8 @@
 runs/PRESET/config.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
 """
 
+from __future__ import annotations
+
 import dataclasses
 import io
 import json
@@ -16,14 +18,12 @@ from functools import partial
 from pathlib import Path
 
 import filelock
-import h5py
 import numpy as np
-import xarray as xr
-from matplotlib.figure import Figure
 
-from neuron_mech import files, processes
+from neuron_mech import figures, files, processes
 from neuron_mech.errors import InputError, first_line, harmless
-from neuron_mech.figures import style
+from neuron_mech.lazily import h5py
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch, differences
 
 
@@ -209,8 +209,8 @@ def read_dataset(path: Path) -> xr.Dataset:
 
 def _texts(dataset: xr.Dataset) -> Iterator[str]:
     """All names, attributes and values of a dataset that are text."""
-    for of in (dataset, *dataset.variables.values()):
-        yield from (str(part) for pair in of.attrs.items() for part in pair)
+    for attributes in (dataset.attrs, *(variable.attrs for variable in dataset.variables.values())):
+        yield from (str(part) for pair in attributes.items() for part in pair)
     for name, variable in dataset.variables.items():
         yield from map(str, (name, *variable.dims))
         yield from map(str, variable.values.flat if variable.dtype.kind in "OSU" else ())
@@ -221,11 +221,11 @@ def exists(path: Path) -> bool:
     return processes.told(lambda: str(path.exists()).encode()) == b"True"
 
 
-def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
+def write_figure(directory: Path, name: str, figure: figures.Figure) -> list[Path]:
     """Write a figure as `figures/NAME.png` and `.svg` in a run's directory; the same figure gives the same bytes."""
     paths = [directory / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg")]
     if processes.first():
-        with style():
+        with figures.style():
             figure.draw_without_rendering()  # a second layout pass, for tick labels that the first one changed
             for path in paths:
                 metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}

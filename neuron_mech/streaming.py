@@ -4,6 +4,8 @@ Worker processes hold a few blocks each, so memory does not grow with the number
 through is the same in a worker as in this process.
 """
 
+from __future__ import annotations
+
 import io
 import multiprocessing
 import os
@@ -15,13 +17,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from absl import flags
 from jaxtyping import Int, UInt8
 from PIL import Image
 
 from neuron_mech.errors import RunError, first_line
+from neuron_mech.lazily import grain
 
 BLOCK = 32
 """Images of a block."""

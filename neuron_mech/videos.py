@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from neuron_mech import files, processes
 from neuron_mech.errors import RunError
-from neuron_mech.figures.dynamics import CategoryHistogram, handles, samples_of, value_edges
-from neuron_mech.figures.style import NEUTRAL, style
+from neuron_mech.figures.styles import NEUTRAL, style
+from neuron_mech.figures.watching import CategoryHistogram, handles, samples_of, value_edges
 
 FRAMES, RATE = 360, 30
 """Frames of a video, and frames a second."""

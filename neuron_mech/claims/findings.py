@@ -1,13 +1,14 @@
 """What a run directory holds of what claims are decided by."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import xarray as xr
-
 from neuron_mech import files, results
 from neuron_mech.errors import InputError
+from neuron_mech.lazily import xarray as xr
 
 WHILE_TRAINING = ("train.nc", "gradient_signs.nc", "learning_dynamics.nc", "class_consistency.nc", "controls.nc")
 """Result files of what is recorded while a network is trained."""

@@ -5,6 +5,8 @@ Files are read without Keras, in each of its formats: `.h5` as Keras 1 and 2 wro
 today's (`conv2_block1_1_conv`, `conv2_block1_1_bn`).
 """
 
+from __future__ import annotations
+
 import io
 import os
 import re
@@ -12,7 +14,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ from flax import traverse_util
 
 from neuron_mech import files
 from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.lazily import h5py
 from neuron_mech.models.resnet import BLOCKS, ResNet50, shapes
 
 Layers = dict[str, dict[str, np.ndarray]]

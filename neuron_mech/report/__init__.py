@@ -1,5 +1,7 @@
 """The report: one HTML file with the verdicts, every figure and video, and their origin. It needs no network."""
 
+from __future__ import annotations
+
 import base64
 import dataclasses
 import json
@@ -9,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from neuron_mech import files, provenance, results
 from neuron_mech.claims import UNFIT, Claim, Findings
 from neuron_mech.errors import first_line, harmless
+from neuron_mech.lazily import jinja2
 from neuron_mech.report.sections import SECTIONS, Section
 
 LARGEST = 2**26
@@ -81,11 +82,11 @@ def _data(path: Path) -> str:
 def _headline(found: Findings) -> list[tuple[str, str]]:
     """(number, what it is) of the run, for the top of the page."""
     numbers = []
-    with suppress(UNFIT):
+    with suppress(*UNFIT):
         accuracy = [float(train.test_accuracy[-1]) for train in found.train]
         numbers.append((f"{sum(accuracy) / len(accuracy):.2%}", "test accuracy"))
         numbers.append((str(len(found.train)), "seed" if len(found.train) == 1 else "seeds"))
-    with suppress(UNFIT):
+    with suppress(*UNFIT):
         signs = found.signs[0]
         numbers.append((f"{int(signs.recordings):,}", "recordings"))
         numbers.append((f"{int(signs.recorded_samples.max()):,}", "recorded samples"))
