@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -251,14 +251,17 @@ HARDSHIPS = {
 }
 
 
-def counted(tries: int, seed: int, only: str = "", say: Callable[[str], None] = lambda _: None) -> dict[str, Counter]:
-    """{hardship: {outcome: how many}}."""
-    found = {}
+def counted(
+    tries: int, seed: int, only: str = "", say: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[str, Counter]]:
+    """(hardship, {outcome: how many}), one after the other."""
     with tempfile.TemporaryDirectory() as scratch:
         trying = Tries(Path(scratch), random.Random(seed))
         for name, hardship in HARDSHIPS.items():
-            found[name] = Counter[str]()
-            for _ in range(tries if only in hardship.__name__ else 0):
+            if only not in hardship.__name__:
+                continue
+            counts = Counter[str]()
+            for _ in range(tries):
                 try:
                     outcome = hardship(trying)
                 except Told as told:
@@ -267,17 +270,17 @@ def counted(tries: int, seed: int, only: str = "", say: Callable[[str], None] = 
                 except subprocess.TimeoutExpired as late:
                     outcome = "lost"
                     say(f"{name}: {late}")
-                found[name][outcome] += 1
-    return found
+                counts[outcome] += 1
+            yield name, counts
 
 
-def table(found: dict[str, Counter]) -> str:
-    """The counts, in Markdown."""
-    lines = [f"| what was tried | tries | {' | '.join(OUTCOMES)} |", "|---" * (2 + len(OUTCOMES)) + "|"]
-    for name, counts in found.items():
-        total = sum(counts[outcome] for outcome in OUTCOMES)
-        lines.append(f"| {name} | {total} | {' | '.join(str(counts[outcome]) for outcome in OUTCOMES)} |")
-    return "\n".join(lines)
+HEAD = f"| what was tried | tries | {' | '.join(OUTCOMES)} |\n{'|---' * (2 + len(OUTCOMES))}|"
+
+
+def row(name: str, counts: Counter) -> str:
+    """A row of the table, in Markdown."""
+    total = sum(counts[outcome] for outcome in OUTCOMES)
+    return f"| {name} | {total} | {' | '.join(str(counts[outcome]) for outcome in OUTCOMES)} |"
 
 
 def main() -> None:
@@ -287,9 +290,12 @@ def main() -> None:
     asking.add_argument("--seed", type=int, default=0, help="of what is tried")
     asking.add_argument("--only", default="", help="hardships whose function's name has this in it")
     asked = asking.parse_args()
-    found = counted(asked.tries, asked.seed, asked.only, lambda line: print(line, file=sys.stderr, flush=True))
-    print(table(found))
-    sys.exit(any(counts[bad] for counts in found.values() for bad in ("silent", "page", "lost")))
+    bad = 0
+    print(HEAD)
+    for name, counts in counted(asked.tries, asked.seed, asked.only, lambda line: print(line, file=sys.stderr)):
+        print(row(name, counts), flush=True)
+        bad += counts["silent"] + counts["page"] + counts["lost"]
+    sys.exit(bool(bad))
 
 
 if __name__ == "__main__":
