@@ -8,6 +8,8 @@ soonest first; what other centers, seeds, sites or sources gave before is kept. 
 neurons of the untrained network, and on a random projection of the input.
 """
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,13 +17,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import xarray as xr
 
 from experiments.command_line import Options, Session, main
-from experiments.readouts import Cells, Missing, Reading, probed, retrained
+from experiments.readouts import PENALTY, Cells, Missing, Reading, probed, retrained
 from neuron_mech import binarization, datasets, evaluation, figures, processes, results, subjects, taps
 from neuron_mech.errors import InputError
-from neuron_mech.presets import Config
+from neuron_mech.lazily import xarray as xr
+from neuron_mech.presets import WHOLE, Config, Limits, check_once
 from neuron_mech.results import about
 from neuron_mech.subjects import Subject
 
@@ -224,10 +226,10 @@ def check(options: Options) -> None:
         raise InputError(
             f"--distributed is {options.distributed}, but probes keep their features in one process: leave it out"
         )
-    if not 0 < options.penalty < float("inf"):
-        raise InputError(f"--penalty is {options.penalty}: give a positive, finite number")
-    if options.together is not None and options.together < 1:
-        raise InputError(f"--together is {options.together}: give a whole number of at least 1")
+    check_once("--sources", options.sources)
+    PENALTY.check("--penalty", options.penalty)
+    if options.together is not None:
+        Limits(1, 1000, WHOLE).check("--together", options.together)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ logit. Writes class_consistency.nc and figures/: figure8, predictions, and an at
 (atlas_SITE_NEURON). Controls: labels dealt at random among the samples, and the neuron's larger category.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from tqdm import tqdm
 
 from experiments import gradient_signs
@@ -17,6 +18,7 @@ from experiments.command_line import Seeded, Session, check_recording, main
 from neuron_mech import figures, partitions, predictions, recording, results, summaries, training
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.presets import random_stream
 from neuron_mech.results import about
 from neuron_mech.runs import Run

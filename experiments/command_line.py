@@ -1,10 +1,13 @@
 """What every experiment's command line shares: a preset, its fields as options, where to run, and one-line errors."""
 
+from __future__ import annotations
+
 import contextlib
 import difflib
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -12,12 +15,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import tyro
-import xarray as xr
 
-from neuron_mech import devices, joining, parameters, processes, provenance, settings
-from neuron_mech.errors import InputError, Interrupted, RunError
+from neuron_mech import devices, joining, parameters, presets, processes, provenance, settings
+from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless
+from neuron_mech.files import advice
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.precision import multiplying
-from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch
+from neuron_mech.presets import PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
 from neuron_mech.results import exists, opened, read_dataset
 from neuron_mech.runs import Run, check_trained_here, run
 from neuron_mech.subjects import Subject, subject
@@ -126,17 +130,23 @@ def parse(
     default = kind(data=config.data, model=config.model, train=config.train, record=config.record, watch=config.watch)
     about = f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}."
     options = ask(kind, default, rest, f"{name} {preset}", about)
-    if not options.save_seconds >= 0:  # nor nan, which no time is later than
-        raise InputError(f"--save-seconds is {options.save_seconds}: give a number of at least 0")
-    if options.workers is not None and options.workers < 0:
-        raise InputError(f"--workers is {options.workers}: give a whole number of at least 0")
-    if options.patience <= 0:
-        raise InputError(f"--patience is {options.patience}: give a positive number of seconds")
+    for field_name, limits in LIMITS.items():
+        if (value := getattr(options, field_name, None)) is not None:
+            limits.check(f"--{field_name.replace('_', '-')}", value)
     if options.distributed is not None:
         joining.place(options.distributed)
-    if isinstance(options, Seeded) and options.seeds < 1:
-        raise InputError(f"--seeds is {options.seeds}: give a whole number of at least 1")
+    if isinstance(options, Seeded):
+        presets.LIMITS["train.seed"].check("train.seed of the last of --seeds", options.train.seed + options.seeds - 1)
     return options.config(preset), options
+
+
+LIMITS = {
+    "save_seconds": Limits(0, float("inf")),
+    "workers": Limits(0, 1024, WHOLE),
+    "patience": Limits(0, 7 * 24 * 3600, "positive number of seconds", above=True),
+    "seeds": Limits(1, 1000, WHOLE),
+}
+"""The numbers that options may have which are no fields of a config."""
 
 
 def split_preset(arguments: Sequence[str], name: str, known: Collection[str]) -> tuple[str, list[str]]:
@@ -252,18 +262,31 @@ def exiting(work: Callable[[], None]) -> None:
     settings.pin()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without a sign has a question mark, and no traceback
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
     try:
         work()
+        sys.stdout.flush()
     except Interrupted as stop:
         if processes.first():
-            print(stop, file=sys.stderr)
+            print(harmless(str(stop)), file=sys.stderr)
         sys.exit(stop.exit_code)
     except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {harmless(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"error: {harmless(f'{where}{error.strerror or error}')}: {advice(error)}", file=sys.stderr)
+        sys.exit(RunError.exit_code)
+    except MemoryError as error:
+        print(f"error: out of memory ({first_line(error)}): ask for less, or give it more", file=sys.stderr)
+        sys.exit(RunError.exit_code)
 
 
 @contextlib.contextmanager

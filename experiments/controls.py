@@ -7,19 +7,21 @@ gradients; objectives: through float32 log-softmax, and as Keras clipped probabi
 figures/controls.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
-import xarray as xr
 
 from experiments import gradient_signs
 from experiments.command_line import Options, Seeded, Session, check_recording, main
 from neuron_mech import figures, results
 from neuron_mech.errors import InputError
-from neuron_mech.presets import Config, Objective
+from neuron_mech.lazily import xarray as xr
+from neuron_mech.presets import WHOLE, Config, Limits, Objective, check_once
 from neuron_mech.results import about
 from neuron_mech.runs import Run, run
 
@@ -139,10 +141,12 @@ def check(options: Options) -> None:
     check_recording(options)
     if options.data.labels == "random":
         raise InputError("data.labels is random, but this experiment compares with random labels: leave it at true")
-    if options.longer < 1:
-        raise InputError(f"--longer is {options.longer}: give a whole number of at least 1")
+    Limits(1, 1000, WHOLE).check("--longer", options.longer)
     if not options.controls:
         raise InputError(f"--controls is empty: name at least one of {', '.join(CONTROLS)}")
+    check_once("--controls", options.controls)
+    for control in options.controls:
+        changed(options.config("digits"), control, options.longer)  # which may have fields that no run can have
 
 
 if __name__ == "__main__":

@@ -4,16 +4,18 @@ Writes gradient_signs.nc and figures/: figure1 (one random neuron a site), figur
 training time, before and after saturation), and objectives where several were recorded.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 from experiments import train
 from experiments.command_line import Seeded, Session, check_recording, main
 from neuron_mech import figures, gradient_signs, numerics, results, summaries
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import constancy
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.numerics import SignHealth
 from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.presets import random_stream

@@ -7,16 +7,18 @@ far the categories come apart, and what else a distribution does meanwhile) and 
 size, constancy, flips and separation). Controls: the categories of another neuron, and categories dealt at random.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import numpy as np
-import xarray as xr
 
 from experiments.command_line import Options, Seeded, Session, check_recording, main
-from neuron_mech import figures, gradient_signs, partitions, results, summaries, trajectories, videos
+from neuron_mech import figures, gradient_signs, partitions, results, summaries, trajectories
 from neuron_mech.errors import InputError
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.results import about
 from neuron_mech.runs import Run
 
@@ -118,6 +120,8 @@ def experiment(session: Session) -> None:
 @results.step("learning_dynamics")
 def report(run: Run, with_videos: bool = True) -> None:
     """Draw a finished run, print its summary, and write learning_dynamics.nc, last: where it is, all of it is."""
+    from neuron_mech import videos  # with matplotlib, which takes long to import
+
     found, directory = dataset(run), run.directory
     number = "figure7" if any(len(at.shape) > 1 for at in run.study.sites.values()) else "figure6"
     watched = [site for site in run.study.sites if f"pre_activation_{site}" in found]

@@ -6,6 +6,8 @@ others would: operands rounded to TF32 (a GPU's default for float32) or bfloat16
 Writes precision.nc; the seconds it prints, of 1,000 samples at all layers, say what each way costs here.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,13 +15,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import xarray as xr
 from jax.lax import Precision as Lax
 
 from experiments.command_line import Options, Session, check_training, main
 from neuron_mech import numerics, precision, results, taps
 from neuron_mech.devices import named
 from neuron_mech.errors import InputError
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.objectives import margin
 from neuron_mech.presets import random_stream
 from neuron_mech.results import about

@@ -8,8 +8,10 @@ Without a directory it only makes the README's table anew from what results/ hol
 
 import io
 import json
+import re
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,55 +19,81 @@ from typing import Any
 from PIL import Image
 
 from experiments.command_line import exiting
-from neuron_mech import claims, provenance, results
-from neuron_mech.errors import InputError
+from neuron_mech import claims, files, provenance, results
+from neuron_mech.errors import InputError, first_line, harmless
 from neuron_mech.presets import PRESETS, Config, differences
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("figure5", "figure2", "figure8", "figure3", "figure4", "constancy", "controls", "separation")
 WIDTH = 1000
 """Pixels across a published figure, at most."""
+LARGEST = 2**26
+"""Bytes of a figure, at most."""
 BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
 MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}
 
 
 def publish(directory: Path, into: Path) -> None:
-    """Copy the verdicts and main figures of a run. Raises InputError where it has not been reproduced."""
+    """Copy the verdicts and main figures of a run.
+
+    Raises InputError where it has not been reproduced, or its verdicts are not what its result files say.
+    """
     config = results.read_config(directory)
-    if not (directory / "claims.json").exists():
+    verdicts = directory / "claims.json"
+    if not verdicts.exists():
         raise InputError(f"{directory} has no claims.json: run `python -m experiments.reproduce {config.preset}` first")
     found = claims.findings(directory)
-    place = into / config.preset
-    judged = (directory / "claims.json").read_text(encoding="utf-8")
+    judged = claims.text(claims.claims(found))
     lost = [*found.damaged, *results.all_lost(directory)]
-    if lost or judged != claims.text(claims.claims(found)):
-        why = "; ".join(lost) or "claims.json is not what the result files say"
-        raise InputError(f"{directory}: {why}: run `python -m experiments.reproduce {config.preset}` again")
-    results.write(place / "claims.json", lambda part: part.write_text(judged, encoding="utf-8"))
-    for name in FIGURES:
-        source = directory / "figures" / f"{name}.png"
-        if source.exists():
-            results.write(place / f"{name}.png", partial(Path.write_bytes, data=smaller(source)))
+    try:
+        current = not lost and files.read_text(verdicts) == judged
+    except (OSError, ValueError):
+        current = False
+    if not current:
+        why = "; ".join(lost) or f"{verdicts} is not what the result files beside it say"
+        raise InputError(
+            f"{why}: run `python -m experiments.reproduce {config.preset}` again, and look at its report"
+        )
+    figures = {name: path for name in FIGURES if (path := directory / "figures" / f"{name}.png").exists()}
+    pictures = {name: smaller(path) for name, path in figures.items()}
+    try:
+        seeds = [int(train.attrs["seed"]) for train in found.train]
+        accuracy = [float(train.test_accuracy[-1]) for train in found.train]
+    except claims.UNFIT as error:
+        raise InputError(
+            f"{directory / 'train.nc'} is of another version ({first_line(error)}): run `python -m experiments.train`"
+        ) from None
     run = {
         "command": command(config, len(found.train)),
         "commit": commit(),
-        "seeds": [int(train.attrs["seed"]) for train in found.train],
-        "test_accuracy": [float(train.test_accuracy[-1]) for train in found.train],
+        "seeds": seeds,
+        "test_accuracy": accuracy,
         **provenance.read(directory),
     }
-    text = json.dumps(run, indent=2) + "\n"
-    results.write(place / "run.json", lambda part: part.write_text(text, encoding="utf-8"))
+    place = into / config.preset
+    files.write_text(place / "claims.json", judged)
+    for name, picture in pictures.items():
+        files.write(place / f"{name}.png", partial(Path.write_bytes, data=picture))
+    files.write_text(place / "run.json", json.dumps(run, indent=2) + "\n")
 
 
 def smaller(path: Path) -> bytes:
-    """A figure with a palette of 128 colours and at most WIDTH pixels across, as PNG."""
-    with Image.open(path) as image:
-        small = image.convert("RGB")
-        small.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
-        data = io.BytesIO()
-        # Thin lines are few pixels: a palette by their number would mix their colours.
-        few = small.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(data, "PNG", optimize=True)
+    """A figure with a palette of 128 colours and at most WIDTH pixels across, as PNG.
+
+    Raises InputError where it cannot be read, or is absurdly large.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(files.read(path, LARGEST))) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            small = image.convert("RGB")
+    # Pillow's kinds of saying that a picture is damaged, or too large.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}): remove it, and draw it again") from None
+    small.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    # Thin lines are few pixels: a palette by their number would mix their colours.
+    few = small.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(data, "PNG", optimize=True)
     return data.getvalue()
 
 
@@ -84,7 +112,17 @@ def command(config: Config, seeds: int) -> str:
 def changes(command: str) -> str:
     """What a published run's command changes in its preset, seeds apart: `model.width 0.25`; a dash for nothing."""
     fields = command.partition(" --seeds ")[0].split(" --")[1:]
-    return ", ".join(f"`{field}`" for field in fields) or "–"
+    return ", ".join(code(field) for field in fields) or "–"
+
+
+def markdown(text: str) -> str:
+    """Text from a run as Markdown that is nothing but text: no markup, no links, no second line or cell."""
+    return re.sub(r"[&<>\"`*_\[\]|~!#$\\]", lambda mark: f"&#{ord(mark[0])};", harmless(text))
+
+
+def code(text: str) -> str:
+    """The same, set as code where nothing in it could end that."""
+    return f"`{text}`" if re.fullmatch(r"[\w .,:*/+-]+", text) else markdown(text)
 
 
 def commit() -> str | None:
@@ -95,22 +133,19 @@ def commit() -> str | None:
 
 def table(published: Path) -> str:
     """The README's table: claims by presets, from the claims.json of each."""
-    found = {
-        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(published.glob("*/claims.json"))
-    }
+    found = {path.parent.name: files.read_json(path) for path in sorted(published.glob("*/claims.json"))}
     presets = [name for name in PRESETS if name in found]
     if not presets:
         return "No run has been published yet.\n"
-    runs = {name: json.loads((published / name / "run.json").read_text(encoding="utf-8")) for name in presets}
+    runs = {name: files.read_json(published / name / "run.json") for name in presets}
     lines = [
         "| claim | " + " | ".join(f"`{name}`" for name in presets) + " |",
         "|---" * (1 + len(presets)) + "|",
     ]
     for index in range(len(found[presets[0]])):
         entries = [found[name][index] for name in presets]
-        cells = [f"{MARKS[e['verdict']]} {measured(e)}".strip() for e in entries]
-        lines.append(f"| {entries[0]['id']}. {entries[0]['statement']} | " + " | ".join(cells) + " |")
+        cells = [f"{MARKS[e['verdict']]} {markdown(measured(e))}".strip() for e in entries]
+        lines.append(f"| {entries[0]['id']}. {markdown(entries[0]['statement'])} | " + " | ".join(cells) + " |")
     lines.append("| *other than the preset* | " + " | ".join(changes(runs[name]["command"]) for name in presets) + " |")
     counts = [len(runs[name]["seeds"]) for name in presets]
     lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
@@ -150,8 +185,7 @@ def main() -> None:
         for name in names:
             publish(Path(name), ROOT / "results")
         readme = ROOT / "README.md"
-        text = with_table(readme.read_text(encoding="utf-8"), table(ROOT / "results"))
-        results.write(readme, lambda part: part.write_text(text, encoding="utf-8"))
+        files.write_text(readme, with_table(files.read_text(readme), table(ROOT / "results")))
 
     exiting(work)
 

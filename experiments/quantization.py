@@ -6,17 +6,19 @@ neuron's own best threshold, and what its one bit says about the label). Control
 the same two values dealt to random samples, the threshold 0, and the rank of 0 before training.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 from experiments.command_line import Options, Seeded, Session, main
 from neuron_mech import evaluation, figures, information, percentiles, quantization, results, sources, taps
-from neuron_mech.presets import random_stream
+from neuron_mech.lazily import xarray as xr
+from neuron_mech.presets import check_once, random_stream
 from neuron_mech.results import about
 from neuron_mech.subjects import Subject
 
@@ -196,9 +198,7 @@ def experiment(session: Session) -> None:
     found = over_seeds(by_seed, seeds)
     labels = [subject.label(site) for site in found.site.values]
     found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
-    results.write_result(
-        session.directory / "table1.txt", lambda part: part.write_text(table_1(found) + "\n", encoding="utf-8")
-    )
+    results.write_result_text(session.directory / "table1.txt", table_1(found) + "\n")
     results.write_figure(session.directory, "figure3", figures.quantization(found))
     results.write_figure(session.directory, "information", figures.information(found))
     results.write_dataset(session.directory / "quantization.nc", found)
@@ -209,6 +209,7 @@ def check(options: Options) -> None:
     """Refuse ranks that are none before anything is trained."""
     assert isinstance(options, QuantizationOptions)
     percentiles.check_ranks(options.ranks, "--ranks")
+    check_once("--ranks", options.ranks)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,16 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from experiments.command_line import Seeded
-from neuron_mech import binarization, probes, retraining, sources, taps
+from neuron_mech import binarization, files, probes, retraining, sources, taps
 from neuron_mech.binarization import Window
-from neuron_mech.presets import Derivative, random_stream
+from neuron_mech.presets import HUGE, TINY, Derivative, Limits, random_stream
 from neuron_mech.subjects import Subject
 
 FEW = 100_000
 """Images trained on, repetitions counted, that take a CPU about a second."""
+
+PENALTY = Limits(TINY, HUGE, "positive, finite number")
+"""What a probe's penalty may be."""
 
 Missing = Mapping[tuple[str, str], Int[np.ndarray, " windows"]]
 """{(source, site): the windows that have no accuracy yet}, none of them empty."""
@@ -118,10 +121,10 @@ def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cel
         key = random_stream(seed, "images for probes")
         train = train.rows(np.sort(np.asarray(jax.random.permutation(key, len(train)))[: probes.TRAINING_IMAGES]))
     splits = {"train": train, "test": dataset.test}
-    files = {split: {name: folder / f"{split}_{name[0]}_{name[1]}.npy" for name in names} for split in splits}
+    counts = {split: {name: folder / f"{split}_{name[0]}_{name[1]}.npy" for name in names} for split in splits}
     labels = {split: folder / f"{split}_labels.npy" for split in splits}
     lacking = {
-        split: [name for name in names if not (labels[split].exists() and files[split][name].exists())]
+        split: [name for name in names if not all(map(_there, (labels[split], counts[split][name])))]
         for split in splits
     }
     sites = {(kind, site): subject.sites[site] for kind, site in names}
@@ -143,27 +146,36 @@ def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cel
                 {name: windows[name] for name in lacking[split]},
                 sites,
                 samples,
-                files[split],
+                counts[split],
                 labels[split],
                 taps.fitting(subject.sites, 1000),
             )
-    yield from _probes(subject, options, missing, files, labels)
+    yield from _probes(subject, options, missing, counts, labels)
+
+
+def _there(path: Path) -> bool:
+    """Whether a .npy file is there, and whole: otherwise it is made again."""
+    try:
+        files.read_array(path, mapped=True)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _probes(
     subject: Subject,
     options: Reading,
     missing: Missing,
-    files: Mapping[str, Mapping[tuple[str, str], Path]],
+    counts: Mapping[str, Mapping[tuple[str, str], Path]],
     labels: Mapping[str, Path],
 ) -> Iterator[Cells]:
     """Probes on features that are there, one window after another."""
     dataset = subject.dataset
-    train_labels, test_labels = np.load(labels["train"]), np.load(labels["test"])
+    train_labels, test_labels = files.read_array(labels["train"]), files.read_array(labels["test"])
     total = sum(map(len, missing.values()))
     with tqdm(total=total, desc=f"probes, seed {subject.config.train.seed}", unit="probe") as bar:
         for (kind, site), windows in missing.items():
-            train, test = (np.load(files[split][kind, site], mmap_mode="r") for split in ("train", "test"))
+            train, test = (files.read_array(counts[split][kind, site], mapped=True) for split in ("train", "test"))
             for window in windows:
                 where = f"{site} {kind} {options.centers[window]:g}"
                 bar.set_postfix_str(where)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.command_line import ask, exiting
-from neuron_mech import claims, results
-from neuron_mech.errors import InputError
+from neuron_mech import claims, files, results
+from neuron_mech.errors import InputError, harmless
 from neuron_mech.report import html
 
 
@@ -28,17 +28,20 @@ def finish(directory: Path, changed: bool = True) -> None:
     found = claims.findings(directory)
     judged = claims.claims(found)
     before, page = directory / "claims.json", directory / "report.html"
-    stored = before.read_bytes() if before.exists() else b""
+    try:
+        stored = files.read_text(before)
+    except (OSError, ValueError):
+        stored = ""
     said = [f"left out: {line}" for line in (*found.damaged, *results.all_lost(directory))]
-    said += claims.fewer(stored, judged)
+    said += claims.fewer(stored.encode(), judged)
     if page.exists() and not sealed(page):
         said.append(f"{page} was damaged: it is made again")
-    if changed or stored != claims.text(judged).encode() or not sealed(page):
+    if changed or stored != claims.text(judged) or not sealed(page):
         claims.write(directory, judged)
-        results.write(page, lambda part: part.write_bytes(with_seal(html(directory, found, judged))))
+        files.write(page, lambda part: part.write_bytes(with_seal(html(directory, found, judged))))
     print(claims.table(judged))
     for line in said:
-        print(line, file=sys.stderr)
+        print(harmless(line), file=sys.stderr)
     print(f"claims: {before}; report: {page}")
 
 
@@ -51,7 +54,7 @@ def with_seal(page: str) -> bytes:
 def sealed(path: Path) -> bool:
     """Whether a page is there and holds what was written."""
     try:
-        content = path.read_bytes()
+        content = files.read(path)
     except OSError:
         return False
     return content == with_seal(content.rpartition(b"\n<!-- SHA-256")[0].decode(errors="replace"))

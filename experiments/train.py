@@ -4,11 +4,13 @@ Writes train.nc (loss by step, accuracy by epoch) and figures/training. Every ot
 itself; on its own it is for training first and looking later.
 """
 
+from __future__ import annotations
+
 import numpy as np
-import xarray as xr
 
 from experiments.command_line import Seeded, Session, check_training, main
 from neuron_mech import figures, results
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.results import about
 from neuron_mech.runs import Run
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from neuron_mech.errors import InputError
 from neuron_mech.percentiles import percentiles
+from neuron_mech.presets import check_once
 
 
 class Window(struct.PyTreeNode):
@@ -35,11 +36,12 @@ def check_windows(centers: Sequence[float], width: float) -> None:
     if not len(centers):
         raise InputError("--centers is empty: give at least one window center")
     for center in centers:
-        if center - width / 2 < 0 or center + width / 2 > 100:
+        if not (center - width / 2 >= 0 and center + width / 2 <= 100):  # nan is neither
             raise InputError(
                 f"--centers has {center}, whose window of width {width} leaves ranks 0 to 100: "
                 f"give centers from {width / 2:g} to {100 - width / 2:g}"
             )
+    check_once("--centers", centers)
 
 
 def at_centers(values: Float[Array | np.ndarray, "values neurons"], centers: Sequence[float], width: float) -> Window:

@@ -10,10 +10,11 @@ Of several processes the first saves and restores; it tells the others what it f
 host: nothing of it depends on how many processes or devices there were.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import json
-import logging
 import os
 import shutil
 import sys
@@ -23,15 +24,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+from absl import logging
 from flax import serialization
 from jaxtyping import PyTree
 
-from neuron_mech import identity, processes
-from neuron_mech.errors import InputError, RunError
+from neuron_mech import files, identity, processes
+from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.lazily import checkpoint as ocp
 
 # Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+logging.set_verbosity(logging.FATAL)
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one to fall back to."""
@@ -72,7 +74,7 @@ class Checkpoints:
                 ),
             )
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -116,7 +118,7 @@ class Checkpoints:
             )
             raise RunError(
                 f"cannot write a checkpoint of {nbytes(state) / 1e6:.1f} MB to {self.directory} ({free / 1e6:.1f} MB "
-                f"free): {_reason(error)}; {kept}; make room and run the same command again"
+                f"free): {_reason(error)}; {kept}; {files.advice(error)} and run the same command again"
             ) from error
 
     def restore(self, like: PyTree) -> Restored | None:
@@ -135,13 +137,13 @@ class Checkpoints:
 
     def _newest(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, list[str]] | None:
         damaged: list[str] = []
+        _mute_abandoned_reads()
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._restore(step, like), step, damaged
             except InputError:
                 raise
             except Exception as error:  # a truncated file surfaces as any of a dozen types
-                _mute_abandoned_reads()
                 if trouble := _of_the_machine(error, self.directory / str(step)):
                     raise RunError(
                         f"{self.directory / str(step)} cannot be read ({trouble}): it may be whole, and is left as it "
@@ -280,19 +282,25 @@ def _of_the_machine(error: BaseException, directory: Path) -> str:
 
 
 def _mute_abandoned_reads() -> None:
-    """From here on, drop what Orbax's coroutines raise as they are thrown away.
+    """From here on, drop what Orbax's coroutines raise as they are thrown away, and TensorStore's threads after them.
 
     When one array cannot be read, those still under way are abandoned, and Python prints a page for each at any later
     time, though the failure has been dealt with.
     """
-    report = sys.unraisablehook
+    if sys.unraisablehook is not _report_others:
+        _reports.append(sys.unraisablehook)
+        sys.unraisablehook = _report_others
 
-    def hook(unraisable: Any) -> None:
-        trace = unraisable.exc_traceback
-        if trace is None or "orbax" not in trace.tb_frame.f_code.co_filename:
-            report(unraisable)
 
-    sys.unraisablehook = hook
+_reports: list[Callable[[Any], Any]] = []
+"""What reported an error that nobody catches, before it was told to pass over some; the last one counts."""
+
+
+def _report_others(unraisable: Any) -> None:
+    trace = unraisable.exc_traceback
+    closed = str(unraisable.exc_value) == "Event loop is closed"
+    if not (closed or (trace and "orbax" in trace.tb_frame.f_code.co_filename)):
+        _reports[-1](unraisable)
 
 
 def _reason(error: BaseException) -> str:
@@ -300,4 +308,4 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
         return "No space left on device"
-    return (text.strip().splitlines() or [type(error).__name__])[0].split(". See full")[0][:200]
+    return first_line(error).split(". See full")[0]

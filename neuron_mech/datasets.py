@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, UInt
 from tqdm import tqdm
 
 from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.files import advice
 from neuron_mech.objectives import check_labels
 from neuron_mech.presets import Data, random_stream
 from neuron_mech.streaming import MODES, Reader, Reading
@@ -194,7 +195,13 @@ def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -
     else:
         prepared = builder(data.name, data_dir)
         image = prepared.info.features["image"].shape
-        found = _streams(prepared, data, workers) if data.stream or None in image else _tfds(prepared)
+        try:
+            found = _streams(prepared, data, workers) if data.stream or None in image else _tfds(prepared)
+        except OSError as error:
+            raise InputError(
+                f"--data-dir {prepared.data_dir}: {prepared.name} is there but cannot be read ({first_line(error)}): "
+                f"{advice(error)}, or prepare it again"
+            ) from error
     parts = {part: _first(getattr(found, part), data, part) for part in ("train", "test")}
     if isinstance(found.train, Samples):
         parts = {part: samples.replace(pixels=data.pixels) for part, samples in parts.items()}
@@ -274,6 +281,13 @@ def builder(name: str, data_dir: Path | None) -> Any:
             f"data.name is {name!r}, which has {', '.join(features)} in {', '.join(sorted(splits))}: name a data set "
             "of images with labels, divided into train and test or validation"
         )
+    if not getattr(features["label"], "num_classes", None):
+        raise InputError(
+            f"data.name is {name!r}, whose labels are {type(features['label']).__name__} without classes: name a data "
+            "set whose labels are classes, a ClassLabel that says how many"
+        )
+    if empty := [split for split in ("train", _test_split(found)) if not found.info.splits[split].num_examples]:
+        raise InputError(f"data.name is {name!r}, whose split {empty[0]} holds no images: name another data set")
     return found
 
 
@@ -321,10 +335,11 @@ def _tfds(found: Any) -> Dataset[Samples]:
         return Samples(jnp.asarray(images), jnp.asarray(labels), largest=np.iinfo(reader.dtype).max)
 
     try:
-        return Dataset(found.name, part("train"), part(_test_split(found)), found.info.features["label"].num_classes)
+        classes = found.info.features["label"].num_classes
+        return Dataset(found.name, part("train"), part(_test_split(found)), classes)
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise InputError(
             f"--data-dir {found.data_dir}: {found.name} is there but cannot be read ({first_line(error)}); prepare it "
             "again"

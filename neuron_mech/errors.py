@@ -26,4 +26,9 @@ class Interrupted(RunError):
 
 def first_line(error: BaseException) -> str:
     """What an error of a library's says, in a line of at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return harmless((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
+
+
+def harmless(text: str) -> str:
+    """Text from elsewhere as one line for a terminal: what does not print, or moves the cursor, as its number."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -4,6 +4,8 @@ A tally holds three small integers for every (sample, position ..., neuron), wha
 derivatives count as nothing and leave it as it is.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +15,8 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
-from scipy import stats
+
+from neuron_mech.lazily import stats
 
 
 class Tally(struct.PyTreeNode):
@@ -24,17 +27,17 @@ class Tally(struct.PyTreeNode):
     """
 
     # Any: arrays, or the shapes of arrays that are yet to be allocated.
-    positive: Int[Any, "samples *values"]
-    negative: Int[Any, "samples *values"]
-    trail: Int[Any, "samples *values"]
+    positive: Int[Any, samples * values]
+    negative: Int[Any, samples * values]
+    trail: Int[Any, samples * values]
 
     @property
-    def flips(self) -> Int[Array, "samples *values"]:
+    def flips(self) -> Int[Array, samples * values]:
         """Sign changes between consecutive nonzero recordings."""
         return jnp.maximum(jnp.abs(self.trail) - 1, 0)
 
     @property
-    def recorded(self) -> Int[Array, "samples *values"]:
+    def recorded(self) -> Int[Array, samples * values]:
         """Nonzero recordings."""
         return self.positive + self.negative
 
@@ -50,7 +53,7 @@ def empty(shape: tuple[int, ...], recordings: int) -> Tally:
     return Tally(*(jnp.zeros(shape, count_type(recordings)) for _ in range(3)))
 
 
-def update(tally: Tally, gradient: Num[Array, "samples *values"]) -> Tally:
+def update(tally: Tally, gradient: Num[Array, samples * values]) -> Tally:
     """The tally after one more recording of all its samples, from their derivatives or the signs of those."""
     kind = tally.trail.dtype
     sign = (gradient > 0).astype(kind) - (gradient < 0).astype(kind)
@@ -64,7 +67,7 @@ def update(tally: Tally, gradient: Num[Array, "samples *values"]) -> Tally:
     )
 
 
-def update_rows(tally: Tally, gradient: Num[Array, "rows *values"], start: Int[Array | np.integer, ""] | int) -> Tally:
+def update_rows(tally: Tally, gradient: Num[Array, rows * values], start: Int[Array | np.integer, ""] | int) -> Tally:
     """`update` of the rows from `start` on, as many as `gradient` has; in place where jit donates the tally."""
     window = jax.tree.map(partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=len(gradient)), tally)
     window = update(window, gradient)

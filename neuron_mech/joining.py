@@ -6,6 +6,7 @@ others say nothing but what ends them.
 
 import atexit
 import contextlib
+import ipaddress
 import itertools
 import json
 import os
@@ -44,7 +45,7 @@ def place(where: str) -> tuple[str | None, int | None, int | None]:
     """(address, index, count) of `INDEX/COUNT@HOST:PORT`; None each for `auto`. Raises InputError for anything else."""
     if where == "auto":
         return None, None, None
-    if not (found := re.fullmatch(r"(\d+)/(\d+)@(.+:\d+)", where)):
+    if not (found := re.fullmatch(r"(\d{1,6})/(\d{1,6})@(.+:\d{1,5})", where)):
         raise InputError(
             f"--distributed is {where!r}: say auto (on Slurm, Kubernetes or a TPU pod), or INDEX/COUNT@HOST:PORT, such "
             "as 0/2@node1:1234 and 1/2@node1:1234 for two processes, the first of them on node1"
@@ -112,6 +113,7 @@ def _initialize(where: str, patience: float) -> None:
             count,
             index,
             cluster_detection_method=None if address is None else "deactivate",
+            coordinator_bind_address=_bound(address),
             initialization_timeout=int(patience) + _LATER,
             heartbeat_timeout_seconds=int(patience) + _LATER,
         )
@@ -126,6 +128,19 @@ def _initialize(where: str, patience: float) -> None:
         ) from None
     finally:
         timer.cancel()
+
+
+def _bound(address: str | None) -> str | None:
+    """Where process 0 listens: at the address alone that the others are told, where that is a number or loopback.
+
+    A name may stand for another address here than elsewhere; then, as for None, it listens on all interfaces. Nobody
+    has to prove who he is: see that only those you trust can reach it.
+    """
+    host = (address or "").rpartition(":")[0]
+    with contextlib.suppress(ValueError):
+        if host == "localhost" or ipaddress.ip_address(host.strip("[]")):
+            return address
+    return None
 
 
 def _check_devices() -> None:

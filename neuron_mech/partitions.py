@@ -7,15 +7,17 @@ everything here).
 What is measured of values over time works on the host, (recordings, samples, neurons), one recording at a time.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
-from scipy.stats import rankdata
 
 from neuron_mech import information
+from neuron_mech.lazily import stats
 
 LOW, HIGH = 1, -1
 
@@ -59,7 +61,7 @@ def separation(
     with np.errstate(invalid="ignore", divide="ignore"):  # an empty category makes NaN
         for row, found in enumerate(values):
             # Those of no category rank last, where they move nobody else's rank.
-            ranks = rankdata(np.where(category == 0, np.inf, found), axis=0)
+            ranks = stats.rankdata(np.where(category == 0, np.inf, found), axis=0)
             auc[row] = (np.where(high, ranks, 0).sum(0) - n_high * (n_high + 1) / 2) / (n_low * n_high)
             bins = np.minimum((ranks - 0.5) * OVERLAP_BINS // np.maximum(n_low + n_high, 1), OVERLAP_BINS - 1)
             cell = first_bin + bins.astype(np.int64)
@@ -163,7 +165,7 @@ def finally_highest(
 ) -> Bool[np.ndarray, "samples neurons"]:
     """The samples of the high category whose final values are its highest, `share` of them: the paper's yellow ones."""
     high = category == HIGH
-    order = rankdata(np.where(high, -final, np.inf), method="ordinal", axis=0)
+    order = stats.rankdata(np.where(high, -final, np.inf), method="ordinal", axis=0)
     return high & (order <= np.ceil(share * high.sum(0)))
 
 
@@ -174,7 +176,7 @@ def mean_rank(
     number = which.sum(0)
     with np.errstate(invalid="ignore"):
         return np.stack(
-            [100 * (np.where(which, rankdata(v, axis=0) - 0.5, 0).sum(0) / number) / len(v) for v in values]
+            [100 * (np.where(which, stats.rankdata(v, axis=0) - 0.5, 0).sum(0) / number) / len(v) for v in values]
         )
 
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from neuron_mech import results
+from neuron_mech import files
 from neuron_mech.errors import InputError, RunError
 
 INDEX = "pieces.json"
@@ -155,7 +155,7 @@ def _zipped(members: Sequence[tuple[str, bytes]]) -> bytes:
 
 
 def _put(path: Path, content: bytes) -> None:
-    results.write(path, partial(Path.write_bytes, data=content))
+    files.write(path, partial(Path.write_bytes, data=content))
 
 
 def _index(first: Path) -> dict[str, Any]:

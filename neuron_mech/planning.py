@@ -2,8 +2,10 @@
 
 import fnmatch
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +16,7 @@ from flax import struct
 from neuron_mech import checkpoints, devices, models, processes, recording, taps, training, trajectories
 from neuron_mech.datasets import Dataset, Samples
 from neuron_mech.errors import InputError
+from neuron_mech.models import Neurons
 from neuron_mech.precision import Arithmetic
 from neuron_mech.presets import Config
 from neuron_mech.recording import Counts, Study
@@ -40,8 +43,31 @@ class RunState(struct.PyTreeNode):
 
 def sites(config: Config, model: nn.Module, sample: Samples) -> dict[str, Site]:
     """All sites of the network, from shapes alone: a wrong name is said before anything is computed."""
-    shapes = jax.eval_shape(lambda: training.init(config, model, sample).variables)
-    return taps.sites(model, shapes, sample.inputs)
+    return taps.sites(model, _shapes(config, model, sample), sample.inputs)
+
+
+def _shapes(config: Config, model: nn.Module, sample: Samples) -> dict[str, Any]:
+    """The network's variables, in shapes."""
+    return jax.eval_shape(lambda: training.init(config, model, sample).variables)
+
+
+STEPS = 10**9
+"""Training steps of a run, at most: the loss of each is kept."""
+
+
+def _check_size(config: Config, variables: Mapping[str, Any], batches: int) -> None:
+    """Raise InputError for a network or a history that has no room, before either is made."""
+    if (steps := batches * config.train.epochs) > STEPS:
+        raise InputError(
+            f"train.epochs is {config.train.epochs}, with train.batch_size {config.train.batch_size} {steps:,} steps: "
+            f"at most {STEPS:,} can be kept; lower the first, or raise the second"
+        )
+    needed, (room, _) = 4 * checkpoints.nbytes(variables), free_memory()
+    if needed > room:
+        raise InputError(
+            f"the network needs {size(needed)} of memory and {size(room)} are free: lower model.width (now "
+            f"{config.model.width:g})" + (f" or model.depth (now {config.model.depth})" if config.model.depth else "")
+        )
 
 
 def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
@@ -55,11 +81,20 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
             f"train.batch_size is {config.train.batch_size}, but {dataset.name} has {size} training samples"
         )
     one = dataset.train.rows(np.arange(1))
-    available = sites(config, model, one)
+    shapes = _shapes(config, model, one)
+    available = taps.sites(model, shapes, one.inputs)
     chosen = taps.select(available, config.record.sites, "record.sites")
     for entry in config.record.site_samples:
         if not fnmatch.filter(available, entry.rpartition(":")[0]):
             raise InputError(f"record.site_samples has {entry!r}, which is no site; sites are: {', '.join(available)}")
+    if config.record.mode != "none" and config.record.derivative == "activation":
+        for site in chosen.values():
+            if site.kind != Neurons.__name__:
+                raise InputError(
+                    f"record.sites names {site.name!r}, a {site.kind}, which has no activation: name sites that have "
+                    "one, or all, or set record.derivative to pre_activation"
+                )
+    _check_size(config, shapes, training.batches(config, size))
     neurons = {name: recording.recorded_neurons(config, name, site.shape[-1]) for name, site in chosen.items()}
     found = Study(
         config,

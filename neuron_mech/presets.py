@@ -6,8 +6,10 @@ is saved belongs to the command line. Two runs with equal configs give equal res
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import jax
 
@@ -163,46 +165,22 @@ class Config:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         self._check_model()
-        for name, value, lowest in (
-            ("data.train_images", self.data.train_images, 1),
-            ("data.test_images", self.data.test_images, 1),
-            ("train.batch_size", self.train.batch_size, 1),
-            ("train.epochs", self.train.epochs, 1),
-            ("record.every", self.record.every, 1),
-            ("record.chunk", self.record.chunk, 1),
-            ("record.samples", self.record.samples, 1),
-            ("record.neurons", self.record.neurons, 1),
-            ("watch.recordings", self.watch.recordings, 0),
-            ("watch.samples", self.watch.samples, 2),
-            ("watch.neurons", self.watch.neurons, 0),
-            ("watch.wide_recordings", self.watch.wide_recordings, 2),
-            ("watch.wide_samples", self.watch.wide_samples, 2),
-            ("train.seed", self.train.seed, 0),
-        ):
-            if value != "all" and (not isinstance(value, int) or value < lowest):
-                raise InputError(f"{name} is {value!r}: give a whole number of at least {lowest}")
-        if self.data.pixels is not None and (not isinstance(self.data.pixels, int) or self.data.pixels < 1):
-            raise InputError(f"data.pixels is {self.data.pixels!r}: give a whole number of at least 1, or None")
+        for name, limits in LIMITS.items():
+            section, field = name.split(".")
+            value = getattr(getattr(self, section), field)
+            if value != "all" and value is not None:
+                limits.check(name, value)
         if self.watch.recordings == 1:
             raise InputError("watch.recordings is 1: give at least 2, the first and the last, or 0 to keep nothing")
-        if self.train.seed >= 2**32:
-            raise InputError(f"train.seed is {self.train.seed}: give a seed below 2**32")
-        if not 0 < self.train.learning_rate < float("inf"):
-            raise InputError(f"train.learning_rate is {self.train.learning_rate}: give a positive, finite step size")
-        if not 0 < self.train.drop_after <= 1:
-            raise InputError(f"train.drop_after is {self.train.drop_after}: give a share above 0, at most 1")
-        if not 0 < self.train.drop_factor < float("inf"):
-            raise InputError(f"train.drop_factor is {self.train.drop_factor}: give a positive, finite factor")
-        if not 0 < self.record.saturation <= 1:
-            raise InputError(f"record.saturation is {self.record.saturation}: give an accuracy above 0, at most 1")
         if not self.record.sites:
             raise InputError("record.sites is empty: name at least one site, or say all")
         for entry in self.record.site_samples:
-            site, _, count = entry.rpartition(":")
-            if not site or not count.isdecimal() or not int(count):
+            if (numbered(entry) or ("", 0))[1] < 1:
                 raise InputError(
-                    f"record.site_samples has {entry!r}: give SITE:COUNT with a count of at least 1, such as conv1:500"
+                    f"record.site_samples has {entry[:80]!r}: give SITE:COUNT with a count of at least 1, such as "
+                    "conv1:500"
                 )
         if self.record.mode == "online" and (self.record.objective != "margin" or self.record.compare_objectives):
             raise InputError(
@@ -222,10 +200,6 @@ class Config:
                 raise InputError(
                     f"model.{name} is {value}, which the network {model.network} does not have: leave it at None"
                 )
-        if model.depth is not None and (not isinstance(model.depth, int) or model.depth < 1):
-            raise InputError(f"model.depth is {model.depth!r}: give a whole number of at least 1")
-        if model.dropout is not None and not 0 <= model.dropout < 1:
-            raise InputError(f"model.dropout is {model.dropout}: give a share of at least 0 and below 1")
         narrowest = 512 if model.network == "mlp" else 64
         if not 0 < model.width <= 64 or round(narrowest * model.width) < 1:
             raise InputError(f"model.width is {model.width}: give a factor from 1/{narrowest} to 64")
@@ -253,6 +227,110 @@ def fields(config: Config) -> dict[str, Any]:
     tree = dataclasses.asdict(config)
     sections = {k: v for k, v in tree.items() if isinstance(v, dict)}
     return {"preset": tree["preset"]} | {f"{s}.{k}": v for s, of in sections.items() for k, v in of.items()}
+
+
+WHOLE = "whole number"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Between which numbers a field may lie. Not a number is never between."""
+
+    low: float
+    high: float
+    what: str = "number"
+    """What to give."""
+    above: bool = False
+    """Whether `low` itself is too low."""
+    rather: str = ""
+    """What else may be given."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise InputError, naming the field, for a value that is no such number."""
+        number = isinstance(value, int if self.what == WHOLE else (int, float)) and not isinstance(value, bool)
+        if number and (self.low < value if self.above else self.low <= value) and value <= self.high:
+            return
+        least, most = f"{'above' if self.above else 'of at least'} {self.low:g}", f"at most {self.high:,}"
+        # Of whole numbers the far end says nothing.
+        give = f"{self.what} {least}" + ("" if self.what == WHOLE else f", {most}")
+        if number and value > self.high:
+            give = f"{self.what} of {most}"
+        raise InputError(f"{name} is {repr(value)[:40]}: give a {give}{self.rather}")
+
+
+_MANY = 2**31 - 1
+"""What counts samples, steps and neurons are 32 bits wide."""
+
+TINY, HUGE = 1e-30, 1e30
+"""What float32 can hold, with room for products."""
+
+LIMITS = {
+    "data.pixels": Limits(1, 4096, WHOLE, rather=", or None"),
+    "data.train_images": Limits(1, _MANY, WHOLE),
+    "data.test_images": Limits(1, _MANY, WHOLE),
+    "model.depth": Limits(1, 1000, WHOLE),
+    "model.dropout": Limits(0, 0.999, "share"),
+    "train.learning_rate": Limits(TINY, HUGE, "positive, finite step size"),
+    "train.drop_after": Limits(0, 1, "share", above=True),
+    "train.drop_factor": Limits(TINY, HUGE, "positive, finite factor"),
+    "train.batch_size": Limits(1, _MANY, WHOLE),
+    "train.epochs": Limits(1, 100_000, WHOLE),
+    "train.seed": Limits(0, 2**32 - 1, WHOLE),
+    "record.every": Limits(1, _MANY, WHOLE),
+    "record.samples": Limits(1, _MANY, WHOLE),
+    "record.neurons": Limits(1, _MANY, WHOLE),
+    "record.chunk": Limits(1, _MANY, WHOLE),
+    "record.saturation": Limits(0, 1, "accuracy", above=True),
+    "watch.recordings": Limits(0, _MANY, WHOLE),
+    "watch.samples": Limits(2, _MANY, WHOLE),
+    "watch.neurons": Limits(0, _MANY, WHOLE),
+    "watch.wide_recordings": Limits(2, _MANY, WHOLE),
+    "watch.wide_samples": Limits(2, _MANY, WHOLE),
+}
+"""The numbers that a config's fields may have; `all` and None are for those whose type says so."""
+
+
+def numbered(entry: str) -> tuple[str, int] | None:
+    """(SITE, NUMBER) of `SITE:NUMBER`, as fields name them; None for anything else."""
+    site, _, number = entry.rpartition(":")
+    return (site, int(number)) if site and number.isdecimal() and len(number) < 12 else None
+
+
+def check_once(name: str, values: Sequence[Any]) -> None:
+    """Raise InputError, naming the field, for a value that is listed twice."""
+    if twice := [value for index, value in enumerate(values) if value in values[:index]]:
+        raise InputError(f"{name} has {twice[0]!r} twice: give each once")
+
+
+def _check_kinds(config: Config) -> None:
+    """Raise InputError for a field whose value is of another type: a config may come from a file."""
+    for section in dataclasses.fields(Config)[1:]:
+        of = getattr(config, section.name)
+        for name, hint in get_type_hints(type(of)).items():
+            if not _fits(value := getattr(of, name), hint):
+                raise InputError(f"{section.name}.{name} is {repr(value)[:80]}: give {_said(hint)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, get_args(hint)[0]) for each in value)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    if hint is str:
+        return isinstance(value, str) and value.isprintable()
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _said(hint: Any) -> str:
+    """A type in words: `int or 'all'`."""
+    if get_origin(hint) in (Literal, Union, UnionType):
+        return " or ".join(repr(each) if isinstance(each, str) else _said(each) for each in get_args(hint))
+    words = {NoneType: "None", str: "text in one line", int: "a whole number", float: "a number", bool: "True or False"}
+    return words.get(hint, "a list of text")
 
 
 def differences(one: Config, other: Config) -> list[str]:

@@ -4,6 +4,8 @@ Every window of a site is averaged over positions, as a count: a small integer, 
 all sources are counted in one forward pass. A probe is multinomial logistic regression on these counts, standardised.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Hashable, Mapping
 from functools import partial
@@ -13,12 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jaxtyping import Array, Float, Int, Shaped
 
 from neuron_mech import evaluation, results
 from neuron_mech.binarization import Window
 from neuron_mech.datasets import Samples, Stream, walk
+from neuron_mech.files import write
+from neuron_mech.lazily import optimize
 from neuron_mech.sources import Source
 from neuron_mech.taps import Site
 
@@ -82,7 +85,7 @@ def count(
                 written[files[name]][:, start : start + len(part)] = counts
             seen.append(np.asarray(part.labels))
             start += len(part)
-    results.write(labels, lambda part: np.save(part, np.concatenate(seen)))
+    write(labels, lambda part: np.save(part, np.concatenate(seen)))
 
 
 class Probe(NamedTuple):
@@ -133,7 +136,7 @@ def fit(
         slope = np.asarray(for_weights, np.float64) / samples + penalty * weights
         return float(value), np.concatenate([slope.ravel(), np.asarray(for_bias, np.float64) / samples])
 
-    found = scipy.optimize.minimize(
+    found = optimize.minimize(
         objective,
         np.zeros(size + classes),
         jac=True,

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from neuron_mech import results
+from neuron_mech import files, results
 from neuron_mech.errors import Interrupted
 
 PACKAGES = ("neuron_mech", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -92,16 +92,20 @@ def _add(directory: Path, step: str, seconds: float) -> None:
     steps = _stored(directory).get("seconds", {})
     steps[step] = round(steps.get(step, 0.0) + seconds, 1)
     text = json.dumps({**machine(), "seconds": steps}, indent=2) + "\n"
-    results.write(directory / "provenance.json", lambda part: part.write_text(text, encoding="utf-8"))
+    files.write_text(directory / "provenance.json", text)
 
 
 def _stored(directory: Path) -> dict[str, Any]:
     """provenance.json, or {} where it is missing or cannot be read: nothing depends on it."""
     try:
-        found = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
+        found = files.read_json(directory / "provenance.json")
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    try:
+        complete = {"device", "cores"} <= set(found) and all(map(str.isprintable, found["versions"].values()))
+        return found if complete and sum(found["seconds"].values()) >= 0 else {}
+    except (AttributeError, KeyError, TypeError):
+        return {}
 
 
 def _version(name: str) -> str:

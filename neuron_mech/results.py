@@ -6,6 +6,8 @@ where all the files that it wrote do. What is damaged or gone is not done, and i
 runs/PRESET/config.json  identity.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import hashlib
@@ -13,6 +15,7 @@ import io
 import json
 import math
 import os
+import platform
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,13 +25,12 @@ from typing import Any, TypeVar
 
 import filelock
 import numpy as np
-import xarray as xr
-from matplotlib.figure import Figure
 
-from neuron_mech import identity, processes
-from neuron_mech.errors import InputError, RunError, first_line
-from neuron_mech.figures import style
-from neuron_mech.presets import Config, Data, Model, Record, Train, Watch, differences
+from neuron_mech import figures, files, identity, processes
+from neuron_mech.errors import InputError, first_line, harmless
+from neuron_mech.lazily import h5py
+from neuron_mech.lazily import xarray as xr
+from neuron_mech.presets import PRESETS, Config, Data, Model, Record, Train, Watch, differences
 
 T = TypeVar("T")
 
@@ -46,69 +48,92 @@ FOLDERS = ("figures", "videos")
 def held(directory: Path) -> Iterator[Path]:
     """Hold the directory against other processes; create it where it is new.
 
-    Raises InputError where it cannot be written, or another process holds it.
+    Raises InputError where it cannot be written, holds a link, or is held by another process.
     """
+    holder = directory / ".holder"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.touch()
-        probe.unlink()
-        # The kernel drops the lock with the process, however it dies.
+        files.check(directory)
+        files.part(holder).unlink()
+        # The kernel drops the lock with the process, however it dies; a file system without locks does not.
         lock = filelock.FileLock(directory / ".lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise InputError(
-            f"--run-dir {directory} is in use by another process: wait for it, or name another directory"
+            f"--run-dir {directory} is in use by another process{_holder(holder)}: wait for it, or name another "
+            f"directory; if it is gone, remove {directory / '.lock'}"
         ) from None
     except OSError as error:
         raise InputError(
-            f"--run-dir {directory} cannot be written ({error.strerror}): name another directory"
+            f"--run-dir {directory} cannot be written ({error.strerror or error}): name another directory"
         ) from None
     try:
+        files.remove_parts(directory)
+        files.write_text(holder, f"{os.getpid()} on {platform.node()}\n")
         yield directory
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who holds a directory, as it said."""
+    try:
+        return f" ({files.read_text(path).strip()})"
+    except (OSError, ValueError):
+        return ""
 
 
 @contextmanager
 def opened(directory: Path, config: Config) -> Iterator[Path]:
     """Hold the directory for this run and this config. Of several processes, 0 does.
 
-    Raises InputError where it cannot be held, or belongs to another config. A request that is refused (an InputError)
-    before anything was written beside what says which run it is leaves nothing, so that the one that was meant can have
-    the directory.
+    Raises InputError where it cannot be held, or belongs to another config. A request that is refused, or fails, before
+    anything was saved that it could go on from leaves nothing, so that the one that was meant can have the directory.
     """
     if not processes.first():
         yield directory
         return
     with held(directory):
         described = directory / "config.json"
-        fresh = not described.exists()
+        before = set(directory.iterdir())
+        fresh = described not in before
         if fresh:
-            text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-            write(described, lambda part: part.write_text(text, encoding="utf-8"))
+            files.write_text(described, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
         elif changed := differences(read_config(directory), config):
             raise InputError(
                 f"--run-dir {directory} holds a run of another configuration (there / here): {'; '.join(changed)}: "
                 "name another directory, or set these fields as they are there"
             )
-        before = set(directory.iterdir())
         try:
             yield directory
-        except InputError:
-            bound = directory / "identity.json"
-            if fresh and set(directory.iterdir()) - {bound} == before - {bound}:
-                described.unlink()
-                if bound not in before:
-                    bound.unlink(missing_ok=True)
+        except BaseException as error:
+            # Checkpoints that were there before are somebody's: what goes on from them stays, unless it is refused.
+            if fresh and (isinstance(error, InputError) or directory / "checkpoints" not in before):
+                _vacate(directory, before)
             raise
 
 
+def _vacate(directory: Path, before: set[Path]) -> None:
+    """Remove what a run that came to nothing has left, unless there is something to go on from."""
+    made = set(directory.iterdir()) - before
+    saved = directory / "checkpoints" in made and any(p.name.isdecimal() for p in (directory / "checkpoints").glob("*"))
+    if not saved and all(path.suffix == ".json" or path.name in ("checkpoints", "trajectories") for path in made):
+        for path in made:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def read_config(directory: Path) -> Config:
-    """The config of the run in `directory`. Raises InputError where there is none that can be read."""
+    """The config of the run in `directory`.
+
+    Raises InputError where there is none that can be read, for a preset that does not exist, and as `files.check` does.
+    """
+    files.check(directory)
     path = directory / "config.json"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = files.read_json(path)
+        if tree["preset"] not in PRESETS:
+            raise ValueError(f"preset is {tree['preset']!r}, which does not exist")
         record = tree["record"]
         record |= {k: tuple(record[k]) for k in ("sites", "site_samples", "compare_objectives") if k in record}
         return Config(
@@ -123,9 +148,9 @@ def read_config(directory: Path) -> Config:
         raise InputError(
             f"{directory} holds no run (no config.json): run `python -m experiments.train` first"
         ) from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as a config ({error}): restore it, or name another directory"
+            f"{path} cannot be read as a config ({first_line(error)}): restore it, or name another directory"
         ) from None
 
 
@@ -139,9 +164,8 @@ def bind(directory: Path, facts: Mapping[str, Any]) -> None:
 
     def stored() -> bytes:
         if not path.exists():
-            text = json.dumps(facts, indent=2) + "\n"
-            write(path, lambda part: part.write_text(text, encoding="utf-8"))
-        return path.read_bytes()
+            files.write_text(path, json.dumps(facts, indent=2) + "\n")
+        return files.read(path, files.LARGEST_TEXT)
 
     changed = identity.changed(_parsed(path, processes.told(stored)), facts)
     if changed:
@@ -152,33 +176,8 @@ def bind(directory: Path, facts: Mapping[str, Any]) -> None:
         )
 
 
-def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Let `save` write a file beside `path`, then put it in place in one motion: readers see it whole or not at all.
-
-    Of several processes, 0 does. Raises RunError where it cannot be written; what stood at `path` stays.
-    """
-    if not processes.first():
-        return
-    # The suffix stays last, since matplotlib and others choose the format by it.
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.exists() else 0
-        raise RunError(
-            f"cannot write {path} ({error.strerror or error}; {free:.0f} MB free): what was there before is intact; "
-            "make room and run the same command again"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_result(path: Path, save: Callable[[Path], Any]) -> None:
-    """Write a file of results: as `write`, its checksum noted, and for the `step` under way.
+    """Write a file of results: as `files.write`, its checksum noted, and for the `step` under way.
 
     It is noted before the file is in place, beside the last one: a process killed in between leaves what is believed.
     """
@@ -187,12 +186,17 @@ def write_result(path: Path, save: Callable[[Path], Any]) -> None:
     def sealed(part: Path) -> None:
         save(part)
         noted = _noted(root)
-        sums = [_sha256(part.read_bytes()), *noted["files"].get(name, [])[:1]]
+        sums = [_sha256(files.read(part)), *noted["files"].get(name, [])[:1]]
         noted["files"][name] = list(dict.fromkeys(sums))
         _note(root, noted)
 
-    write(path, sealed)
+    files.write(path, sealed)
     owed(path)
+
+
+def write_result_text(path: Path, text: str) -> None:
+    """`write_result` of text."""
+    write_result(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def owed(path: Path) -> None:
@@ -255,7 +259,7 @@ def whole(path: Path) -> bool:
 
 def _trouble(path: Path, sums: Collection[str]) -> str:
     try:
-        return "" if _sha256(path.read_bytes()) in sums else "is not what was written"
+        return "" if _sha256(files.read(path)) in sums else "is not what was written"
     except FileNotFoundError:
         return "is not there"
     except OSError as error:
@@ -274,7 +278,7 @@ def _noted(root: Path) -> dict[str, dict[str, list[str]]]:
     Then nothing counts as done, which costs time and no result. So does one that names files outside the directory.
     """
     try:
-        found = json.loads((root / CHECKSUMS).read_text(encoding="utf-8"))
+        found = files.read_json(root / CHECKSUMS)
         if any(_place(root / name) != (root, name) for of in found["done"].values() for name in of):
             raise ValueError("it names a file outside")
         return {part: {str(name): list(of) for name, of in found[part].items()} for part in ("files", "done")}
@@ -286,8 +290,7 @@ def _note(root: Path, noted: Mapping[str, Any]) -> None:
     """Write checksums.json, where this is a run's directory: of a file elsewhere nothing is kept."""
     if not any((root / name).exists() for name in RUN):
         return
-    text = json.dumps(noted, indent=1, sort_keys=True) + "\n"
-    write(root / CHECKSUMS, lambda part: part.write_text(text, encoding="utf-8"))
+    files.write_text(root / CHECKSUMS, json.dumps(noted, indent=1, sort_keys=True) + "\n")
 
 
 def _sha256(content: bytes) -> str:
@@ -336,13 +339,15 @@ def _parsed(path: Path, content: bytes) -> dict[str, Any]:
 def arrays(shapes: Mapping[Path, tuple[tuple[int, ...], np.dtype]]) -> Iterator[dict[Path, np.memmap]]:
     """New .npy files of these shapes and types, to be filled on disk; put in place together when the block ends well.
 
-    Raises InputError where the disk has no room for them.
+    Raises InputError where the disk has no room for them, RunError where they cannot be written.
     """
     need = sum(math.prod(shape) * kind.itemsize for shape, kind in shapes.values())
-    parts = {path: path.with_name(f".{path.stem}.part.npy") for path in shapes}
+    parts: dict[Path, Path] = {}
     try:
         for path in shapes:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                parts[path] = files.part(path)
         free = min((shutil.disk_usage(path.parent).free for path in shapes), default=0)
         if need > free:
             raise InputError(
@@ -351,14 +356,18 @@ def arrays(shapes: Mapping[Path, tuple[tuple[int, ...], np.dtype]]) -> Iterator[
             )
         # Each is cut to its size beforehand, and unwritten pages take no memory.
         open_file = np.lib.format.open_memmap
-        written = {p: open_file(parts[p], mode="w+", dtype=kind, shape=shape) for p, (shape, kind) in shapes.items()}
+        written = {}
+        for path, (shape, kind) in shapes.items():
+            with files.writing(path):
+                written[path] = open_file(parts[path], mode="w+", dtype=kind, shape=shape)
         yield written
         for path in shapes:
-            written[path].flush()
-            parts[path].replace(path)
+            with files.writing(path):
+                written[path].flush()
+                parts[path].replace(path)
     finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+        for made in parts.values():
+            made.unlink(missing_ok=True)
 
 
 def about(units: str, description: str) -> dict[str, str]:
@@ -372,7 +381,7 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """A result file, loaded and closed. Raises InputError where it is missing or damaged.
+    """A result file, loaded and closed. Raises InputError where it is missing, damaged, or leads to other files.
 
     Of several processes, 0 reads it and tells the others.
     """
@@ -381,7 +390,7 @@ def read_dataset(path: Path) -> xr.Dataset:
     def read() -> bytes:
         """What it holds, or after a mark why there is nothing: all processes come to the same end."""
         try:
-            content = path.read_bytes()
+            content = files.read(path)
         except OSError as error:
             return b"!" + str(error).encode()
         sums = _noted(root)["files"].get(name, [])
@@ -391,10 +400,27 @@ def read_dataset(path: Path) -> xr.Dataset:
         content = processes.told(read)
         if content[:1] == b"!":
             raise ValueError(content[1:].decode())
-        with xr.open_dataset(io.BytesIO(content[1:]), engine="h5netcdf") as dataset:
-            return dataset.load()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): run its experiment again") from None
+        content = content[1:]
+        with h5py.File(io.BytesIO(content)) as file:
+            files.check_hdf5(file, len(content))
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as dataset:
+            found = dataset.load()
+        if unprinted := [text for text in _texts(found) if not text.isprintable()]:
+            raise ValueError(f"it holds text that does not print: {harmless(unprinted[0])}")
+        return found
+    except Exception as error:  # a damaged file surfaces as any of a dozen types
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}): remove it, and run its experiment again"
+        ) from None
+
+
+def _texts(dataset: xr.Dataset) -> Iterator[str]:
+    """All names, attributes and values of a dataset that are text."""
+    for attributes in (dataset.attrs, *(variable.attrs for variable in dataset.variables.values())):
+        yield from (str(part) for pair in attributes.items() for part in pair)
+    for name, variable in dataset.variables.items():
+        yield from map(str, (name, *variable.dims))
+        yield from map(str, variable.values.flat if variable.dtype.kind in "OSU" else ())
 
 
 def exists(path: Path) -> bool:
@@ -402,11 +428,11 @@ def exists(path: Path) -> bool:
     return processes.told(lambda: str(path.exists()).encode()) == b"True"
 
 
-def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
+def write_figure(directory: Path, name: str, figure: figures.Figure) -> list[Path]:
     """Write a figure as `figures/NAME.png` and `.svg` in a run's directory; the same figure gives the same bytes."""
     paths = [directory / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg")]
     if processes.first():
-        with style():
+        with figures.style():
             figure.draw_without_rendering()  # a second layout pass, for tick labels that the first one changed
             for path in paths:
                 metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}

@@ -32,7 +32,8 @@ _ELSEWHERE = ("--xla_force_host_platform_device_count", "--xla_dump")
 def here() -> dict[str, Any]:
     """The settings as they are in this process, and the compilers' flags in its environment."""
     flags = {name: sorted(os.environ.get(name, "").split()) for name in ENVIRONMENT}
-    deciding = {name: " ".join(flag for flag in of if not flag.startswith(_ELSEWHERE)) for name, of in flags.items()}
+    idle = _ELSEWHERE if jax.default_backend() == "gpu" else (*_ELSEWHERE, "--xla_gpu")
+    deciding = {name: " ".join(flag for flag in of if not flag.startswith(idle)) for name, of in flags.items()}
     return {name: getattr(jax.config, name) for name in STANDARD} | deciding
 
 

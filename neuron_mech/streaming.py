@@ -4,6 +4,8 @@ Worker processes hold a few blocks each, so memory does not grow with the number
 through is the same in a worker as in this process.
 """
 
+from __future__ import annotations
+
 import io
 import multiprocessing
 import os
@@ -16,13 +18,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from absl import flags
 from jaxtyping import Int, UInt
 from PIL import Image
 
 from neuron_mech.errors import RunError, first_line
+from neuron_mech.lazily import grain
 from neuron_mech.objectives import check_labels
 
 BLOCK = 32

@@ -4,18 +4,20 @@ What is here knows no run, no preset and no network, so that it serves a run of 
 alike. Figures take the datasets that these variables make.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
 from neuron_mech import gradient_signs, partitions
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import NeuronCounts, Tally
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.results import about
 
 PARTITIONS = ("own", "another neuron's", "dealt at random")

@@ -23,10 +23,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
-from neuron_mech import processes, results, taps
+from neuron_mech import files, processes, taps
 from neuron_mech.datasets import Samples
-from neuron_mech.errors import InputError, RunError
-from neuron_mech.presets import random_stream
+from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.presets import numbered, random_stream
 from neuron_mech.recording import Study
 from neuron_mech.training import TrainState
 
@@ -97,21 +97,23 @@ def watches(study: Study) -> tuple[Watch, ...]:
 
 
 def _named(name: str, recorded: Mapping[str, np.ndarray]) -> tuple[str, int]:
-    site, _, index = name.rpartition(":")
-    if not site or not index.isdecimal():
-        raise InputError(f"watch.named has {name!r}: name a neuron as SITE:INDEX, such as {next(iter(recorded))}:7")
+    if (found := numbered(name)) is None:
+        raise InputError(
+            f"watch.named has {name[:80]!r}: name a neuron as SITE:INDEX, such as {next(iter(recorded))}:7"
+        )
+    site, index = found
     if site not in recorded:
         near = difflib.get_close_matches(site, recorded, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
             f"watch.named has {name!r}, whose site is not recorded; {hint}recorded sites are: {', '.join(recorded)}"
         )
-    if int(index) not in recorded[site]:
+    if index not in recorded[site]:
         raise InputError(
             f"watch.named has {name!r}, but of {site} neurons {recorded[site][0]} to {recorded[site][-1]} "
             f"({len(recorded[site])} of them) are recorded: name one of these, or set record.neurons to all"
         )
-    return site, int(index)
+    return site, index
 
 
 def read(
@@ -183,23 +185,18 @@ class Trajectories:
             self.watched["checksums"][path.name][row] = zlib.crc32(block)
             if not processes.first():
                 continue
-            if not path.exists():
-                results.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
-            try:
-                with path.open("r+b") as file:
-                    file.seek(path.stat().st_size - (len(watch.segments) - row) * len(block))
-                    file.write(block)
-            except OSError as error:
-                raise RunError(
-                    f"cannot write {path} ({error.strerror or error}): what was saved before is intact; make room and "
-                    "run the same command again"
-                ) from error
+            size = _HEADER + len(watch.segments) * len(block)
+            if not path.exists() or path.lstat().st_size != size:
+                files.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
+            with files.writing(path), files.change(path) as file:
+                file.seek(size - (len(watch.segments) - row) * len(block))
+                file.write(block)
 
     def sync(self) -> None:
         """Return when all that was written is on disk: to be called before a state that relies on it is saved."""
         for name in self.watched["checksums"]:
             if (path := self.directory / name).exists():
-                with path.open("rb") as file:
+                with files.writing(path), files.change(path) as file:
                     os.fsync(file.fileno())
 
     def verify(self, segment: int) -> None:
@@ -220,9 +217,9 @@ class Trajectories:
         if not rows:
             return np.zeros((0, *watch.shape(site)[1:]), np.float32)
         try:
-            values = np.load(path)
+            values = files.read_array(path)
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read ({error}); {lost}") from None
+            raise RunError(f"{path} cannot be read ({first_line(error)}); {lost}") from None
         if values.shape != watch.shape(site):
             raise RunError(f"{path} holds {list(values.shape)} values, not {list(watch.shape(site))}; {lost}")
         sums = [zlib.crc32(row.tobytes()) for row in values[:rows]]

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from neuron_mech import processes, results
 from neuron_mech.errors import RunError
-from neuron_mech.figures.dynamics import CategoryHistogram, handles, samples_of, value_edges
-from neuron_mech.figures.style import NEUTRAL, style
+from neuron_mech.figures.styles import NEUTRAL, style
+from neuron_mech.figures.watching import CategoryHistogram, handles, samples_of, value_edges
 
 FRAMES, RATE = 360, 30
 """Frames of a video, and frames a second."""
@@ -127,7 +127,7 @@ def _mp4(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None
     width, height = (int(side) for side in figure.canvas.get_width_height())
     bits = 8 * 0.9 * LARGEST / (frames / RATE)
     writer = imageio_ffmpeg.write_frames(
-        str(path),
+        str(path.absolute()),  # ffmpeg takes a:b for a protocol, and -a for an option
         (width, height),
         fps=RATE,
         codec="libx264",

@@ -90,7 +90,7 @@ def test_stopped_while_packing_the_set_before_is_whole(files, packed, tmp_path, 
             raise RunError("cannot write: killed here")
         save(path)
 
-    monkeypatch.setattr(pieces.results, "write", fails)
+    monkeypatch.setattr(pieces.files, "write", fails)
     with pytest.raises(RunError, match="killed here"):
         pieces.pack(files | {"learning_dynamics.nc": np.random.default_rng(2).bytes(2_000_000)}, packed[0], LIMIT)
     pieces.unpack(packed[0], tmp_path / "back")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from neuron_mech import results
+from neuron_mech import files, results
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.presets import PRESETS, Config, Model, Record, Train
 
@@ -42,8 +42,17 @@ def test_a_refused_request_leaves_the_directory_to_the_one_that_was_meant(tmp_pa
     with pytest.raises(InputError, match="no such site"), results.opened(tmp_path, CONFIG):
         raise InputError("no such site")
 
+    def stops_before_it_saved():
+        (tmp_path / "checkpoints" / "17.part").mkdir(parents=True)
+        (tmp_path / "trajectories").mkdir()
+        raise RunError("the loss is nan: lower train.learning_rate")
+
+    with pytest.raises(RunError, match="lower"), results.opened(tmp_path, CONFIG):
+        stops_before_it_saved()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
     def begins_and_stops():
-        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "17").mkdir(parents=True)
         raise InputError("a wrong window")
 
     with pytest.raises(InputError, match="a wrong window"), results.opened(tmp_path, other):
@@ -62,7 +71,10 @@ def test_a_directory_in_use_by_another_process_is_refused_until_that_dies(tmp_pa
     other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match="in use by another process"), results.opened(tmp_path, CONFIG):
+        with (
+            pytest.raises(InputError, match=rf"in use by another process \({other.pid} on .*remove {tmp_path}/.lock"),
+            results.opened(tmp_path, CONFIG),
+        ):
             pass
     finally:
         other.kill()
@@ -96,14 +108,14 @@ def test_a_damaged_config_is_said(tmp_path, text):
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "a.txt"
-    results.write(path, lambda part: part.write_text("whole"))
+    files.write(path, lambda part: part.write_text("whole"))
 
     def fail(part):
         part.write_text("ha")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(RunError, match=r"cannot write .*a.txt \(No space left on device; \d+ MB free\).*intact"):
-        results.write(path, fail)
+        files.write(path, fail)
     assert path.read_text() == "whole"
     assert os.listdir(tmp_path) == ["a.txt"]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import oracles
+from neuron_mech import files as files_of
 from neuron_mech import planning, results, runs, trajectories
 from neuron_mech.errors import Interrupted, RunError
 from neuron_mech.presets import Config, Model, Record, Train, Watch
@@ -119,18 +120,17 @@ def test_a_flipped_byte_is_found_when_resuming_and_when_reading(tmp_path):
 
 
 def test_a_full_disk_stops_the_run_in_a_line_and_loses_nothing(run, tmp_path, monkeypatch):
-    original, writes = trajectories.Path.open, []
+    original, writes = files_of.change, []
 
-    def full(self, *arguments, **options):
-        if self.suffix == ".npy" and "r+b" in arguments:
-            writes.append(0)
-            if len(writes) > 15:
-                raise OSError(28, "No space left on device")
-        return original(self, *arguments, **options)
+    def full(path):
+        writes.append(0)
+        if len(writes) > 15:
+            raise OSError(28, "No space left on device")
+        return original(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trajectories.Path, "open", full)
-        with pytest.raises(RunError, match=r"cannot write .*\.npy \(No space left on device\).*make room"):
+        patch.setattr(files_of, "change", full)
+        with pytest.raises(RunError, match=r"cannot write .*\.npy \(No space left on device; .*make room"):
             finished(SMALL, tmp_path, save_seconds=0.0)
     finished(SMALL, tmp_path)
     assert files(tmp_path) == files(run.trajectories.directory.parent)

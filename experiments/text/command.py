@@ -8,7 +8,6 @@ import experiments.text
 from experiments.command_line import ask
 from experiments.text.measurement import measure
 from experiments.text.options import TextOptions, agree, check
-from experiments.text.pictures import figure_by_position, figure_of_windows, summary
 from experiments.text.transformer import read_text
 from neuron_mech import figures, results
 from neuron_mech.checkpoints import Checkpoints
@@ -17,6 +16,8 @@ from neuron_mech.errors import InputError
 
 def experiment(options: TextOptions) -> None:
     """Measure, draw, print, and write text.nc, last. Raises InputError before anything is trained."""
+    from experiments.text.pictures import figure_by_position, figure_of_windows, summary  # with matplotlib
+
     text, vocabulary = read_text(options.text, options.context)
     check(options)
     with results.held(options.run_dir) as directory:

@@ -1,5 +1,7 @@
 """What is measured of the transformer's hidden neurons, labelled: the signs by position, and probes on windows."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -8,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Int
 from tqdm import tqdm
 
@@ -16,6 +17,7 @@ from experiments.text.options import TextOptions
 from experiments.text.transformer import Transformer, evaluate, some, train
 from neuron_mech import binarization, gradient_signs, own, partitions, probes, results
 from neuron_mech.checkpoints import Checkpoints
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.presets import random_stream
 
 SITES = "*/Dense_0"

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from neuron_mech import results
-from neuron_mech.errors import InputError
+from neuron_mech import files
+from neuron_mech.errors import InputError, first_line
+from neuron_mech.presets import HUGE, TINY, WHOLE, Limits
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,23 @@ class TextOptions:
     """All that is random follows from it."""
 
 
+COUNT = Limits(1, 2**31 - 1, WHOLE)
+LIMITS = {
+    "depth": Limits(1, 1000, WHOLE),
+    "width": Limits(4, 2**16, WHOLE),
+    "context": Limits(1, 2**16, WHOLE),
+    "learning_rate": Limits(TINY, HUGE, "positive, finite number"),
+    "penalty": Limits(TINY, HUGE, "positive, finite number"),
+    "seed": Limits(0, 2**32 - 1, WHOLE),
+}
+"""The numbers that options may have; of others, COUNT."""
+
+
 def check(options: TextOptions) -> None:
     """Raise InputError for a number that no run can have."""
     for name, value in asdict(options).items():
-        if isinstance(value, int | float) and value <= 0 and name != "seed":
-            raise InputError(f"--{name.replace('_', '-')} is {value}: give a positive number")
+        if isinstance(value, int | float):
+            LIMITS.get(name, COUNT).check(f"--{name.replace('_', '-')}", value)
     if options.width % 4:
         raise InputError(f"--width is {options.width}: give a multiple of 4, the heads")
 
@@ -65,8 +78,11 @@ def agree(
     here |= {"SHA-256 of the text": read}
     path = directory / "options.json"
     if not path.exists():
-        results.write(path, lambda part: part.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8"))
-    before = json.loads(path.read_text(encoding="utf-8"))
+        files.write_text(path, json.dumps(here, indent=2) + "\n")
+    try:
+        before = dict(files.read_json(path))
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}): name another directory") from None
     if changed := [f"{name}: {before.get(name)} / {here[name]}" for name in here if before.get(name) != here[name]]:
         raise InputError(
             f"--run-dir {directory} holds another run (there / here): {'; '.join(changed)}: name another directory"

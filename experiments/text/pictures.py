@@ -1,10 +1,12 @@
 """Figures of text.nc, and its summary for a terminal."""
 
+from __future__ import annotations
+
 import numpy as np
-import xarray as xr
 from matplotlib.figure import Figure
 
-from neuron_mech.figures.style import HIGH, NEUTRAL, SERIES, site_panels, style
+from neuron_mech.figures.styles import HIGH, NEUTRAL, SERIES, site_panels, style
+from neuron_mech.lazily import xarray as xr
 
 
 def figure_by_position(found: xr.Dataset) -> Figure:

@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from neuron_mech import results
+from neuron_mech import files
 from neuron_mech.claims import categories, codes, signs
 from neuron_mech.claims.claim import Claim, Condition, Control
 from neuron_mech.claims.estimates import Estimate
 from neuron_mech.claims.findings import WHILE_TRAINING, Findings, findings
+from neuron_mech.errors import first_line
 
 __all__ = [
     "CLAIMS",
+    "UNFIT",
     "Claim",
     "Condition",
     "Control",
@@ -51,6 +53,10 @@ CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
 )
 
 
+UNFIT = (KeyError, AttributeError, IndexError, TypeError, ValueError, ArithmeticError)
+"""What it raises to ask a result file for what it does not hold, or holds in another shape."""
+
+
 def claims(found: Findings) -> list[Claim]:
     """All eleven claims on what was found. A claim whose files lack what it asks of them is not tested."""
     return [_judged(claim, found) for claim in CLAIMS]
@@ -59,9 +65,9 @@ def claims(found: Findings) -> list[Claim]:
 def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
     try:
         judged = claim(found)
-    except (KeyError, AttributeError) as error:  # what xarray raises for a name that is not there
+    except UNFIT as error:
         nothing = claim(Findings(found.preset))
-        lacking = str(error.args[0]).splitlines()[0].rstrip(".")
+        lacking = first_line(ValueError(*error.args[:1])).rstrip(".")
         reason = f"{nothing.file} is of another version ({lacking}): remove it and run its experiment again"
         return replace(nothing, untested=reason)
     if not (found.trained_here or judged.conditions) and judged.file.startswith(WHILE_TRAINING):
@@ -102,7 +108,7 @@ def _rests_on(entry: dict) -> tuple[int, int]:
 def write(directory: Path, found: Sequence[Claim]) -> Path:
     """Write claims.json."""
     path = directory / "claims.json"
-    results.write(path, lambda part: part.write_text(text(found), encoding="utf-8"))
+    files.write_text(path, text(found))
     return path
 
 

@@ -1,13 +1,15 @@
 """Claims 5 to 7: what a neuron's two categories are, and how they come apart."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
-import xarray as xr
 
 from neuron_mech.claims.claim import Claim, Condition, Control, untested
 from neuron_mech.claims.estimates import estimate, lead
 from neuron_mech.claims.findings import Findings, label
+from neuron_mech.lazily import xarray as xr
 
 
 def categories_separate(found: Findings) -> Claim:

@@ -1,14 +1,16 @@
 """Claims 8 to 11: two values a neuron, and one window of its range."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-import xarray as xr
 
 from neuron_mech.claims.claim import Claim, Condition, Control, untested
 from neuron_mech.claims.estimates import accuracy, accuracy_lead, estimate, lead, twice
 from neuron_mech.claims.findings import Findings, label
+from neuron_mech.lazily import xarray as xr
 
 
 def two_values_suffice(found: Findings) -> Claim:

@@ -1,11 +1,14 @@
 """Means and differences with their 95 % intervals: over seeds where there are several, else over neurons or samples."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+
+from neuron_mech.lazily import stats
 
 ByNeuron = Float[np.ndarray, " neurons"]
 

@@ -1,12 +1,14 @@
 """What a run directory holds of what claims are decided by."""
 
+from __future__ import annotations
+
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import xarray as xr
-
-from neuron_mech import results
+from neuron_mech import files, results
 from neuron_mech.errors import InputError
+from neuron_mech.lazily import xarray as xr
 
 WHILE_TRAINING = ("train.nc", "gradient_signs.nc", "learning_dynamics.nc", "class_consistency.nc", "controls.nc")
 """Result files of what is recorded while a network is trained."""
@@ -59,7 +61,9 @@ def findings(directory: Path) -> Findings:
         return [part for part in found if part is not None]
 
     other = {"relu": "linear", "linear": "relu"}.get(config.model.activation, "")
-    partner = directory.with_name(directory.name.replace(config.model.activation, other)) if other else directory
+    whole = Path(os.path.abspath(directory))  # `.` has no name
+    partner = whole.parent / whole.name.replace(config.model.activation, other) if other else whole
+    files.check(partner)
     return Findings(
         preset=config.preset,
         train=of_seeds(directory, "train.nc"),
@@ -69,7 +73,7 @@ def findings(directory: Path) -> Findings:
         controls=of_seeds(directory, "controls.nc"),
         quantization=read(directory / "quantization.nc"),
         binarization=read(directory / "binarization.nc"),
-        beside=of_seeds(partner, "gradient_signs.nc") if partner != directory else [],
+        beside=of_seeds(partner, "gradient_signs.nc") if partner != whole else [],
         damaged=tuple(damaged),
         trained_here=config.model.weights is None,
     )

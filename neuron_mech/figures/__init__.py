@@ -1,18 +1,51 @@
-"""The paper's figures, and those it lacks: a labelled dataset in, a matplotlib Figure out. No files are touched."""
+"""The paper's figures, and those it lacks: a labelled dataset in, a matplotlib Figure out. No files are touched.
 
-from neuron_mech.figures.categories import atlas, class_consistency, predictions
-from neuron_mech.figures.codes import accuracy_name, binarization, information, quantization
-from neuron_mech.figures.dynamics import all_neurons, dynamics, separation
-from neuron_mech.figures.signs import (
-    average_sign_histograms,
-    constancy_over_training,
-    controls,
-    objectives,
-    training_curves,
-)
-from neuron_mech.figures.style import style
+matplotlib takes long to import: each figure's module is imported when the figure is first asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from neuron_mech.figures.categories import atlas, class_consistency, predictions
+    from neuron_mech.figures.codes import accuracy_name, binarization, information, quantization
+    from neuron_mech.figures.signs import (
+        average_sign_histograms,
+        constancy_over_training,
+        controls,
+        objectives,
+        training_curves,
+    )
+    from neuron_mech.figures.styles import style
+    from neuron_mech.figures.watching import all_neurons, dynamics, separation
+
+_MODULES = {
+    "matplotlib.figure": ("Figure",),
+    "neuron_mech.figures.categories": ("atlas", "class_consistency", "predictions"),
+    "neuron_mech.figures.codes": ("accuracy_name", "binarization", "information", "quantization"),
+    "neuron_mech.figures.watching": ("all_neurons", "dynamics", "separation"),
+    "neuron_mech.figures.signs": (
+        "average_sign_histograms",
+        "constancy_over_training",
+        "controls",
+        "objectives",
+        "training_curves",
+    ),
+    "neuron_mech.figures.styles": ("style",),
+}
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
 
 __all__ = [
+    "Figure",
     "accuracy_name",
     "all_neurons",
     "atlas",

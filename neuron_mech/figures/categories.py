@@ -8,7 +8,7 @@ from jaxtyping import UInt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.figures.style import HIGH, LOW, NEUTRAL, SERIES, site_panels, style
+from neuron_mech.figures.styles import HIGH, LOW, NEUTRAL, SERIES, site_panels, style
 
 
 def class_consistency(found: xr.Dataset) -> Figure:

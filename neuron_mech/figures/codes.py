@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.figures.style import HIGH, NEUTRAL, SERIES, site_panels, style
+from neuron_mech.figures.styles import HIGH, NEUTRAL, SERIES, site_panels, style
 
 
 def accuracy_name(top: int) -> str:

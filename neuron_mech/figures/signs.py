@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from neuron_mech.figures.style import HIGH, LOW, NEUTRAL, SERIES, style
+from neuron_mech.figures.styles import HIGH, LOW, NEUTRAL, SERIES, style
 
 
 def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figure:

@@ -5,6 +5,8 @@ Files are read without Keras, in each of its formats: `.h5` as Keras 1 and 2 wro
 today's (`conv2_block1_1_conv`, `conv2_block1_1_bn`).
 """
 
+from __future__ import annotations
+
 import io
 import os
 import re
@@ -12,13 +14,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from neuron_mech import files
 from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.lazily import h5py
 from neuron_mech.models.resnet import BLOCKS, ResNet50, shapes
 
 Layers = dict[str, dict[str, np.ndarray]]
@@ -70,13 +73,23 @@ def of_model(model: Any) -> Layers:
 
 
 def of_file(path: Path) -> Layers:
-    """The weights in a file of Keras's. Raises InputError, naming the file, where it is none that can be read."""
+    """The weights in a file of Keras's.
+
+    Raises InputError, naming the file, where it is none that can be read, leads to other files, or claims to hold
+    absurdly much.
+    """
     try:
-        if not zipfile.is_zipfile(path):
-            return _of_hdf5(h5py.File(path))
-        with zipfile.ZipFile(path) as archive:
-            return _of_hdf5(h5py.File(io.BytesIO(archive.read("model.weights.h5"))))
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        content = files.read(path.resolve())
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                inside = archive.getinfo("model.weights.h5")
+                if inside.file_size > files.UNFOLDED * len(content):
+                    raise ValueError(f"it has {len(content):,} bytes and claims to hold {inside.file_size:,}")
+                content = archive.read(inside)
+        file = h5py.File(io.BytesIO(content))
+        files.check_hdf5(file, len(content))
+        return _of_hdf5(file)
+    except Exception as error:  # a damaged file surfaces as any of a dozen types
         raise InputError(
             f"--weights {path} cannot be read as weights of Keras ({first_line(error)}): give a .h5, .weights.h5 or "
             ".keras file"

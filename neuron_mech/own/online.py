@@ -12,6 +12,8 @@ recorder = recorder.saw(signs, batch.ids)      # in the jitted step
 recorder = recorder.end_epoch()                # from time to time, outside
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,13 +24,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from flax import struct
 from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import gradient_signs, leakage, planning, summaries, taps
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.own.naming import Names, in_reach, selected
 from neuron_mech.precision import Arithmetic, Precision, multiplying
 from neuron_mech.presets import Derivative
@@ -60,7 +62,7 @@ class Online(struct.PyTreeNode):
 
     tallies: dict[str, Tally]
     """By site; each of shape (samples, positions ..., neurons)."""
-    waiting: dict[str, Int[Any, "room *values"]]
+    waiting: dict[str, Int[Any, room * values]]
     ids: Int[Any, " room"]
     """Whose the waiting signs are."""
     filled: Int[Any, ""]
@@ -84,7 +86,7 @@ class Online(struct.PyTreeNode):
 
         return run
 
-    def saw(self, gradients: Mapping[str, Array], ids: Int[Array | np.ndarray, " batch"]) -> "Online":
+    def saw(self, gradients: Mapping[str, Array], ids: Int[Array | np.ndarray, " batch"]) -> Online:
         """The recorder after a batch with these derivatives, of these samples. Pure, for the jitted step; donate it.
 
         Raises InputError where sites or batch are not its own.
@@ -107,7 +109,7 @@ class Online(struct.PyTreeNode):
             filled=self.filled + len(ids),
         )
 
-    def end_epoch(self) -> "Online":
+    def end_epoch(self) -> Online:
         """The recorder with all waiting signs counted; what it was made from is used up. Not for `jit`.
 
         A sample that came more than once is counted each time, in order. Raises InputError where more came than there

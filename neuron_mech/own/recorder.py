@@ -7,6 +7,8 @@ for batch in batches:
 figures.average_sign_histograms(recorder.signs())
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,13 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from flax import serialization, struct
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from neuron_mech import gradient_signs, identity, partitions, settings, summaries
 from neuron_mech.errors import InputError
 from neuron_mech.gradient_signs import Tally
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.numerics import SignHealth
 from neuron_mech.objectives import check_labels
 from neuron_mech.own.design import Design, keep, record
@@ -46,7 +48,7 @@ class Recorder(struct.PyTreeNode):
     """Which of the user's samples these are."""
     design: Design = struct.field(pytree_node=False)
 
-    def update(self, variables: Mapping[str, Any]) -> "Recorder":
+    def update(self, variables: Mapping[str, Any]) -> Recorder:
         """The recorder after one more recording with these variables: what `model.apply` takes, `{"params": ...}`.
 
         Under a `jit` of the user's own it is pure. Called outside, it is compiled, and uses up this recorder's arrays
@@ -95,7 +97,7 @@ class Recorder(struct.PyTreeNode):
         digests = (identity.digest(leaf) for leaf in jax.tree.leaves(parts))
         return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8)
 
-    def restored(self, state: Mapping[str, Any]) -> "Recorder":
+    def restored(self, state: Mapping[str, Any]) -> Recorder:
         """This recorder, made anew as it was made at first, with the `state` of a checkpoint.
 
         Raises InputError where it counts other samples, neurons or positions than the one that was saved.
@@ -129,7 +131,7 @@ class Recorder(struct.PyTreeNode):
         named = summaries.in_files
         return {named(site): Recorded(tally, self.design.indices(site), site) for site, tally in self.counted.items()}
 
-    def average_sign(self, site: str) -> Float[Array, "samples *values"]:
+    def average_sign(self, site: str) -> Float[Array, samples * values]:
         """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
         tally = self.counted[site]
         return gradient_signs.average_sign(tally.positive, tally.negative)
@@ -139,7 +141,7 @@ class Recorder(struct.PyTreeNode):
         counts = {s: gradient_signs.constant_counts(t.positive, t.negative) for s, t in self.counted.items()}
         return {site: gradient_signs.constancy(*both) for site, both in counts.items()}
 
-    def partition(self, site: str) -> Int[Array, "samples *values"]:
+    def partition(self, site: str) -> Int[Array, samples * values]:
         """+1 low, -1 high, 0 none: which way each sample is pushed by each neuron."""
         tally = self.counted[site]
         return partitions.categories(tally.positive, tally.negative)
@@ -212,7 +214,7 @@ class Recorder(struct.PyTreeNode):
         some = jax.tree.map(lambda leaf: leaf[:samples], (self.inputs, self.labels))
         return self.design.audit(variables, *some)
 
-    def followed_by(self, later: "Recorder") -> "Recorder":
+    def followed_by(self, later: Recorder) -> Recorder:
         """One recorder of two stretches of training, of the same samples: all counts and flips are exact."""
         if not np.array_equal(self.rows, later.rows) or self.tallies.keys() != later.tallies.keys():
             raise InputError("two stretches can be put together of the same samples and sites only")
@@ -229,7 +231,7 @@ class Recorder(struct.PyTreeNode):
         design = replace(two, recordings=done + two.recordings, keeps=keeps if kept else ())
         return later.replace(tallies=tallies, count=self.count + later.count, kept=kept, design=design)
 
-    def beside(self, other: "Recorder") -> "Recorder":
+    def beside(self, other: Recorder) -> Recorder:
         """One recorder of two that recorded other samples alongside, as on two devices or hosts."""
         if int(self.count) != int(other.count) or self.tallies.keys() != other.tallies.keys():
             raise InputError(

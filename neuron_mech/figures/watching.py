@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from neuron_mech.figures.style import HIGH, LOW, NEUTRAL, PICKED, SERIES, style
+from neuron_mech.figures.styles import HIGH, LOW, NEUTRAL, PICKED, SERIES, style
 
 BINS = 40
 MOMENTS = (0, 0.02, 0.1, 0.4, 1.0)

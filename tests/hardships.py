@@ -1,0 +1,302 @@
+"""What a run and its directory went through, how often, and what became of it: the README's table.
+
+    python tests/hardships.py --tries 200
+
+Each try is one or two commands in processes of their own, on a copy of a small run of digits. What may become of it:
+*same*, it ends in the bytes of a run left alone; *said*, it is refused or stops in one line, with exit code 1 or 2.
+What may not: *silent*, other bytes without a word; *page*, a traceback or anything else but that line; *lost*, what was
+saved or is the user's is gone, or much memory was asked for.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+
+ROOT = Path(__file__).parent.parent
+OUTCOMES = ("same", "said", "silent", "page", "lost")
+SMALL = ("digits", "--train.epochs", "2", "--model.width", "0.03125", "--watch.recordings", "5")
+SMALL += ("--watch.wide-recordings", "3", "--watch.wide-samples", "50", "--record.samples", "200")
+MEMORY = 2**21
+"""kB that a command may take at its largest."""
+
+SIGNS = ("experiments.gradient_signs", *SMALL, "--save-seconds", "0")
+ALL = ("experiments.reproduce", *SMALL, "--no-windows")
+
+
+class Told(Exception):
+    """An outcome that ends a try."""
+
+
+def python(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """A command of ours. Raises Told where it ends in anything but success or one line."""
+    asked = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    return judged(done)
+
+
+def judged(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """What has ended, where it may end so."""
+    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    if "Traceback" in done.stderr or done.returncode not in (0, 1, 2) or len(lines) != (done.returncode > 0):
+        raise Told("page", f"{' '.join(map(str, done.args[2:]))[:300]}\n{done.stderr[-1500:]}")
+    if resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > MEMORY:
+        raise Told("lost", "it took too much memory")
+    return done
+
+
+def digest(directory: Path, *kinds: str) -> dict[str, str]:
+    """SHA-256 of the files of these kinds."""
+    found = (path for kind in kinds for path in sorted(directory.rglob(kind)))
+    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+RESULTS = ("*.nc", "*.npy", "figures/*.png")
+FINISHED = ("*.nc", "figures/*.png", "figures/*.svg", "claims.json", "table1.txt")
+
+
+class Tries:
+    """Small runs to be tried on, made once, and one function for each hardship."""
+
+    def __init__(self, scratch: Path, rng: random.Random):
+        self.scratch, self.rng = scratch, rng
+        self.plain, self.half, self.whole = scratch / "plain", scratch / "half", scratch / "whole"
+        began = time.monotonic()
+        python(*SIGNS, "--run-dir", self.plain)
+        self.seconds = time.monotonic() - began
+        self._killed(self.half, lambda: len(self._steps(self.half)) >= 2)
+        python(*ALL, "--run-dir", self.whole)
+
+    def _steps(self, directory: Path) -> list[Path]:
+        return [path for path in (directory / "checkpoints").glob("*") if path.name.isdecimal()]
+
+    def _killed(self, directory: Path, when: Callable[[], bool]) -> None:
+        asked = [sys.executable, "-m", *SIGNS, "--run-dir", str(directory)]
+        running = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while running.poll() is None and not when():
+            time.sleep(0.005)
+        running.kill()
+        running.wait()
+
+    def _copy(self, of: Path) -> Path:
+        place = self.scratch / "try"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(of, place, symlinks=True)
+        return place
+
+    def _finish(self, directory: Path) -> str:
+        """The same command again: to its end in the same bytes, or to a line."""
+        if python(*SIGNS, "--run-dir", directory).returncode:
+            return "said"
+        return "same" if digest(directory, *RESULTS) == digest(self.plain, *RESULTS) else "silent"
+
+    def kill(self) -> str:
+        """SIGKILL at a random moment; then the same command."""
+        place = self.scratch / "try"
+        shutil.rmtree(place, ignore_errors=True)
+        end = time.monotonic() + self.rng.uniform(0, self.seconds)
+        self._killed(place, lambda: time.monotonic() > end)
+        ended = self._finish(place)
+        return "lost" if ended == "said" else ended
+
+    def _damage(self, path: Path) -> str:
+        content, how = bytearray(path.read_bytes()), self.rng.choice(["flip", "cut", "empty", "remove", "noise"])
+        if how == "flip" and content:
+            content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
+        elif how == "cut":
+            content = content[: len(content) // 2]
+        elif how == "noise":
+            content = bytearray(self.rng.randbytes(len(content)))
+        path.write_bytes(b"" if how == "empty" else content)
+        if how == "remove":
+            path.unlink()
+        return how
+
+    def damage_half(self) -> str:
+        """One file of a run that was killed halfway is damaged; then the same command."""
+        place = self._copy(self.half)
+        self._damage(self.rng.choice([path for path in sorted(place.rglob("*")) if path.is_file()]))
+        return self._finish(place)
+
+    def damage_whole(self) -> str:
+        """One file of a finished run is damaged; then `reproduce`."""
+        place = self._copy(self.whole)
+        path = self.rng.choice([path for path in sorted(place.rglob("*")) if path.is_file()])
+        how = self._damage(path)
+        if python(*ALL, "--run-dir", place).returncode:
+            return "said"
+        if digest(place, *FINISHED) == digest(self.whole, *FINISHED):
+            return "same"
+        raise Told("silent", f"{how} {path.relative_to(place)}")
+
+    def full_disk(self) -> str:
+        """A file system that fills up on the way; then one with room."""
+        place = self.scratch / "disk"
+        place.mkdir(exist_ok=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={self.rng.randrange(20, 1500)}k", "none", str(place)]
+        if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+            raise Told("skipped", "it needs root, and a system that allows it")
+        try:
+            python(*SIGNS, "--run-dir", place / "run")
+            subprocess.run(["mount", "-o", "remount,size=100m", str(place)], check=True)
+            ended = self._finish(place / "run")
+            return "lost" if ended == "said" else ended
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+
+    def bad_input(self) -> str:
+        """A field with a value that is none, or an absurd one."""
+        place = self.scratch / "try"
+        shutil.rmtree(place, ignore_errors=True)
+        name, field = self.rng.choice(["gradient_signs", "learning_dynamics", "binarization", "quantization"]), ""
+        whole = ("train.epochs", "train.batch-size", "train.seed", "record.every", "record.chunk", "record.samples")
+        whole += ("watch.recordings", "model.depth", "seeds", "workers", "data.pixels", "record.neurons")
+        other = ("train.learning-rate", "model.dropout", "model.width", "save-seconds", "patience", "train.drop-after")
+        named = ("watch.named", "record.sites", "record.site-samples", "data.name", "train.epohs", "model.network")
+        field = self.rng.choice([*whole, *other, *named])
+        values = ["-1", "nan", "x", "", "1e400", "9" * 5000, "-" + "9" * 30, "\x1b[2J", "a\nb", "dense2:" + "9" * 5000]
+        done = python(f"experiments.{name}", "digits", f"--{field}={self.rng.choice(values)}", "--run-dir", place)
+        if not done.returncode:
+            raise Told("silent", " ".join(map(str, done.args[2:]))[:200])
+        return "lost" if (place / "config.json").exists() else "said"
+
+    def hostile(self) -> str:
+        """Somebody else's run directory: shown, published, or gone on with."""
+        place = self._copy(self.rng.choice([self.half, self.whole]))
+        mine = self.scratch / "mine" / "mine.txt"
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        attack = self.rng.choice([self._links, self._pipes, self._absurd, self._leads, self._speaks])
+        attack(place, mine)
+        into = self.scratch / "published"
+        publish = "from experiments import command_line, publish; from pathlib import Path; import sys\n"
+        publish += "command_line.exiting(lambda: publish.publish(Path(sys.argv[1]), Path(sys.argv[2])))"
+        command = self.rng.choice(["report", "publish", "resume"])
+        if command == "publish":
+            asked = [sys.executable, "-c", publish, str(place), str(into)]
+            done = judged(subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False))
+        else:
+            done = python(*(("experiments.report", place) if command == "report" else (*SIGNS, "--run-dir", place)))
+        if mine.read_text() != "mine" or os.listdir(mine.parent) != [mine.name] or "\x1b" in done.stdout + done.stderr:
+            raise Told("lost", f"{attack.__name__} {command}")
+        return "said" if done.returncode else "same"
+
+    def _some(self, place: Path) -> Path:
+        """Where a file of a run is, or could be."""
+        names = [
+            "claims.json",
+            "table1.txt",
+            "report.html",
+            ".report.part.html",
+            ".claims.part.json",
+            "provenance.json",
+        ]
+        names += ["figures/figure5.png", ".lock", ".holder", "checkpoints-damaged", "seed1", "config.json", "train.nc"]
+        path = place / self.rng.choice(names)
+        path.parent.mkdir(exist_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return path
+
+    def _links(self, place: Path, mine: Path) -> None:
+        self._some(place).symlink_to(self.rng.choice([mine, mine.parent, mine.parent / "new.txt"]))
+
+    def _pipes(self, place: Path, mine: Path) -> None:
+        os.mkfifo(self._some(place))
+
+    def _absurd(self, place: Path, mine: Path) -> None:
+        path = place / self.rng.choice(["train.nc", "gradient_signs.nc", "claims.json", "config.json", "a.npy"])
+        if self.rng.random() < 0.5 and path.suffix == ".nc":
+            with h5py.File(path, "w") as file:
+                file.create_dataset("loss", (2**40,), "f4", chunks=(2**20,), compression="gzip")
+        else:
+            with path.open("wb") as file:
+                file.truncate(2**43)
+
+    def _leads(self, place: Path, mine: Path) -> None:
+        with h5py.File(place / self.rng.choice(["train.nc", "gradient_signs.nc"]), "w") as file:
+            if self.rng.random() < 0.5:
+                file["loss"] = h5py.ExternalLink(str(mine), "loss")
+            else:
+                file.create_dataset("loss", (1,), "f4", external=[(str(mine), 0, 4)])
+
+    def _speaks(self, place: Path, mine: Path) -> None:
+        """Text that is a command to a terminal, markup, or a way out of the directory."""
+        text = self.rng.choice(["\x1b[2J", "../../mine", "<img src=x>", "a|b`c`", "\udcff", "[" * 10**6, "9" * 5000])
+        path = place / self.rng.choice(["config.json", "claims.json", "provenance.json"])
+        tree = json.loads(path.read_text()) if path.exists() else {}
+        entry = tree[0] if isinstance(tree, list) else tree
+        entry[self.rng.choice(sorted(entry) or ["preset"])] = text
+        path.write_text(json.dumps(tree) if text[:2] != "[[" else text)
+
+
+HARDSHIPS = {
+    "killed (SIGKILL) at a random moment, then the same command": Tries.kill,
+    "one file of a half-finished run damaged": Tries.damage_half,
+    "one file of a finished run damaged, then `reproduce`": Tries.damage_whole,
+    "the disk full on the way, then room": Tries.full_disk,
+    "a bad or absurd value in a command": Tries.bad_input,
+    "somebody else's run directory, hostile": Tries.hostile,
+}
+
+
+def counted(
+    tries: int, seed: int, only: str = "", say: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[str, Counter]]:
+    """(hardship, {outcome: how many}), one after the other."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trying = Tries(Path(scratch), random.Random(seed))
+        for name, hardship in HARDSHIPS.items():
+            if only not in hardship.__name__:
+                continue
+            counts = Counter[str]()
+            for _ in range(tries):
+                try:
+                    outcome = hardship(trying)
+                except Told as told:
+                    outcome = told.args[0]
+                    say(f"{name}: {outcome}: {told.args[1]}")
+                except subprocess.TimeoutExpired as late:
+                    outcome = "lost"
+                    say(f"{name}: {late}")
+                counts[outcome] += 1
+            yield name, counts
+
+
+HEAD = f"| what was tried | tries | {' | '.join(OUTCOMES)} |\n{'|---' * (2 + len(OUTCOMES))}|"
+
+
+def row(name: str, counts: Counter) -> str:
+    """A row of the table, in Markdown."""
+    total = sum(counts[outcome] for outcome in OUTCOMES)
+    return f"| {name} | {total} | {' | '.join(str(counts[outcome]) for outcome in OUTCOMES)} |"
+
+
+def main() -> None:
+    """The command line."""
+    asking = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asking.add_argument("--tries", type=int, default=5, help="of each hardship")
+    asking.add_argument("--seed", type=int, default=0, help="of what is tried")
+    asking.add_argument("--only", default="", help="hardships whose function's name has this in it")
+    asked = asking.parse_args()
+    bad = 0
+    print(HEAD)
+    for name, counts in counted(asked.tries, asked.seed, asked.only, lambda line: print(line, file=sys.stderr)):
+        print(row(name, counts), flush=True)
+        bad += counts["silent"] + counts["page"] + counts["lost"]
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
