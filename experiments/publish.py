@@ -1,4 +1,4 @@
-"""Put what a reproduced run found into results/PRESET, and the verdicts of all of them into the README.
+"""Put what a reproduced run found into results/, by the name of its directory, and all verdicts into the README.
 
     python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid
 
@@ -70,7 +70,13 @@ def publish(directory: Path, into: Path) -> None:
         "test_accuracy": accuracy,
         **provenance.read(directory),
     }
-    place = into / config.preset
+    name = directory.resolve().name
+    if not re.fullmatch(re.escape(config.preset) + r"(-[\w-]+)?", name):
+        raise InputError(
+            f"{directory} is published under its own name, which is {name!r}: call it {config.preset}, or "
+            f"{config.preset}-SOMETHING where it is not the preset as it stands"
+        )
+    place = into / name
     files.write_text(place / "claims.json", judged)
     for name, picture in pictures.items():
         files.write(place / f"{name}.png", partial(Path.write_bytes, data=picture))
@@ -134,10 +140,11 @@ def commit() -> str | None:
 def table(published: Path) -> str:
     """The README's table: claims by presets, from the claims.json of each."""
     found = {path.parent.name: files.read_json(path) for path in sorted(published.glob("*/claims.json"))}
-    presets = [name for name in PRESETS if name in found]
-    if not presets:
+    if not found:
         return "No run has been published yet.\n"
-    runs = {name: files.read_json(published / name / "run.json") for name in presets}
+    order = list(PRESETS)
+    runs = {name: files.read_json(published / name / "run.json") for name in found}
+    presets = sorted(found, key=lambda name: (order.index(runs[name]["command"].split()[3]), name))
     lines = [
         "| claim | " + " | ".join(f"`{name}`" for name in presets) + " |",
         "|---" * (1 + len(presets)) + "|",
