@@ -5,10 +5,14 @@ import re
 import sys
 from dataclasses import fields, replace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import command_line, prepare_data
 from experiments.benchmark import ours as benchmark
+from experiments.benchmark import products, rounds
 from neuron_mech import datasets, planning, taps
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS, Config
@@ -282,7 +286,6 @@ def test_a_damaged_data_set_is_said(tmp_path, mnist):
 def test_the_benchmark_compares_equal_work(preset, tuned):
     """PyTorch's hooks, its autograd.grad and our recording count the same signs on the same weights."""
     torch = pytest.importorskip("torch", reason="the extra bench is not installed")
-    import numpy as np
 
     from experiments.benchmark import pytorch
 
@@ -315,6 +318,66 @@ def test_the_benchmark_compares_equal_work(preset, tuned):
             other = other.numpy()
             other = other.transpose(0, 2, 3, 1) if other.ndim == 4 else other
             assert (np.asarray(mine) != other).mean() < 2e-3
+
+
+@pytest.fixture
+def small():
+    """A small preset, for the benchmark."""
+    config = PRESETS["mnist-relu"]
+    record = replace(config.record, samples=50, chunk=20, precision="fast")
+    return benchmark.Ours(
+        replace(config, record=record, model=replace(config.model, width=1 / 8)), benchmark.random_images("mnist", 300)
+    )
+
+
+def test_a_recording_in_float32_is_one_on_any_device(small):
+    """On a CPU it counts what ours counts; for a GPU no product in it is left to the device."""
+    args = (small.counts.tallies, small.state, small.recorded)
+    record = products.float32_recorder(small.study)
+    text = record.trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+    made = [line for line in text.splitlines() if "stablehlo.dot" in line or "stablehlo.convolution" in line]
+    assert made
+    assert all("HIGHEST, HIGHEST" in line for line in made)
+    found = record(jax.tree.map(jnp.copy, args[0]), *args[1:])
+    small.record()
+    jax.tree.map(np.testing.assert_array_equal, found, small.counts.tallies)
+
+
+def test_recordings_and_products_are_measured_in_each_arithmetic(small, monkeypatch):
+    pytest.importorskip("torch", reason="the extra bench is not installed")
+    from experiments.benchmark import pytorch
+
+    told = []
+    monkeypatch.setattr(pytorch, "multiply", told.append)
+    hooks, tuned = (pytorch.Torch(small.study, small.dataset, tuned=which) for which in (False, True))
+    few = rounds.Options(repeats=1, pause=0.0)
+    lines = products.product_lines(small, hooks, tuned, 64, few)
+    for name in (
+        "TF32 matrix multiply",
+        "float32 matrix multiply",
+        "recording, exact",
+        "recording, in float32 / exact",
+    ):
+        assert any(line.startswith(f"{name} ") for line in lines), name
+    assert told == ["float32", "default"] * 8
+
+
+@pytest.mark.parametrize(("arithmetic", "expected"), [("default", ("high", True)), ("float32", ("highest", False))])
+def test_pytorch_multiplies_on_a_gpu_as_ours_does(monkeypatch, arithmetic, expected):
+    torch = pytest.importorskip("torch", reason="the extra bench is not installed")
+    from experiments.benchmark import pytorch
+
+    def now():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before, benchmarking = now(), torch.backends.cudnn.benchmark
+    pytorch.multiply(arithmetic)
+    assert now() == before, "on a CPU nothing is to be said"
+    monkeypatch.setattr(pytorch, "DEVICE", "cuda")
+    pytorch.multiply(arithmetic)
+    assert now() == expected
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before[1], benchmarking
 
 
 def test_the_benchmark_counts_the_operations_of_the_mlp():

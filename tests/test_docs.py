@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from experiments import export
+from experiments.benchmark.ours import BENCHMARKED
+from experiments.benchmark.rounds import Options
 from experiments.command_line import Seeded, ask, parse
+from experiments.full_scale import command
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -17,6 +20,7 @@ OPTIONS = {
     "quantization": "QuantizationOptions",
     "binarization": "BinarizationOptions",
     "learning_dynamics": "DynamicsOptions",
+    "precision": "PrecisionOptions",
 }
 
 
@@ -31,16 +35,25 @@ def commands() -> list[tuple[str, list[str]]]:
     return found
 
 
+def understand(name: str, arguments: list[str]) -> None:
+    """Raise InputError where an experiment has no such options."""
+    module = importlib.import_module(f"experiments.{name}")
+    if name == "benchmark":
+        assert arguments[0] in BENCHMARKED
+        ask(Options, Options(), arguments[1:], name, "")
+    elif name == "full_scale":
+        command.parse(arguments)
+    elif name == "export" and arguments[0] != "--unpack":
+        ask(export.ExportOptions, export.ExportOptions(), arguments[2:], "export", "")
+    elif name in ("export", "report", "prepare_data", "same_bits"):
+        assert module.main
+    else:
+        parse(arguments, name, "", getattr(module, OPTIONS.get(name, ""), Seeded))
+
+
 @pytest.mark.parametrize(("name", "arguments"), commands(), ids=lambda part: part if isinstance(part, str) else "")
 def test_a_command_of_the_pages_is_understood(name, arguments):
-    module = importlib.import_module(f"experiments.{name}")
-    assert module.main or module.experiment
-    if name == "export" and arguments[0] != "--unpack":
-        ask(export.ExportOptions, export.ExportOptions(), arguments[2:], "export", "")
-    elif name in OPTIONS:
-        parse(arguments, name, "", getattr(module, OPTIONS[name]))
-    else:
-        assert name in ("export", "report", "prepare_data") or parse(arguments, name, "", Seeded)
+    understand(name, arguments)
 
 
 def test_there_are_commands():

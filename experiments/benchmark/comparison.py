@@ -17,6 +17,10 @@ and for mnist
   thresholds   accuracy under eleven two-value codes of a site, all in one program, against one after another
   windows      an epoch of retraining above dense1 through ten windows, together, apart, and in a PyTorch loop
 
+and on a GPU
+
+  products     a recording exact, fast and in float32, PyTorch's in TF32 and float32, and matrix multiplies in both
+
 hooks: forward hooks, retain_grad and backward(), as one would write it first. tuned: torch.autograd.grad with respect
 to the activations alone, no parameter gradients. compiled: training through torch.compile. All count what ours counts,
 in chunks as large.
@@ -26,14 +30,15 @@ import sys
 from dataclasses import replace
 
 import jax
-import numpy as np
 
 from experiments.benchmark.codes import code_lines
 from experiments.benchmark.ours import BENCHMARKED, SHAPES, Ours, operations, random_images
+from experiments.benchmark.products import product_lines
 from experiments.benchmark.recorders import own_lines
-from experiments.benchmark.rounds import Options, matmul_rates, rounds, spread
+from experiments.benchmark.rounds import Options, matmul_rate, matmuls, rounds, spread
 from experiments.benchmark.training import epoch_lines, segment_lines
 from experiments.command_line import ask, split_preset
+from neuron_mech import devices
 from neuron_mech.errors import InputError
 from neuron_mech.presets import PRESETS
 
@@ -42,7 +47,11 @@ def benchmark(preset: str, options: Options) -> None:
     """Measure, and print each part when it is done."""
     from experiments.benchmark import pytorch
 
+    devices.deterministic()  # as runs are
     config = PRESETS[preset]
+    pytorch.multiply(config.train.precision)
+    gpu = jax.default_backend() == "gpu"
+    size = 8192 if gpu else 2048  # no smaller product takes a GPU's whole speed
     dataset = random_images(config.data.name, options.training_samples or SHAPES[config.data.name][0])
     config = replace(config, model=replace(config.model, width=options.width))
     config = replace(
@@ -62,7 +71,7 @@ def benchmark(preset: str, options: Options) -> None:
     count = segments * config.record.every
     t = rounds(
         {
-            **matmul_rates(),
+            **matmuls(size),
             "step ours": lambda: plain.segments(segments),
             "step torch": lambda: hooks.steps(count),
             **({"step compiled": lambda: compiled.steps(count)} if compiled else {}),
@@ -74,12 +83,12 @@ def benchmark(preset: str, options: Options) -> None:
         options.pause,
         "steps and recordings",
     )
-    peak = 2 * 2048**3 / np.minimum(t["matmul jax"], t["matmul torch"]) / 1e9
+    peak = matmul_rate(t, size)
     of_step, of_recording = operations(probe)
     step_rate, rate = count * of_step / t["step ours"] / 1e9, of_recording / t["recording ours"] / 1e9
     lines = [
         f"{preset} on one {jax.devices()[0].device_kind}; median (range) of {options.repeats} rounds",
-        f"float32 matrix multiply, the faster library   {spread(peak, ' GFLOP/s')}",
+        f"{'TF32' if gpu else 'float32'} matrix multiply, the faster library".ljust(46) + spread(peak, " GFLOP/s"),
         f"train step, ours                              {spread(t['step ours'] / count * 1e3, ' ms')}",
         f"train step, PyTorch                           {spread(t['step torch'] / count * 1e3, ' ms')}",
         f"train step, ours / PyTorch                    {spread(t['step ours'] / t['step torch'])}",
@@ -95,6 +104,8 @@ def benchmark(preset: str, options: Options) -> None:
         f"recording, useful rate / matrix multiply      {spread(rate / peak)}",
     ]
     print("\n".join(lines), flush=True)
+    if gpu:
+        print("\n".join(product_lines(probe, hooks, tuned, size, options)), flush=True)
     if options.epoch_repeats and config.model.network == "cnn":
         print("\n".join(segment_lines(probe, plain, hooks, options)), flush=True)
     elif options.epoch_repeats:

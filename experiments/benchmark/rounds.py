@@ -32,13 +32,13 @@ class Options:
     """Seconds of rest before each measurement, since both libraries' idle threads spin for a while."""
 
 
-def matmul_rates() -> dict[str, Callable[[], object]]:
-    """Square float32 matrix multiplies, 2 x 2048^3 operations each, by both libraries."""
+def matmuls(size: int) -> dict[str, Callable[[], object]]:
+    """Square matrix multiplies of float32, 2 x size^3 operations each, by both libraries."""
     import torch
 
     from experiments.benchmark import pytorch
 
-    a = jax.random.normal(jax.random.key(0), (2048, 2048))
+    a = jax.random.normal(jax.random.key(0), (size, size))
     multiply = jax.jit(jnp.matmul)
     b = torch.from_numpy(np.array(a)).to(pytorch.DEVICE)
 
@@ -47,6 +47,11 @@ def matmul_rates() -> dict[str, Callable[[], object]]:
         pytorch.wait()
 
     return {"matmul jax": lambda: multiply(a, a).block_until_ready(), "matmul torch": torch_multiply}
+
+
+def matmul_rate(times: dict[str, np.ndarray], size: int) -> np.ndarray:
+    """GFLOP/s of `matmuls`, of the faster library in each round."""
+    return 2 * size**3 / np.minimum(times["matmul jax"], times["matmul torch"]) / 1e9
 
 
 def rounds(contenders: dict[str, Callable[[], object]], repeats: int, pause: float, what: str) -> dict[str, np.ndarray]:

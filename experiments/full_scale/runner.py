@@ -186,7 +186,7 @@ def _short(command: Command) -> str:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]
+    return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("$ ")), "")[:200]
 
 
 def _files(directory: Path) -> dict[Path, tuple[int, int]]:

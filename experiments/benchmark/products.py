@@ -1,0 +1,81 @@
+"""What exactness costs where float32 is multiplied in less than float32: recordings and products in each arithmetic."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+from jax.lax import Precision as Lax
+
+from experiments.benchmark.ours import Ours
+from experiments.benchmark.rounds import Options, matmul_rate, matmuls, rounds, spread
+from neuron_mech import recording
+from neuron_mech.precision import multiplying, rewritten
+from neuron_mech.precision.rewriting import Multiply
+from neuron_mech.recording import Study, Tallies
+
+
+def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Options) -> list[str]:
+    """A recording exact, fast, in float32, beside PyTorch's; matrix multiplies of `size` in TF32 and in float32."""
+    from experiments.benchmark import pytorch
+
+    config = probe.study.config
+    fast = Ours(replace(config, record=replace(config.record, precision="fast")), probe.dataset)
+    record = float32_recorder(fast.study)
+
+    def recorded() -> None:
+        tallies = record(fast.counts.tallies, fast.state, fast.recorded)
+        fast.counts = jax.block_until_ready(fast.counts.replace(tallies=tallies))
+
+    def in_float32(work: Callable[[], object]) -> Callable[[], None]:
+        def done() -> None:
+            pytorch.multiply("float32")
+            with multiplying("float32"):
+                work()
+            pytorch.multiply(config.train.precision)
+
+        return done
+
+    short = {"hooks": hooks.record, "tuned": tuned.record, **matmuls(size)}
+    full = {f"{name}, float32": in_float32(work) for name, work in short.items()}
+    t = rounds(
+        {"exact": probe.record, "fast": fast.record, "float32": recorded, **short, **full},
+        options.repeats,
+        options.pause,
+        "products",
+    )
+    rates = {"TF32": matmul_rate(t, size), "float32": matmul_rate({n: t[f"{n}, float32"] for n in matmuls(size)}, size)}
+    return [
+        *(f"{name} matrix multiply".ljust(46) + spread(rate, " GFLOP/s") for name, rate in rates.items()),
+        *(
+            f"recording, {named}".ljust(46) + spread(t[name], " s")
+            for name, named in {
+                "exact": "exact",
+                "fast": "fast",
+                "float32": "in float32",
+                "hooks": "PyTorch hooks, TF32",
+                "tuned": "PyTorch tuned, TF32",
+                "hooks, float32": "PyTorch hooks, float32",
+                "tuned, float32": "PyTorch tuned, float32",
+            }.items()
+        ),
+        *(
+            f"recording, {named} / exact".ljust(46) + spread(t[name] / t["exact"])
+            for name, named in {
+                "fast": "fast",
+                "float32": "in float32",
+                "hooks, float32": "hooks in float32",
+                "tuned, float32": "tuned in float32",
+            }.items()
+        ),
+    ]
+
+
+def float32_recorder(study: Study) -> Callable[..., Tallies]:
+    """(tallies, state, recorded samples) -> tallies, by the device's own float32 products, not by shorter ones."""
+
+    def product(_: Any, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
+        return as_it_is(left, right, precision=(Lax.HIGHEST, Lax.HIGHEST))
+
+    return jax.jit(rewritten(partial(recording.record, study), product), donate_argnums=0)
