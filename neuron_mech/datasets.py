@@ -196,7 +196,7 @@ def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -
         prepared = builder(data.name, data_dir)
         image = prepared.info.features["image"].shape
         try:
-            found = _streams(prepared, data, workers) if data.stream or None in image else _tfds(prepared)
+            found = _streams(prepared, data, workers) if data.stream or None in image else _tfds(prepared, data)
         except OSError as error:
             raise InputError(
                 f"--data-dir {prepared.data_dir}: {prepared.name} is there but cannot be read ({first_line(error)}): "
@@ -324,9 +324,11 @@ def _reader(found: Any, split: str, pixels: int | None = None) -> Reader:
     )
 
 
-def _tfds(found: Any) -> Dataset[Samples]:
-    def part(split: str) -> Samples:
-        reader, blocks = replace(_reader(found, split), block=1000), []
+def _tfds(found: Any, data: Data) -> Dataset[Samples]:
+    def part(split: str, count: int | str) -> Samples:
+        reader, blocks = _reader(found, split), []
+        some = reader.ids[: count if isinstance(count, int) else None]  # what is left out is not read
+        reader = replace(reader, ids=some, block=1000)
         for index in tqdm(range(len(reader)), desc=f"reading {reader.name}", unit="k images", leave=False):
             blocks.append(reader(index))
             if blocks[-1].corrupt:
@@ -336,7 +338,9 @@ def _tfds(found: Any) -> Dataset[Samples]:
 
     try:
         classes = found.info.features["label"].num_classes
-        return Dataset(found.name, part("train"), part(_test_split(found)), classes)
+        return Dataset(
+            found.name, part("train", data.train_images), part(_test_split(found), data.test_images), classes
+        )
     except InputError:
         raise
     except (ValueError, RuntimeError) as error:

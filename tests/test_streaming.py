@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -171,6 +172,40 @@ def test_fewer_images_are_the_first(digits):
     found = datasets.load(Data(train_images=100, test_images=7))
     np.testing.assert_array_equal(found.train.images, digits.train.images[:100])
     np.testing.assert_array_equal(found.test.labels, digits.test.labels[:7])
+
+
+def test_images_that_are_left_out_are_not_read(monkeypatch):
+    """The whole of CIFAR-10 takes ten seconds and more."""
+    read = []
+
+    class Source:
+        def __len__(self):
+            return 2500
+
+        def __getitems__(self, ids):
+            read.extend(ids)
+            return [{"image": np.full((4, 4, 1), i % 256, np.uint8), "label": i % 2} for i in ids]
+
+    class Found:
+        name = "fake"
+        info = SimpleNamespace(
+            features={
+                "image": SimpleNamespace(shape=(4, 4, 1), np_dtype=np.uint8),
+                "label": SimpleNamespace(num_classes=2),
+            },
+            splits=("train", "test"),
+        )
+
+        def as_data_source(self, split, decoders):
+            return Source()
+
+    monkeypatch.setattr(datasets, "builder", lambda *_: Found())
+    found = datasets.load(Data("fake", train_images=1200, test_images=3))
+    assert (len(found.train), len(found.test), len(read)) == (1200, 3, 1203)
+    assert int(found.train.images[1100, 0, 0, 0]) == 1100 % 256
+    assert len(datasets.load(Data("fake", test_images=3)).train) == 2500
+    with pytest.raises(InputError, match=r"data.train_images is 3000, but fake has 2,500"):
+        datasets.load(Data("fake", train_images=3000))
 
 
 # --- Experiments ------------------------------------------------------------------------------------------------------
