@@ -31,7 +31,7 @@ def commands() -> list[tuple[str, list[str]]]:
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
             lines = block.replace("\\\n", " ").replace("$PRESET", "digits").splitlines()
             calls = (re.search(r"-m experiments\.(\w+) (.*)", line) for line in lines)
-            found += [(call[1], shlex.split(call[2], comments=True)) for call in calls if call]
+            found += [(call[1], shlex.split(call[2].partition(" > ")[0], comments=True)) for call in calls if call]
     return found
 
 

@@ -54,7 +54,7 @@ class Table:
         """All of them, in order of worth."""
         seeds = ("--seeds", "2" if self.rehearse else "5")
         found: dict[Name, Step] = {
-            "check": Step(240, self.check(), scratch=self.run_dir / "check"),
+            "check": Step(300, self.check(), scratch=self.run_dir / "check"),
             "cifar10": Step(1200, tuple(self.reproduce(name, "--no-windows") for name in CNNS), at_once=True),
             "windows": Step(1200, (*self.unpacked(), *self.windows())),
             "speed": Step(420, self.speed()),
