@@ -119,13 +119,14 @@ class Table:
         """Beside PyTorch, whose `torch.compile` needs a C compiler."""
         tiny = TINY_OF["benchmark"] if self.rehearse else ()
         compiled = ("--compiled",) if shutil.which("cc") and not self.rehearse else ()
+        both = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}  # PyTorch is in the same process
+        free = ("benchmark", "cifar10-relu", *tiny, "--epoch-repeats", "0")
         return (
-            experiment("benchmark", "cifar10-relu", *tiny, *compiled),
-            experiment("benchmark", "mnist-relu", *tiny, *compiled),
-            replace(
-                experiment("benchmark", "cifar10-relu", *tiny, "--epoch-repeats", "0"),
-                environment=AS_IT_LIKES,
+            *(
+                replace(experiment("benchmark", name, *tiny, *compiled), environment=both)
+                for name in (CNNS[0], MLPS[0])
             ),
+            replace(experiment(*free), environment=both | AS_IT_LIKES),
         )
 
     def reproduce(self, preset: str, *options: str) -> Command:
