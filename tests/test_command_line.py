@@ -390,7 +390,7 @@ def test_the_benchmark_counts_the_operations_of_the_mlp():
     ("arguments", "said"),
     [
         (
-            ["mnist-relu", "--training-samples", "2700", "--samples", "200"],
+            ["mnist-relu", "--training-samples", "2700", "--samples", "200", "--width", "0.25"],
             ("tuned / ours", "online / training only", "watched / unwatched", "at dense1, apart", "PyTorch / together"),
         ),
         (

@@ -52,7 +52,9 @@ def window_contenders(ours: Ours) -> dict[str, Callable[[], object]]:
     seen, few = look(windows, train), look(windows, train.rows(np.arange(100)))
     cut = retraining.cut(config, study.model, variables, train.rows(np.arange(1)), study.sites["dense1"])
     retrain = retraining.Retraining(cut)
-    bits = np.stack([np.asarray(binarization.unpack(window, (512,)), bool) for window in seen.bits])
+    bits = np.stack(
+        [np.asarray(binarization.unpack(window, study.sites["dense1"].shape), bool) for window in seen.bits]
+    )
 
     def apart() -> None:
         for index in range(10):

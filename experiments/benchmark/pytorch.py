@@ -181,10 +181,10 @@ def wait() -> None:
 
 
 def retrain_epoch(config: Config, bits: np.ndarray, labels: np.ndarray) -> None:
-    """An epoch of what follows dense1, for every window of `bits`, (windows, samples, 512) zeros and ones."""
+    """An epoch of what follows dense1, for every window of `bits`, (windows, samples, neurons) zeros and ones."""
     size, targets = config.train.batch_size, torch.from_numpy(np.array(labels)).long().to(DEVICE)
     for window in bits:
-        layers, _ = network(config, (1, 1, 512))
+        layers, _ = network(config, (1, 1, bits.shape[-1]))
         model = layers[2:].to(DEVICE)  # from dense1's activation on
         optimizer = torch.optim.SGD(model.parameters(), lr=config.train.learning_rate)
         values = torch.from_numpy(window).to(DEVICE)
