@@ -62,7 +62,7 @@ class Runner:
         """Do a step, unless it is done, in its share of the time that is left."""
         marker = self.out / f"{name}.done"
         if marker.exists():
-            self._say(f"{marker.read_text().strip()} (before)")
+            self._say(f"{marker.read_text(encoding='utf-8').strip()} (before)")
             return "done"
         if self._over(self.until):
             self._say(f"{name:8} stopped: no time is left for it")
@@ -77,7 +77,7 @@ class Runner:
         line = f"{name:8} {state:8} {time.monotonic() - began:5.0f} s; commands: {counts}; home: {home}"
         self._say(line)
         if state == "done":
-            marker.write_text(line + "\n")
+            marker.write_text(line + "\n", encoding="utf-8")
         return state
 
     def _states(self, name: str, step: Step, until: float) -> Iterator[State]:
@@ -142,7 +142,7 @@ class Runner:
     def _say(self, line: str) -> None:
         line = f"{time.strftime('%H:%M:%S')} {line}"
         print(line, flush=True)
-        with (self.out / "full_scale.log").open("a") as log:
+        with (self.out / "full_scale.log").open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
 
@@ -160,7 +160,7 @@ def signals() -> Iterator[list[int]]:
 
 
 def _start(command: Command, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
-    with log.open("a") as sink:
+    with log.open("a", encoding="utf-8") as sink:
         sink.write(f"\n$ {shlex.join(command.arguments)}\n")
         sink.flush()
         return subprocess.Popen(
@@ -185,7 +185,7 @@ def _short(command: Command) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n")
+    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("$ ")), "")[:200]
 
 
