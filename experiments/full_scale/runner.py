@@ -62,17 +62,18 @@ class Runner:
         """Do a step, unless it is done, in its share of the time that is left."""
         marker = self.out / f"{name}.done"
         if marker.exists():
-            self._say(f"{marker.read_text(encoding='utf-8').strip()} (before)")
+            before = marker.read_text(encoding="utf-8").strip()
+            self._say(f"{before} (before)")
             return "done"
         if self._over(self.until):
             self._say(f"{name:8} stopped: no time is left for it")
             return "stopped"
-        began, before = time.monotonic(), _files(self.out)
+        began, there = time.monotonic(), _files(self.out)
         self._say(f"{name:8} begins")
         states = list(self._states(name, step, min(self.until, began + step.seconds)))
         state: State = "failed" if "failed" in states else "stopped" if "stopped" in states else "done"
         counts = ", ".join(f"{count} {what}" for what, count in Counter(states).items())
-        new = [path for path, stamp in _files(self.out).items() if before.get(path) != stamp]
+        new = [path for path, stamp in _files(self.out).items() if there.get(path) != stamp]
         home = f"{len(new)} files, {planning.size(sum(path.stat().st_size for path in new))}"
         line = f"{name:8} {state:8} {time.monotonic() - began:5.0f} s; commands: {counts}; home: {home}"
         self._say(line)
