@@ -19,6 +19,7 @@ from experiments.command_line import Seeded
 from neuron_mech import binarization, probes, retraining, sources, taps
 from neuron_mech.binarization import Window
 from neuron_mech.presets import Derivative, random_stream
+from neuron_mech.retraining import Form
 from neuron_mech.subjects import Subject
 
 FEW = 100_000
@@ -39,9 +40,12 @@ class Reading(Seeded):
     penalty: float = 1e-3
     """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
     together: int | None = None
-    """Windows retrained in one program. None means one where a convolution follows the site, all on a GPU or TPU, and
-    on a CPU all where that takes seconds: ten together are a sixth to two fifths faster there, but what is not finished
-    is lost when the sweep is stopped."""
+    """Windows retrained in one program. None means as measured (`way`), which is said for every site."""
+    form: Form | None = None
+    """What convolutions that follow a site are computed as in retraining: convolutions, which of several windows
+    together are one in groups; products, one for each place of the kernel, batched over windows; or patches, one
+    batched product of all places, which takes most memory. None means as measured. A site that none follows has none
+    of it."""
     replace: Derivative = "pre_activation"
     """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
     them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly. A
@@ -82,8 +86,9 @@ def retrained(subject: Subject, options: Reading, missing: Missing) -> Iterator[
             cut = retraining.cut(
                 config, subject.model, subject.variables, dataset.train.blank, subject.sites[site], options.replace
             )
-            retrain = retraining.Retraining(cut)
-            together = windows_together(options, cut.convolutional, config.train.epochs * len(dataset.train))
+            chosen_way = way(options, cut.convolutional, config.train.epochs * len(dataset.train))
+            tqdm.write(f"{site} on {jax.default_backend()}: {chosen_way}")
+            retrain = retraining.Retraining(replace(cut, form=chosen_way.form))
             for kind in (kind for kind, at in missing if at == site):
                 look = retraining.binarizer(subject.source(kind), site)
                 for start in range(0, len(missing[kind, site]), together):
@@ -94,16 +99,29 @@ def retrained(subject: Subject, options: Reading, missing: Missing) -> Iterator[
                     yield Cells(kind, site, group, retrain(train, test, partial(bar.update, len(group))))
 
 
-def windows_together(options: Reading, convolutional: bool, images: int) -> int:
-    """How many windows are retrained in one program: as asked, or all on an accelerator and, mostly, one on a CPU.
+class Way(NamedTuple):
+    """How the windows of a site are retrained."""
+
+    together: int
+    """How many in one program."""
+    form: Form
+
+    def __str__(self) -> str:
+        windows = "one window after another" if self.together == 1 else f"{self.together} windows together"
+        return f"{windows}, convolutions as {self.form}"
+
+
+def way(options: Reading, convolutional: bool, images: int) -> Way:
+    """How windows are retrained that train on so many `images`, repetitions counted: as asked, else as measured.
 
     On two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time than ten apart, but apart no
-    more than one is lost when the sweep is stopped: together where a window trains on few `images`, repetitions
-    counted. Convolutions are trained apart everywhere: mapped over their kernels they become one grouped convolution,
-    which can be slow.
+    more than one is lost when the sweep is stopped: together where a window trains on few images. Where convolutions
+    follow, TODO
     """
-    apart = convolutional or (jax.default_backend() == "cpu" and images > FEW)
-    return options.together or (1 if apart else len(options.centers))
+    platform, alone = jax.default_backend(), options.together == 1
+    form: Form = options.form or ("convolutions" if alone or not convolutional else "patches")
+    slow = (platform == "cpu" and images > FEW) or (convolutional and form == "convolutions")
+    return Way(options.together or (1 if slow else len(options.centers)), form)
 
 
 def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:
