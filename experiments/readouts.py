@@ -5,7 +5,7 @@ Windows are the same for both.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -42,10 +42,9 @@ class Reading(Seeded):
     together: int | None = None
     """Windows retrained in one program. None means as measured (`way`), which is said for every site."""
     form: Form | None = None
-    """What convolutions that follow a site are computed as in retraining: convolutions, which of several windows
-    together are one in groups; products, one for each place of the kernel, batched over windows; or patches, one
-    batched product of all places, which takes most memory. None means as measured. A site that none follows has none
-    of it."""
+    """What convolutions that follow a site are computed as in retraining: convolutions, those of several windows
+    together being one in groups; products, one for each place of the kernel, batched over windows; or patches, one
+    batched product of all places, which takes most memory. The same numbers to rounding. None means as measured."""
     replace: Derivative = "pre_activation"
     """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
     them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly. A
@@ -86,13 +85,13 @@ def retrained(subject: Subject, options: Reading, missing: Missing) -> Iterator[
             cut = retraining.cut(
                 config, subject.model, subject.variables, dataset.train.blank, subject.sites[site], options.replace
             )
-            chosen_way = way(options, cut.convolutional, config.train.epochs * len(dataset.train))
-            tqdm.write(f"{site} on {jax.default_backend()}: {chosen_way}")
-            retrain = retraining.Retraining(replace(cut, form=chosen_way.form))
+            how = way(options, cut.convolutional, config.train.epochs * len(dataset.train))
+            tqdm.write(f"{subject.label(site)}: {_said(how, cut.convolutional)}")
+            retrain = retraining.Retraining(replace(cut, form=how.form))
             for kind in (kind for kind, at in missing if at == site):
                 look = retraining.binarizer(subject.source(kind), site)
-                for start in range(0, len(missing[kind, site]), together):
-                    group = missing[kind, site][start : start + together]
+                for start in range(0, len(missing[kind, site]), how.together):
+                    group = missing[kind, site][start : start + how.together]
                     bar.set_postfix_str(f"{site} {kind} {', '.join(f'{options.centers[i]:g}' for i in group)}")
                     chosen = jax.tree.map(lambda leaf, group=group: leaf[group], windows[kind, site])
                     train, test = look(chosen, dataset.train), look(chosen, dataset.test)
@@ -105,23 +104,33 @@ class Way(NamedTuple):
     together: int
     """How many in one program."""
     form: Form
-
-    def __str__(self) -> str:
-        windows = "one window after another" if self.together == 1 else f"{self.together} windows together"
-        return f"{windows}, convolutions as {self.form}"
+    """What convolutions are computed as, where any follow."""
 
 
 def way(options: Reading, convolutional: bool, images: int) -> Way:
     """How windows are retrained that train on so many `images`, repetitions counted: as asked, else as measured.
 
-    On two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time than ten apart, but apart no
-    more than one is lost when the sweep is stopped: together where a window trains on few images. Where convolutions
-    follow, TODO
+    Where no convolution follows: on two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time
+    than ten apart, but apart no more than one is lost when the sweep is stopped: together where a window trains on few
+    images, and on a GPU or TPU.
+
+    Where convolutions follow, on a CPU: ten together take longer than ten apart in any form, the least as patches,
+    half as long as in groups; and apart, products and patches save a quarter of the time above late sites and take
+    twice as long above early ones. On a GPU or TPU no form has been measured (`experiments.benchmark cifar10-relu
+    --only-windows` does): there too they are apart unless a form is asked for that batches them.
     """
-    platform, alone = jax.default_backend(), options.together == 1
-    form: Form = options.form or ("convolutions" if alone or not convolutional else "patches")
-    slow = (platform == "cpu" and images > FEW) or (convolutional and form == "convolutions")
-    return Way(options.together or (1 if slow else len(options.centers)), form)
+    cpu, every = jax.default_backend() == "cpu", len(options.centers)
+    if not convolutional:
+        return Way(options.together or (1 if cpu and images > FEW else every), "convolutions")
+    batched = not cpu and options.form in ("products", "patches")
+    together = options.together or (every if batched else 1)
+    return Way(together, options.form or ("convolutions" if together == 1 else "patches"))
+
+
+def _said(how: Way, convolutional: bool) -> str:
+    windows = "one after another" if how.together == 1 else f"{how.together} together"
+    as_what = "they are" if how.form == "convolutions" else how.form
+    return f"windows {windows} on a {jax.default_backend()}" + f", convolutions as {as_what}" * convolutional
 
 
 def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:

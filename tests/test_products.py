@@ -34,8 +34,8 @@ def cut(data):
 
 @pytest.fixture(scope="module")
 def seen(data, cut):
-    """Three windows' bits."""
-    inside = jax.random.bernoulli(jax.random.key(1), 0.3, (3, len(data.train), *cut.site.shape))
+    """Two windows' bits."""
+    inside = jax.random.bernoulli(jax.random.key(1), 0.3, (2, len(data.train), *cut.site.shape))
     return retraining.Binarized(jnp.stack([binarization.pack(window) for window in inside]), data.train.labels)
 
 
@@ -62,6 +62,7 @@ def test_a_convolution_is_the_sum_of_its_products(name, how):
     def convolved(left, right):
         return jax.lax.conv_general_dilated(left, right, **settings)
 
+    left, right = jnp.asarray(left), jnp.asarray(right)
     products = rewritten(convolved, how)
     np.testing.assert_allclose(products(left, right), convolved(left, right), atol=2e-5)
     text = jax.jit(products).lower(left, right).as_text()
@@ -69,23 +70,20 @@ def test_a_convolution_is_the_sum_of_its_products(name, how):
     assert (text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")) == (0, 1 if one else 6)
 
 
-def trained(cut, seen, data, form):
-    """Parameters after an epoch of all windows together."""
-    retrain = retraining.Retraining(replace(cut, form=form))
-    state, losses = retrain.epoch(retrain.start(len(seen.bits)), seen, *retrain.order(len(seen.labels), 0))
-    assert losses.shape == (len(seen.bits),)
-    return jax.device_get((state.params, state.statistics)), np.asarray(retrain._accuracy(state, seen.bits, seen.labels))
+def stepped(retrain, seen):
+    """(parameters before, parameters and statistics after a step of all windows together, losses, accuracies)."""
+    start = retrain.start(len(seen.bits))
+    before = jax.device_get(start.params)
+    state, losses = retrain.epoch(start, seen, np.arange(BATCH, dtype=np.int32)[None], None)
+    accuracies = retrain._accuracy(state, seen.bits, seen.labels)
+    return before, *jax.device_get(((state.params, state.statistics), losses, accuracies))
 
 
-@pytest.mark.parametrize("form", ["convolutions", "products", "patches"])
-def test_windows_together_in_any_form_are_those_of_windows_apart(cut, seen, data, form):
-    together, accuracies = trained(cut, seen, data, form)
-    for index in range(3):
-        one = seen.replace(bits=seen.bits[index : index + 1])
-        apart, accuracy = trained(cut, one, data, "convolutions")
-        for mine, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
-            np.testing.assert_allclose(mine[index], theirs[0], rtol=1e-3, atol=2e-5)
-        assert accuracies[index] == pytest.approx(accuracy[0], abs=1 / len(seen.labels))
+@pytest.fixture(scope="module")
+def apart(cut, seen):
+    """The same of each window alone, by convolutions."""
+    retrain = retraining.Retraining(cut)
+    return [stepped(retrain, seen.replace(bits=seen.bits[k : k + 1])) for k in range(len(seen.bits))]
 
 
 def loss_by_hand(params, maps, labels):
@@ -108,29 +106,38 @@ def loss_by_hand(params, maps, labels):
 
 
 @pytest.mark.parametrize("form", ["convolutions", "products", "patches"])
-def test_a_step_of_windows_together_is_down_the_gradient_by_hand(cut, seen, form):
-    retrain = retraining.Retraining(replace(cut, form=form))
-    start, ids = retrain.start(3), np.arange(BATCH, dtype=np.int32)
-    before = jax.device_get(start.params)
-    state, losses = retrain.epoch(start, seen, ids[None], None)
+def test_a_step_of_windows_together_is_that_of_windows_apart_and_by_hand(cut, seen, apart, form):
+    before, (params, statistics), losses, accuracies = stepped(retraining.Retraining(replace(cut, form=form)), seen)
     draw, rate = np.random.default_rng(0), SMALL.train.learning_rate
-    for index in range(3):
-        params = jax.tree.map(lambda leaf, i=index: np.asarray(leaf[i], np.float64), before)
-        moved = jax.tree.map(lambda leaf, i=index: np.asarray(leaf[i], np.float64), jax.device_get(state.params))
-        maps = np.asarray(binarization.unpack(seen.bits[index][ids], cut.site.shape), np.float64)
-        labels = np.asarray(seen.labels[ids])
-        assert float(losses[index]) == pytest.approx(loss_by_hand(params, maps, labels), rel=1e-5)
+    for index in range(len(seen.bits)):
+        of_one = lambda tree, i=index: jax.tree.map(lambda leaf: np.asarray(leaf[i], np.float64), tree)  # noqa: E731
+        _, (params_apart, statistics_apart), (loss_apart,), (accuracy_apart,) = apart[index]
+        assert losses[index] == pytest.approx(loss_apart, rel=1e-5)
+        assert accuracies[index] == pytest.approx(accuracy_apart, abs=1.5 / len(seen.labels))
+        start, moved = of_one(before), of_one(params)
+        steps, steps_apart = (
+            jax.tree.leaves(jax.tree.map(np.subtract, start, after))
+            for after in (moved, jax.tree.map(lambda leaf: leaf[0], params_apart))
+        )
+        for mine, theirs in zip(steps, steps_apart, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-4 * np.abs(theirs).max())
+        for mine, theirs in zip(jax.tree.leaves(statistics), jax.tree.leaves(statistics_apart), strict=True):
+            np.testing.assert_allclose(mine[index], theirs[0], atol=1e-6)
+        # By hand: the loss, and its slope along random directions of some kernels, from differences.
+        maps = np.asarray(binarization.unpack(seen.bits[index][:BATCH], cut.site.shape), np.float64)
+        labels = np.asarray(seen.labels[:BATCH])
+        assert losses[index] == pytest.approx(loss_by_hand(start, maps, labels), rel=1e-5)
         for part in ("stage1layer2_conv", "stage2layer2_conv", "stage3layer0_conv", "logits"):
-            gradient = (params[part]["kernel"] - moved[part]["kernel"]) / rate
+            gradient = (start[part]["kernel"] - moved[part]["kernel"]) / rate
             direction = draw.normal(size=gradient.shape)
-            ends = [
+            up, down = (
                 loss_by_hand(
-                    params | {part: params[part] | {"kernel": params[part]["kernel"] + step * direction}}, maps, labels
+                    start | {part: start[part] | {"kernel": start[part]["kernel"] + step * direction}}, maps, labels
                 )
                 for step in (1e-6, -1e-6)
-            ]
-            scale = np.linalg.norm(gradient)
-            assert (gradient * direction).sum() == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=2e-3 * scale)
+            )
+            expected = (up - down) / 2e-6
+            assert (gradient * direction).sum() == pytest.approx(expected, abs=1e-3 * np.linalg.norm(gradient))
 
 
 @pytest.mark.parametrize("form", ["products", "patches"])
@@ -138,9 +145,8 @@ def test_without_convolutions_the_form_changes_no_bit(cut, seen, data, form):
     study, state = small_cnn.studied(data)
     one = data.train.rows(jnp.arange(1))
     last = retraining.cut(SMALL, study.model, state.variables, one, study.sites["stage3layer2"])
-    bits = seen.bits[:, :, : binarization.pack(jnp.zeros((1, *last.site.shape), bool)).shape[1]]
-    few = seen.replace(bits=bits)
-    as_it_is, other = (trained(last, few, data, kind)[0] for kind in ("convolutions", form))
+    few = seen.replace(bits=seen.bits[:, :, : binarization.pack(jnp.zeros((1, *last.site.shape), bool)).shape[1]])
+    as_it_is, other = (stepped(retraining.Retraining(replace(last, form=kind)), few) for kind in ("convolutions", form))
     for mine, theirs in zip(jax.tree.leaves(other), jax.tree.leaves(as_it_is), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
