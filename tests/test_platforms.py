@@ -120,7 +120,7 @@ def test_convolutions_of_ten_windows_are_batched_products_there_and_not_in_group
     site, one = study.sites["stage2layer2"], data.train.rows(jnp.arange(1))
     cut = retraining.cut(study.config, study.model, state.variables, one, site)
     retrain = retraining.Retraining(replace(cut, form=form))
-    start = jax.eval_shape(lambda: retrain.start(10))
+    start = retrain.start(10)
     bits = jax.eval_shape(lambda: binarization.pack(jnp.zeros((len(data.train), *site.shape), bool)))
     ids, _ = retrain.order(len(data.train), 0)
     bits = jax.ShapeDtypeStruct((10, *bits.shape), bits.dtype)

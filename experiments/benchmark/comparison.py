@@ -127,6 +127,6 @@ def main() -> None:
         raise InputError("--only-windows with --epoch-repeats 0 measures nothing: give at least 1")
     if not options.only_windows and importlib.util.find_spec("torch") is None:
         raise InputError(
-            "the benchmark compares with PyTorch: pip install 'neuron_mech[bench]', or give --only-windows, which does not"
+            "the benchmark compares with PyTorch: pip install 'neuron_mech[bench]', or give --only-windows"
         )
     benchmark(preset, options)

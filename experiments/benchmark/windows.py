@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.ours import Ours
@@ -81,13 +81,13 @@ def convolutional_contenders(ours: Ours, name: str, steps: int) -> dict[tuple[Fo
     (site,) = found.values()
     cut = retraining.cut(config, study.model, ours.state.variables, one, site)
     samples: Samples = train.rows(np.arange(min(len(train), steps * config.train.batch_size)))
-    width = jax.eval_shape(lambda: binarization.pack(jax.numpy.zeros((1, *site.shape), bool))).shape[1]
+    width = jax.eval_shape(lambda: binarization.pack(jnp.zeros((1, *site.shape), bool))).shape[1]
     bits = np.random.default_rng(0).integers(0, 256, (WINDOWS, len(samples), width), np.uint8)
     contenders: dict[tuple[Form, int], Callable[[], object]] = {}
     for form in get_args(Form):
         retrain = retraining.Retraining(replace(cut, form=form))
         for windows in (1, WINDOWS):
-            seen = Binarized(jax.numpy.asarray(bits[:windows]), samples.labels)
+            seen = Binarized(jnp.asarray(bits[:windows]), samples.labels)
             states, (ids, _) = [retrain.start(windows)], retrain.order(len(samples), 0)
 
             def advance(retrain=retrain, seen=seen, states=states, ids=ids) -> None:
