@@ -125,10 +125,10 @@ def test_convolutions_of_ten_windows_are_batched_products_there_and_not_in_group
     ids, _ = retrain.order(len(data.train), 0)
     bits = jax.ShapeDtypeStruct((10, *bits.shape), bits.dtype)
 
-    def epoch(state, bits, labels, ids):
+    def epoch(state, bits, labels):
         return retrain.epoch(state, retraining.Binarized(bits, labels), ids, None)
 
-    program, _ = lowered(epoch, (start, bits, data.train.labels, ids), platform)
+    program, _ = lowered(epoch, (start, bits, data.train.labels), platform)
     groups = {int(count) for count in re.findall(r"(?:feature|batch)_group_count = (\d+)", program)}
     batched = len(re.findall(r"dot_general .*batching_dims = \[\d", program))
     if form == "convolutions":

@@ -1,4 +1,4 @@
-"""Convolutions as matrix products, and windows retrained in that form."""
+"""Windows retrained together, their convolutions as batched products: those of windows apart, and of float64."""
 
 from dataclasses import replace
 
@@ -11,7 +11,6 @@ from scipy.special import logsumexp
 
 import small_cnn
 from neuron_mech import binarization, retraining, taps
-from neuron_mech.precision import rewritten, shifted, unfolded
 from small_cnn import LAYERS, SMALL
 
 BATCH = 12
@@ -37,37 +36,6 @@ def seen(data, cut):
     """Two windows' bits."""
     inside = jax.random.bernoulli(jax.random.key(1), 0.3, (2, len(data.train), *cut.site.shape))
     return retraining.Binarized(jnp.stack([binarization.pack(window) for window in inside]), data.train.labels)
-
-
-CONVOLUTIONS = {
-    "same": {"padding": "SAME"},
-    "strides": {"padding": ((2, 0), (1, 3)), "window_strides": (2, 3)},
-    "dilated": {"padding": "SAME", "rhs_dilation": (2, 1)},
-    "spread": {"padding": ((1, 2), (0, 1)), "lhs_dilation": (2, 3)},
-    "features in groups": {"padding": "SAME", "feature_group_count": 2},
-    "samples in groups": {"padding": "VALID", "batch_group_count": 2},
-    "channels first": {"padding": "SAME", "dimension_numbers": ("NCHW", "OIHW", "NCHW")},
-}
-
-
-@pytest.mark.parametrize("how", [shifted, unfolded])
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_a_convolution_is_the_sum_of_its_products(name, how):
-    settings = {"window_strides": (1, 1), "dimension_numbers": ("NHWC", "HWIO", "NHWC")} | CONVOLUTIONS[name]
-    draw = np.random.default_rng(0)
-    left = draw.normal(size=(4, 4, 8, 7) if name == "channels first" else (4, 8, 7, 4)).astype(np.float32)
-    inputs = 2 if "feature_group_count" in settings else 4
-    right = draw.normal(size=(6, 4, 3, 2) if name == "channels first" else (3, 2, inputs, 6)).astype(np.float32)
-
-    def convolved(left, right):
-        return jax.lax.conv_general_dilated(left, right, **settings)
-
-    left, right = jnp.asarray(left), jnp.asarray(right)
-    products = rewritten(convolved, how)
-    np.testing.assert_allclose(products(left, right), convolved(left, right), atol=2e-5)
-    text = jax.jit(products).lower(left, right).as_text()
-    one = how is unfolded and "group" not in name
-    assert (text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")) == (0, 1 if one else 6)
 
 
 def stepped(retrain, seen):
