@@ -40,11 +40,14 @@ class Reading(Seeded):
     penalty: float = 1e-3
     """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
     together: int | None = None
-    """Windows retrained in one program. None means as measured (`way`), which is said for every site."""
+    """Windows retrained in one program. None means one where convolutions follow the site, unless a GPU or TPU batches
+    them (see form), and all where none follow; but on a CPU one where that takes more than seconds: ten together are a
+    sixth to two fifths faster there, but what is not finished is lost when the sweep is stopped. It is printed."""
     form: Form | None = None
     """What convolutions that follow a site are computed as in retraining: convolutions, those of several windows
     together being one in groups; products, one for each place of the kernel, batched over windows; or patches, one
-    batched product of all places, which takes most memory. The same numbers to rounding. None means as measured."""
+    batched product of all places, which takes most memory. The same numbers to rounding. None means convolutions for
+    windows one after another, and patches for several together."""
     replace: Derivative = "pre_activation"
     """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
     them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly. A

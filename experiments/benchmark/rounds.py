@@ -27,7 +27,7 @@ class Options:
     width: float = 1.0
     """Factor on the neurons of a hidden layer."""
     window_sites: tuple[str, ...] = ("stage0layer0", "stage2layer2")
-    """Sites of the CNN above which windows are retrained."""
+    """Sites of the CNN above which windows are retrained, by name or glob."""
     only_windows: bool = False
     """Measure the retraining of windows alone, for which PyTorch need not be there."""
     compiled: bool = False

@@ -11,7 +11,6 @@ import numpy as np
 from experiments.benchmark.ours import Ours
 from experiments.benchmark.rounds import Options, compilation, first_times, rounds, spread
 from neuron_mech import binarization, retraining, sources, taps
-from neuron_mech.datasets import Samples
 from neuron_mech.retraining import Binarized, Form
 from neuron_mech.taps import Site
 
@@ -21,7 +20,10 @@ WINDOWS = 10
 def window_lines(plain: Ours, options: Options) -> list[str]:
     """Ratios of the preset's network: of an epoch above dense1, or of training steps above sites of the CNN."""
     if plain.study.config.model.network == "cnn":
-        return [line for site in options.window_sites for line in _convolutional_lines(plain, site, options)]
+        one = plain.dataset.train.rows(np.arange(1))
+        sites = taps.sites(plain.study.model, plain.state.variables, one.inputs)
+        chosen = taps.select(sites, options.window_sites, "--window-sites").values()
+        return [line for site in chosen for line in _convolutional_lines(plain, site, options)]
     return _mlp_lines(plain, options)
 
 
@@ -68,19 +70,14 @@ def _mlp_lines(plain: Ours, options: Options) -> list[str]:
     return [*lines, compilation(compiling, t)]
 
 
-def convolutional_contenders(ours: Ours, name: str, steps: int) -> dict[tuple[Form, int], Callable[[], object]]:
+def convolutional_contenders(ours: Ours, site: Site, steps: int) -> dict[tuple[Form, int], Callable[[], object]]:
     """{(form, windows): so many training steps above a site of the CNN}, of one window and of ten together.
 
     Bits and labels are random: speed does not depend on what they are.
     """
     study, train = ours.study, ours.dataset.train
-    config, one = study.config, train.rows(np.arange(1))
-    found: dict[str, Site] = taps.select(
-        taps.sites(study.model, ours.state.variables, one.inputs), (name,), "--window-sites"
-    )
-    (site,) = found.values()
-    cut = retraining.cut(config, study.model, ours.state.variables, one, site)
-    samples: Samples = train.rows(np.arange(min(len(train), steps * config.train.batch_size)))
+    cut = retraining.cut(study.config, study.model, ours.state.variables, train.rows(np.arange(1)), site)
+    samples = train.rows(np.arange(min(len(train), steps * study.config.train.batch_size)))
     width = jax.eval_shape(lambda: binarization.pack(jnp.zeros((1, *site.shape), bool))).shape[1]
     bits = np.random.default_rng(0).integers(0, 256, (WINDOWS, len(samples), width), np.uint8)
     contenders: dict[tuple[Form, int], Callable[[], object]] = {}
@@ -98,14 +95,14 @@ def convolutional_contenders(ours: Ours, name: str, steps: int) -> dict[tuple[Fo
     return contenders
 
 
-def _convolutional_lines(plain: Ours, name: str, options: Options) -> list[str]:
-    contenders = convolutional_contenders(plain, name, options.steps)
+def _convolutional_lines(plain: Ours, site: Site, options: Options) -> list[str]:
+    contenders = convolutional_contenders(plain, site, options.steps)
     named = {f"{form} {windows}": work for (form, windows), work in contenders.items()}
     compiling = first_times(named)
-    t = rounds(named, options.epoch_repeats, options.pause, f"windows above {name}")
+    t = rounds(named, options.epoch_repeats, options.pause, f"windows above {site.name}")
     one = t["convolutions 1"]
     steps = min(options.steps, len(plain.dataset.train) // plain.study.config.train.batch_size)
-    lines = [f"a step of one window above {name:18} {spread(one / steps * 1e3, ' ms')}"]
+    lines = [f"a step of one window above {site.name:18} {spread(one / steps * 1e3, ' ms')}"]
     for form, windows in contenders:
         if (form, windows) != ("convolutions", 1):
             how = f"{windows} as {form}"
