@@ -117,10 +117,12 @@ def way(options: Reading, convolutional: bool, images: int) -> Way:
     than ten apart, but apart no more than one is lost when the sweep is stopped: together where a window trains on few
     images, and on a GPU or TPU.
 
-    Where convolutions follow, on a CPU: ten together take longer than ten apart in any form, the least as patches,
-    half as long as in groups; and apart, products and patches save a quarter of the time above late sites and take
-    twice as long above early ones. On a GPU or TPU no form has been measured (`experiments.benchmark cifar10-relu
-    --only-windows` does): there too they are apart unless a form is asked for that batches them.
+    Where convolutions follow, on two busy CPU cores: ten together take less than ten apart at a sixteenth of the CNN's
+    width only, and as patches, which take half as long as groups. Apart, patches saved up to a quarter of the processor's time above late
+    sites of the CNN, nothing above stage2layer2 at a quarter of the width, and took 1.6 times as much above
+    stage0layer0. So convolutions stay what they are. On a GPU or TPU no form has been measured
+    (`experiments.benchmark cifar10-relu --only-windows` does): there too they are apart unless a form is asked for
+    that batches them.
     """
     cpu, every = jax.default_backend() == "cpu", len(options.centers)
     if not convolutional:
@@ -131,9 +133,9 @@ def way(options: Reading, convolutional: bool, images: int) -> Way:
 
 
 def _said(how: Way, convolutional: bool) -> str:
-    windows = "one after another" if how.together == 1 else f"{how.together} together"
+    windows = "windows one after another" if how.together == 1 else f"{how.together} windows together"
     as_what = "they are" if how.form == "convolutions" else how.form
-    return f"windows {windows} on a {jax.default_backend()}" + f", convolutions as {as_what}" * convolutional
+    return f"{windows} on a {jax.default_backend()}" + f", convolutions as {as_what}" * convolutional
 
 
 def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:
