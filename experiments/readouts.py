@@ -118,9 +118,9 @@ def way(options: Reading, convolutional: bool, images: int) -> Way:
     images, and on a GPU or TPU.
 
     Where convolutions follow, on two busy CPU cores: ten together take less than ten apart at a sixteenth of the CNN's
-    width only, and as patches, which take half as long as groups. Apart, patches saved up to a quarter of the processor's time above late
-    sites of the CNN, nothing above stage2layer2 at a quarter of the width, and took 1.6 times as much above
-    stage0layer0. So convolutions stay what they are. On a GPU or TPU no form has been measured
+    width only, and as patches, which take half as long as groups. Apart, patches saved up to a quarter of the
+    processor's time above late sites of the CNN, nothing above stage2layer2 at a quarter of the width, and took 1.6
+    times as much above stage0layer0. So convolutions stay what they are. On a GPU or TPU no form has been measured
     (`experiments.benchmark cifar10-relu --only-windows` does): there too they are apart unless a form is asked for
     that batches them.
     """
