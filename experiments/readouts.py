@@ -5,7 +5,7 @@ Windows are the same for both.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from experiments.command_line import Seeded
 from neuron_mech import binarization, files, probes, retraining, sources, taps
 from neuron_mech.binarization import Window
 from neuron_mech.presets import HUGE, TINY, Derivative, Limits, random_stream
+from neuron_mech.retraining import Form
 from neuron_mech.subjects import Subject
 
 FEW = 100_000
@@ -42,9 +43,14 @@ class Reading(Seeded):
     penalty: float = 1e-3
     """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
     together: int | None = None
-    """Windows retrained in one program. None means one where a convolution follows the site, all on a GPU or TPU, and
-    on a CPU all where that takes seconds: ten together are a sixth to two fifths faster there, but what is not finished
-    is lost when the sweep is stopped."""
+    """Windows retrained in one program. None means one where convolutions follow the site, unless a GPU or TPU batches
+    them (see form), and all where none follow; but on a CPU one where that takes more than seconds: ten together are a
+    sixth to two fifths faster there, but what is not finished is lost when the sweep is stopped. It is printed."""
+    form: Form | None = None
+    """What convolutions that follow a site are computed as in retraining: convolutions, those of several windows
+    together being one in groups; products, one for each place of the kernel, batched over windows; or patches, one
+    batched product of all places, which takes most memory. The same numbers to rounding. None means convolutions for
+    windows one after another, and patches for several together."""
     replace: Derivative = "pre_activation"
     """What zeros and ones take the place of: the pre_activation, so that the activation function still applies to
     them, or the activation itself. The same for ReLU; a sigmoid makes 0.5 and 0.73 of them, and learns badly. A
@@ -85,28 +91,54 @@ def retrained(subject: Subject, options: Reading, missing: Missing) -> Iterator[
             cut = retraining.cut(
                 config, subject.model, subject.variables, dataset.train.blank, subject.sites[site], options.replace
             )
-            retrain = retraining.Retraining(cut)
-            together = windows_together(options, cut.convolutional, config.train.epochs * len(dataset.train))
+            how = way(options, cut.convolutional, config.train.epochs * len(dataset.train))
+            tqdm.write(f"{subject.label(site)}: {_said(how, cut.convolutional)}")
+            retrain = retraining.Retraining(replace(cut, form=how.form))
             for kind in (kind for kind, at in missing if at == site):
                 look = retraining.binarizer(subject.source(kind), site)
-                for start in range(0, len(missing[kind, site]), together):
-                    group = missing[kind, site][start : start + together]
+                for start in range(0, len(missing[kind, site]), how.together):
+                    group = missing[kind, site][start : start + how.together]
                     bar.set_postfix_str(f"{site} {kind} {', '.join(f'{options.centers[i]:g}' for i in group)}")
                     chosen = jax.tree.map(lambda leaf, group=group: leaf[group], windows[kind, site])
                     train, test = look(chosen, dataset.train), look(chosen, dataset.test)
                     yield Cells(kind, site, group, retrain(train, test, partial(bar.update, len(group))))
 
 
-def windows_together(options: Reading, convolutional: bool, images: int) -> int:
-    """How many windows are retrained in one program: as asked, or all on an accelerator and, mostly, one on a CPU.
+class Way(NamedTuple):
+    """How the windows of a site are retrained."""
 
-    On two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time than ten apart, but apart no
-    more than one is lost when the sweep is stopped: together where a window trains on few `images`, repetitions
-    counted. Convolutions are trained apart everywhere: mapped over their kernels they become one grouped convolution,
-    which can be slow.
+    together: int
+    """How many in one program."""
+    form: Form
+    """What convolutions are computed as, where any follow."""
+
+
+def way(options: Reading, convolutional: bool, images: int) -> Way:
+    """How windows are retrained that train on so many `images`, repetitions counted: as asked, else as measured.
+
+    Where no convolution follows: on two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time
+    than ten apart, but apart no more than one is lost when the sweep is stopped: together where a window trains on few
+    images, and on a GPU or TPU.
+
+    Where convolutions follow, on two busy CPU cores: ten together take less than ten apart at a sixteenth of the CNN's
+    width only, and as patches, which take half as long as groups. Apart, patches saved up to a quarter of the
+    processor's time above late sites of the CNN, nothing above stage2layer2 at a quarter of the width, and took 1.6
+    times as much above stage0layer0. So convolutions stay what they are. On a GPU or TPU no form has been measured
+    (`experiments.benchmark cifar10-relu --only-windows` does): there too they are apart unless a form is asked for
+    that batches them.
     """
-    apart = convolutional or (jax.default_backend() == "cpu" and images > FEW)
-    return options.together or (1 if apart else len(options.centers))
+    cpu, every = jax.default_backend() == "cpu", len(options.centers)
+    if not convolutional:
+        return Way(options.together or (1 if cpu and images > FEW else every), "convolutions")
+    batched = not cpu and options.form in ("products", "patches")
+    together = options.together or (every if batched else 1)
+    return Way(together, options.form or ("convolutions" if together == 1 else "patches"))
+
+
+def _said(how: Way, convolutional: bool) -> str:
+    windows = "windows one after another" if how.together == 1 else f"{how.together} windows together"
+    as_what = "they are" if how.form == "convolutions" else how.form
+    return f"{windows} on a {jax.default_backend()}" + f", convolutions as {as_what}" * convolutional
 
 
 def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:

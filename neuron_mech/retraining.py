@@ -7,7 +7,7 @@ nothing but what they let through (common random numbers), and give the same num
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -22,10 +22,24 @@ from neuron_mech.binarization import Window
 from neuron_mech.datasets import Samples
 from neuron_mech.errors import RunError
 from neuron_mech.objectives import margin
+from neuron_mech.precision import Product, rewritten, shifted, unfolded
 from neuron_mech.presets import Config, Derivative, random_stream
 from neuron_mech.sources import Source
 from neuron_mech.taps import Site, SiteError
 from neuron_mech.training import TrainState
+
+Form = Literal["convolutions", "products", "patches"]
+"""What convolutions are computed as. The numbers are the same, to float32's rounding.
+
+convolutions: as convolutions; of several windows together, as one with a group of features for each window.
+products: as a matrix product for each place of the kernel (`precision.shifted`); of several windows, as batches of it.
+patches: as one matrix product of all places (`precision.unfolded`), which copies the map once for each place.
+"""
+
+_PRODUCTS: Mapping[Form, Product] = {"products": shifted, "patches": unfolded}
+
+TESTED = 1000
+"""Samples looked at at once when accuracy is had: of a window, or of all together where convolutions follow."""
 
 _STATISTICS = DenyList(("params", "intermediates"))
 """Collections that a training step moves: what precedes the site moves its own, which are dropped."""
@@ -43,11 +57,17 @@ class Cut:
     image: tuple[int, ...]
     """Shape of an input image, which the network still asks for though nothing depends on it."""
     convolutional: bool
-    """Whether convolutions follow the site: then windows are better not trained together, and on a CPU steps are driven
-    from the host (see `training.stepwise`)."""
+    """Whether convolutions follow the site."""
     replaces: Derivative
     """What zeros and ones take the place of: the pre-activation, so that the activation function applies to them, or
     the activation itself. One and the same for ReLU; a sigmoid makes 0.5 and 0.73 of them."""
+    form: Form = "convolutions"
+    """What the convolutions that follow are computed as."""
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether an epoch is a loop on the host."""
+        return training.stepwise(self.convolutional and self.form == "convolutions")
 
 
 class Binarized(struct.PyTreeNode):
@@ -127,8 +147,12 @@ def _forward(cut: Cut, state: TrainState, params: PyTree, bits: jax.Array, befor
     values = binarization.unpack(bits, cut.site.shape)
     edit = {cut.site.name: lambda _: values}
     run = taps.edited(cut.model, pre=edit) if cut.replaces == "pre_activation" else taps.edited(cut.model, post=edit)
+    variables = _whole(cut, {"params": params, **state.statistics}, before)
     images = jnp.full((len(bits), *cut.image), before)
-    return run(_whole(cut, {"params": params, **state.statistics}, before), images, **kwargs)
+    if cut.form == "convolutions":
+        return run(variables, images, **kwargs)
+    # Before it is differentiated and mapped over windows, so that the derivatives are batched products too.
+    return rewritten(lambda *args: run(*args, **kwargs), _PRODUCTS[cut.form])(variables, images)
 
 
 def step(
@@ -159,7 +183,7 @@ def epoch(
     return state, losses.mean()
 
 
-def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = 1000) -> Float[Array, ""]:
+def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = TESTED) -> Float[Array, ""]:
     """Share of test samples that the retrained network gets right."""
 
     def right(sample: Binarized) -> jax.Array:
@@ -183,12 +207,14 @@ class Retraining:
         def one_step(state: TrainState, bits: Array, labels: Array, ids: Array):
             return step(cut, state, Binarized(bits, labels), ids)
 
-        def one_accuracy(state: TrainState, bits: Array, labels: Array):
-            return accuracy(cut, state, Binarized(bits, labels))
+        def accuracies(state: TrainState, bits: Array, labels: Array):
+            # Maps are large: all windows' maps together take no more than those of one window apart.
+            chunk = max(1, TESTED // len(bits)) if cut.convolutional else TESTED
+            return jax.vmap(lambda state, bits: accuracy(cut, state, Binarized(bits, labels), chunk))(state, bits)
 
         self._whole_epoch = jax.jit(jax.vmap(one_epoch, in_axes=(0, 0, None, None, None)), donate_argnums=0)
         self._step = jax.jit(jax.vmap(one_step, in_axes=(0, 0, None, None)), donate_argnums=0)
-        self._accuracy = jax.jit(jax.vmap(one_accuracy, in_axes=(0, 0, None)))
+        self._accuracy = jax.jit(accuracies)
 
     def order(self, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         """(full batches, the rest) of an epoch."""
@@ -198,10 +224,15 @@ class Retraining:
         whole = samples // config.train.batch_size * config.train.batch_size
         return ids[:whole].reshape(-1, config.train.batch_size), ids[whole:] if whole < samples else None
 
-    def _epoch(
+    def start(self, windows: int) -> TrainState:
+        """So many windows' states before the first step, all the same."""
+        return jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), initial(self.cut))
+
+    def epoch(
         self, state: TrainState, train: Binarized, ids: np.ndarray, rest: np.ndarray | None
-    ) -> tuple[TrainState, Array]:
-        if not training.stepwise(self.cut.convolutional):
+    ) -> tuple[TrainState, Float[Array, " windows"]]:
+        """One epoch in this `order`: (state, mean losses in nats). The state that is handed in is used up."""
+        if not self.cut.stepwise:
             return self._whole_epoch(state, train.bits, train.labels, ids, rest)
         losses = []
         for batch in ids if rest is None else (*ids, rest):
@@ -216,10 +247,9 @@ class Retraining:
 
         `tick` is called after every epoch. Raises RunError for a loss that is not finite.
         """
-        windows = train.bits.shape[0]
-        state = jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), initial(self.cut))
+        state = self.start(train.bits.shape[0])
         for index in range(self.cut.config.train.epochs):
-            state, loss = self._epoch(state, train, *self.order(len(train.labels), index))
+            state, loss = self.epoch(state, train, *self.order(len(train.labels), index))
             if not np.isfinite(loss).all():
                 raise RunError(
                     f"retraining above {self.cut.site.name}: the loss is {np.asarray(loss).max()} in epoch {index + 1} "

@@ -227,7 +227,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_bits(finished, data, tmp_path, 
         assert file.read_bytes() == (tmp_path / "trajectories" / file.name).read_bytes()
 
 
-def test_every_experiment_runs_on_it(finished, tmp_path):
+def test_every_experiment_runs_on_it(finished, tmp_path, capsys):
     whole, directory = finished
     gradient_signs.report(whole)
     signs = results.read_dataset(directory / "gradient_signs.nc")
@@ -239,10 +239,15 @@ def test_every_experiment_runs_on_it(finished, tmp_path):
     codes = quantization.measure(one, (50.0,))
     assert codes.sizes["neuron_stage2layer2"] == 8
     assert np.isfinite(codes.accuracy).all()
-    options = binarization_experiment.BinarizationOptions(centers=(45.0,))
-    found = binarization_experiment.empty(one.config, one, options)
-    binarization_experiment.sweep(one, found, tmp_path / "binarization.nc", options)
-    assert np.isfinite(found.accuracy_by_seed).all()
+    capsys.readouterr()
+    for form, said in ((None, "one after another on a cpu, convolutions as they are"), ("patches", "as patches")):
+        options = binarization_experiment.BinarizationOptions(centers=(45.0,), form=form)
+        found = binarization_experiment.empty(one.config, one, options)
+        binarization_experiment.sweep(one, found, tmp_path / "binarization.nc", options)
+        assert np.isfinite(found.accuracy_by_seed).all()
+        out = capsys.readouterr().out
+        assert out.count("stage2layer2-relu: windows one after another") == 1
+        assert said in out
 
 
 # --- Retraining -------------------------------------------------------------------------------------------------------

@@ -394,8 +394,14 @@ def test_the_benchmark_counts_the_operations_of_the_mlp():
             ("tuned / ours", "online / training only", "watched / unwatched", "at dense1, apart", "PyTorch / together"),
         ),
         (
-            ["cifar10-relu", "--training-samples", "400", "--samples", "20", "--steps", "2", "--width", "0.0625"],
-            ("recording, hooks / ours", "segment with its recording, hooks / ours", "images/s"),
+            [
+                *("cifar10-relu", "--training-samples", "400", "--samples", "20", "--steps", "2"),
+                *("--width", "0.0625", "--window-sites", "stage3layer1"),
+            ],
+            (
+                *("recording, hooks / ours", "segment with its recording, hooks / ours", "images/s"),
+                *("a step of one window above stage3layer1", "10 as patches"),
+            ),
         ),
     ],
 )
@@ -405,4 +411,24 @@ def test_the_benchmark_runs_whole_and_small(monkeypatch, capsys, arguments, said
     code, out, _ = call(monkeypatch, capsys, "benchmark", *arguments, *few)
     assert code == 0
     for line in ("ours / PyTorch", "useful rate / matrix multiply", *said):
+        assert line in out
+
+
+@pytest.mark.parametrize(
+    ("preset", "said"),
+    [
+        ("mnist-relu", ("ten windows, apart / together",)),
+        ("cifar10-relu", ("a step of one window above", "10 as convolutions", "1 as products", "10 as patches")),
+    ],
+)
+def test_windows_are_benchmarked_without_pytorch(monkeypatch, capsys, preset, said):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    small = ("--training-samples", "600", "--samples", "20", "--steps", "2", "--width", "0.0625")
+    few = ("--epoch-repeats", "1", "--pause", "0", "--window-sites", "stage3layer1")
+    code, _, err = call(monkeypatch, capsys, "benchmark", preset, *small)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "or give --only-windows" in err
+    code, out, err = call(monkeypatch, capsys, "benchmark", preset, *small, *few, "--only-windows")
+    assert code == 0, err
+    for line in said:
         assert line in out

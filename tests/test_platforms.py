@@ -4,8 +4,10 @@ What XLA then makes of them only such a device can tell; an operation that it do
 fit or a loop that was unrolled shows here.
 """
 
+import re
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +109,36 @@ def test_an_epoch_of_retraining_ten_windows_together_is_one_program_there(preset
     program, out = lowered(epoch, (state, seen, data.train.labels, batches), platform)
     assert 0 < products(program) <= 3 * kernels(params), "steps or windows are unrolled"
     assert [leaf.shape for leaf in out] == [leaf.shape for leaf in jax.tree.leaves(state)] + [(windows,)]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("form", get_args(retraining.Form))
+def test_convolutions_of_ten_windows_are_batched_products_there_and_not_in_groups(form, platform, monkeypatch):
+    monkeypatch.setattr(training, "stepwise", lambda _: False)  # as where the platform is no CPU
+    data = blank_data("cifar10")
+    study, state = planning.study(PRESETS["cifar10-relu"], data)
+    site, one = study.sites["stage2layer2"], data.train.rows(jnp.arange(1))
+    cut = retraining.cut(study.config, study.model, state.variables, one, site)
+    retrain = retraining.Retraining(replace(cut, form=form))
+    start = retrain.start(10)
+    bits = jax.eval_shape(lambda: binarization.pack(jnp.zeros((len(data.train), *site.shape), bool)))
+    ids, _ = retrain.order(len(data.train), 0)
+    bits = jax.ShapeDtypeStruct((10, *bits.shape), bits.dtype)
+
+    def epoch(state, bits, labels):
+        return retrain.epoch(state, retraining.Binarized(bits, labels), ids, None)
+
+    program, _ = lowered(epoch, (start, bits, data.train.labels), platform)
+    groups = {int(count) for count in re.findall(r"(?:feature|batch)_group_count = (\d+)", program)}
+    batched = len(re.findall(r"dot_general .*batching_dims = \[\d", program))
+    if form == "convolutions":
+        assert 10 in groups
+        return
+    # Three convolutions, and the last layer; each forward, and backward by input and by kernel.
+    assert "stablehlo.convolution" not in program
+    assert groups <= {1}
+    assert batched >= 3 * 3 * (9 if form == "products" else 1) + 3
+    assert products(program) <= (3 * 3 + 9) * (9 if form == "products" else 1) + 3, "steps or windows are unrolled"
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

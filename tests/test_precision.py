@@ -110,8 +110,9 @@ def test_runs_have_every_term_once_and_none_is_long():
 # Convolutions as matrix products
 
 
+@pytest.mark.parametrize("how", [precision.shifted, precision.unfolded])
 @pytest.mark.parametrize("spec", [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("CHWN", "IHWO", "HWNC")])
-def test_a_convolution_is_a_sum_of_matrix_products(spec):
+def test_a_convolution_is_a_sum_of_matrix_products(spec, how):
     sizes = {"N": 4, "C": 6, "H": 9, "W": 8}
     # Stride, dilation, the input's dilation, groups of features, groups of samples; the first is the plain one.
     options = [(1, 1, 1, 1, 1), (2, 2, 1, 1, 1), (1, 1, 2, 1, 1), (2, 1, 1, 2, 1), (1, 2, 2, 1, 2)]
@@ -123,9 +124,11 @@ def test_a_convolution_is_a_sum_of_matrix_products(spec):
         def run(x, k, options=((stride, 1), padding, (input_dilation, 1), (dilation, 1), spec, groups, batches)):
             return jax.lax.conv_general_dilated(x, k, *options)
 
-        np.testing.assert_allclose(precision.rewritten(run, precision.shifted)(x, k), run(x, k), rtol=1e-4, atol=1e-4)
-        made = jax.make_jaxpr(precision.rewritten(run, precision.shifted))(x, k)
-        assert not any(equation.primitive is PRODUCTS[1] for equation in every(made.jaxpr))
+        np.testing.assert_allclose(precision.rewritten(run, how)(x, k), run(x, k), rtol=1e-4, atol=1e-4)
+        made = [equation.primitive for equation in every(jax.make_jaxpr(precision.rewritten(run, how))(x, k).jaxpr)]
+        assert PRODUCTS[1] not in made
+        one = how is precision.unfolded and groups == batches == 1
+        assert made.count(PRODUCTS[0]) == (1 if one else 3 * 2)
 
 
 def every(program):

@@ -136,11 +136,24 @@ def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch)
 
 def test_windows_are_together_where_that_takes_seconds():
     options = binarization_experiment.BinarizationOptions()
-    assert readouts.windows_together(options, convolutional=False, images=50 * 1_437) == 10
-    assert readouts.windows_together(options, convolutional=False, images=50 * 60_000) == 1
-    assert readouts.windows_together(options, convolutional=True, images=10) == 1
+    assert readouts.way(options, convolutional=False, images=50 * 1_437) == (10, "convolutions")
+    assert readouts.way(options, convolutional=False, images=50 * 60_000) == (1, "convolutions")
+    assert readouts.way(options, convolutional=True, images=10) == (1, "convolutions")
     asked = replace(options, together=3)
-    assert readouts.windows_together(asked, convolutional=True, images=10**9) == 3
+    assert readouts.way(asked, convolutional=False, images=10**9) == (3, "convolutions")
+    assert readouts.way(asked, convolutional=True, images=10**9) == (3, "patches")
+    assert readouts.way(replace(asked, form="convolutions"), convolutional=True, images=1) == (3, "convolutions")
+    assert readouts.way(replace(options, form="products"), convolutional=True, images=1) == (1, "products")
+
+
+def test_windows_of_a_form_that_is_asked_for_are_together_on_an_accelerator(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    options = binarization_experiment.BinarizationOptions()
+    assert readouts.way(options, convolutional=False, images=10**9) == (10, "convolutions")
+    assert readouts.way(options, convolutional=True, images=1) == (1, "convolutions")
+    for form in ("products", "patches"):
+        assert readouts.way(replace(options, form=form), convolutional=True, images=1) == (10, form)
+    assert readouts.way(replace(options, form="patches", together=2), convolutional=True, images=1) == (2, "patches")
 
 
 def test_untrained_sources_are_the_network_s_own_start(studied, digits):

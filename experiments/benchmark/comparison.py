@@ -8,6 +8,8 @@ extra: pip install 'neuron_mech[bench]'.
   recording    the preset's samples and sites, all neurons: every sign's counts and flips
   own          recorders in a plain loop: a recording against this package's, a recorded step against a plain one
   segment      a recording and the training steps to the next; cifar10 only: images a second, recording included
+  windows      ten windows' retraining in one program against one window's. mnist: an epoch above dense1, one after
+               another and in a PyTorch loop too. cifar10: steps above --window-sites, in each form of convolutions
 
 and for mnist
 
@@ -15,7 +17,6 @@ and for mnist
   online       an epoch that counts its own gradients, against one that only trains
   watched      an epoch with recordings that keeps trajectories too, as often as the preset does
   thresholds   accuracy under eleven two-value codes of a site, all in one program, against one after another
-  windows      an epoch of retraining above dense1 through ten windows, together, apart, and in a PyTorch loop
 
 and on a GPU
 
@@ -26,6 +27,7 @@ to the activations alone, no parameter gradients. compiled: training through tor
 in chunks as large.
 """
 
+import importlib.util
 import sys
 from dataclasses import replace
 
@@ -37,6 +39,7 @@ from experiments.benchmark.products import product_lines
 from experiments.benchmark.recorders import own_lines
 from experiments.benchmark.rounds import Options, matmul_rate, matmuls, rounds, spread
 from experiments.benchmark.training import epoch_lines, segment_lines
+from experiments.benchmark.windows import window_lines
 from experiments.command_line import ask, split_preset
 from neuron_mech import devices
 from neuron_mech.errors import InputError
@@ -45,11 +48,8 @@ from neuron_mech.presets import PRESETS
 
 def benchmark(preset: str, options: Options) -> None:
     """Measure, and print each part when it is done."""
-    from experiments.benchmark import pytorch
-
     devices.deterministic()  # as runs are
     config = PRESETS[preset]
-    pytorch.multiply(config.train.precision)
     gpu = jax.default_backend() == "gpu"
     size = 8192 if gpu else 2048  # no smaller product takes a GPU's whole speed
     dataset = random_images(config.data.name, options.training_samples or SHAPES[config.data.name][0])
@@ -62,8 +62,15 @@ def benchmark(preset: str, options: Options) -> None:
             every=min(options.steps, config.record.every),
         ),
     )
-    probe = Ours(config, dataset)
     plain = Ours(replace(config, record=replace(config.record, mode="none")), dataset)
+    if options.only_windows:
+        print(f"{preset} on one {jax.devices()[0].device_kind}; median (range) of {options.epoch_repeats} rounds")
+        print("\n".join(window_lines(plain, options)), flush=True)
+        return
+    from experiments.benchmark import pytorch
+
+    pytorch.multiply(config.train.precision)
+    probe = Ours(config, dataset)
     hooks, tuned = (pytorch.Torch(probe.study, dataset, tuned=which) for which in (False, True))
     compiled = pytorch.Torch(probe.study, dataset, tuned=False, compiled=True) if options.compiled else None
 
@@ -111,6 +118,8 @@ def benchmark(preset: str, options: Options) -> None:
     elif options.epoch_repeats:
         print("\n".join(epoch_lines(probe, plain, hooks, tuned, options)), flush=True)
         print("\n".join(code_lines(plain, options)), flush=True)
+    if options.epoch_repeats:
+        print("\n".join(window_lines(plain, options)), flush=True)
     print("\n".join(own_lines(probe, options)), flush=True)
 
 
@@ -125,8 +134,10 @@ def main() -> None:
     recorded, there = (options.samples or PRESETS[preset].record.samples), options.training_samples
     if isinstance(recorded, int) and recorded > (there or SHAPES[PRESETS[preset].data.name][0]):
         raise InputError(f"--samples is {recorded}, more than --training-samples {there}")
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise InputError("the benchmark compares with PyTorch: pip install 'neuron_mech[bench]'") from None
+    if options.only_windows and not options.epoch_repeats:
+        raise InputError("--only-windows with --epoch-repeats 0 measures nothing: give at least 1")
+    if not options.only_windows and importlib.util.find_spec("torch") is None:
+        raise InputError(
+            "the benchmark compares with PyTorch: pip install 'neuron_mech[bench]', or give --only-windows"
+        )
     benchmark(preset, options)

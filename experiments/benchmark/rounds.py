@@ -26,6 +26,10 @@ class Options:
     """Samples of an epoch; None: the data set's."""
     width: float = 1.0
     """Factor on the neurons of a hidden layer."""
+    window_sites: tuple[str, ...] = ("stage0layer0", "stage2layer2")
+    """Sites of the CNN above which windows are retrained, by name or glob."""
+    only_windows: bool = False
+    """Measure the retraining of windows alone, for which PyTorch need not be there."""
     compiled: bool = False
     """Whether PyTorch's training step is also measured compiled; it needs a C++ compiler."""
     pause: float = 0.3
@@ -70,3 +74,19 @@ def rounds(contenders: dict[str, Callable[[], object]], repeats: int, pause: flo
 def spread(values: np.ndarray, unit: str = "") -> str:
     """Median and range."""
     return f"{np.median(values):7.3f}{unit} ({values.min():.3f} to {values.max():.3f})"
+
+
+def first_times(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Seconds of each contender's first call, which compiles it."""
+    first: dict[str, float] = {}
+    for name, work in contenders.items():
+        start = time.perf_counter()
+        work()
+        first[name] = time.perf_counter() - start
+    return first
+
+
+def compilation(first: dict[str, float], t: dict[str, np.ndarray]) -> str:
+    """What the first calls took longer than later ones, in words."""
+    each = ", ".join(f"{name} {first[name] - np.median(t[name]):.1f} s" for name in first if "torch" not in name)
+    return f"compilation: {each}"

@@ -12,7 +12,7 @@ JAX_DEFAULT_MATMUL_PRECISION says:
 from neuron_mech.precision.exact import Arithmetic, Precision, at, exact, multiplying
 from neuron_mech.precision.imitated import imitated
 from neuron_mech.precision.rewriting import Product, rewritten
-from neuron_mech.precision.shifted import shifted
+from neuron_mech.precision.shifted import shifted, unfolded
 from neuron_mech.precision.splitting import BFLOAT16, TF32
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "multiplying",
     "rewritten",
     "shifted",
+    "unfolded",
 ]

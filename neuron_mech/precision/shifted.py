@@ -22,12 +22,26 @@ MANY = 64
 
 
 def shifted(equation: JaxprEqn, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
-    """For `rewritten`: convolutions as matrix products, and matrix products as they are."""
+    """For `rewritten`: convolutions as matrix products, one for each place, and matrix products as they are."""
+    return _as_products(equation, as_it_is, left, right, unfolding=False)
+
+
+def unfolded(equation: JaxprEqn, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
+    """For `rewritten`: convolutions as one product each, of all places side by side, and matrix products as they are.
+
+    A convolution in groups is `shifted`.
+    """
+    return _as_products(equation, as_it_is, left, right, unfolding=True)
+
+
+def _as_products(
+    equation: JaxprEqn, as_it_is: Multiply, left: jax.Array, right: jax.Array, unfolding: bool
+) -> jax.Array:
     if "window_strides" not in equation.params:
         return as_it_is(left, right)
     if math.prod(right.shape[axis] for axis in equation.params["dimension_numbers"].rhs_spec[2:]) > MANY:
         return as_it_is(left, right)
-    return convolution(left, right, **equation.params)
+    return convolution(left, right, unfolding=unfolding, **equation.params)
 
 
 def convolution(
@@ -42,9 +56,13 @@ def convolution(
     feature_group_count: int = 1,
     batch_group_count: int = 1,
     precision: Any = None,
+    unfolding: bool = False,
     **_: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` with the parameters of a traced one: `padding` and `dimension_numbers` spelt out."""
+    """`lax.conv_general_dilated` with the parameters of a traced one: `padding` and `dimension_numbers` spelt out.
+
+    `unfolding` puts all places of the kernel side by side for one product, where there are no groups.
+    """
     sample, feature, *space = dimension_numbers.lhs_spec
     outputs, inputs, *kernel = dimension_numbers.rhs_spec
     borders: list[tuple[int, int, int]] = [(0, 0, 0)] * left.ndim
@@ -53,17 +71,20 @@ def convolution(
     wide = jax.lax.pad(left, jnp.zeros((), left.dtype), borders)
     groups = max(feature_group_count, batch_group_count)
     grouped = feature if feature_group_count > 1 else sample
-    total: Any = None
+    parts, matrices = [], []
     for place in itertools.product(*(range(right.shape[axis]) for axis in kernel)):
         start, stop, stride = [0] * wide.ndim, list(wide.shape), [1] * wide.ndim
         for axis, offset, step, dilation, k in zip(space, place, window_strides, rhs_dilation, kernel, strict=True):
             reach = dilation * (right.shape[k] - 1)
             start[axis], stride[axis] = dilation * offset, step
             stop[axis] = wide.shape[axis] - reach + start[axis]
-        part = jax.lax.slice(wide, start, stop, stride)
+        parts.append(jax.lax.slice(wide, start, stop, stride))
         matrix = right[tuple(place[kernel.index(a)] if a in kernel else slice(None) for a in range(right.ndim))]
-        if inputs > outputs:
-            matrix = matrix.T  # (inputs, outputs)
+        matrices.append(matrix.T if inputs > outputs else matrix)  # (inputs, outputs)
+    if unfolding and groups == 1:
+        parts, matrices = [jnp.concatenate(parts, feature)], [jnp.concatenate(matrices)]
+    total: Any = None
+    for part, matrix in zip(parts, matrices, strict=True):
         found = _product(part, matrix, feature, grouped, groups, precision)
         total = found if total is None else total + found
     # The product's axes: those of the left operand without its features, in their order, then the outputs.
