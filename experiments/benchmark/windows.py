@@ -48,7 +48,8 @@ def mlp_contenders(ours: Ours, torch: bool) -> dict[str, Callable[[], object]]:
     if torch:
         from experiments.benchmark import pytorch
 
-        bits = np.stack([np.asarray(binarization.unpack(window, study.sites["dense1"].shape), bool) for window in seen.bits])
+        shape = study.sites["dense1"].shape
+        bits = np.stack([np.asarray(binarization.unpack(window, shape), bool) for window in seen.bits])
         contenders["torch"] = lambda: pytorch.retrain_epoch(config, bits, np.asarray(train.labels))
     return contenders
 
