@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 import oracles
+from experiments import gradient_signs as experiment
 from neuron_mech import models, numerics, taps
 from neuron_mech.objectives import OBJECTIVES
 from neuron_mech.presets import Model
@@ -69,3 +71,17 @@ def test_the_margin_is_healthy_where_the_cross_entropy_is_not(confident):
 def test_the_audit_leaves_single_precision_as_the_default(confident):
     health(confident, ("margin",))
     assert jnp.ones(1).dtype == jnp.float32
+
+
+def test_too_many_wrong_signs_are_warned_of():
+    signs = xr.Dataset(
+        {"wrong_sign": (("objective", "site"), [[0.0009, 0.019], [0.0, np.nan]])},
+        {"objective": ["margin", "cross_entropy"], "site": ["dense1", "dense2"]},
+        {"precision": "fast"},
+    )
+    (line,) = experiment.untrusted(signs)
+    assert line == (
+        "warning: 1.90% of the signs at dense2 (margin) are wrong in this arithmetic, at the end: "
+        "record.precision exact has exact signs"
+    )
+    assert "record.objective margin" in experiment.untrusted(signs.assign_attrs(precision="exact"))[0]

@@ -59,3 +59,25 @@ def test_a_file_that_cannot_be_read_is_begun_anew(tmp_path, clock):
     with provenance.timed(tmp_path, "train"):
         clock(1)
     assert provenance.read(tmp_path)["seconds"] == {"train": 1.0}
+
+
+def test_a_plain_source_tree_has_no_version_and_stops_nothing(monkeypatch):
+    def missing(name):
+        raise provenance.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(provenance.importlib.metadata, "version", missing)
+    assert provenance.machine()["versions"]["neuron_mech"] == "unknown"
+
+
+def test_what_a_run_goes_on_on_is_held_against_what_it_began_on(tmp_path, clock, monkeypatch):
+    assert provenance.others(tmp_path) == []
+    with pytest.raises(KeyError), provenance.timed(tmp_path, "training"):
+        raise KeyError("killed")  # nothing is counted, but the machine is known
+    assert provenance.others(tmp_path) == []
+    here = provenance.machine()
+    there = here | {"device": "1 x NVIDIA H200", "versions": here["versions"] | {"jax": "0.0.1", "numpy": "0"}}
+    monkeypatch.setattr(provenance, "machine", lambda: there)
+    assert provenance.others(tmp_path) == [
+        f"device: {here['device']} / 1 x NVIDIA H200",
+        f"jax: {here['versions']['jax']} / 0.0.1",
+    ]
