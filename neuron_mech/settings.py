@@ -46,8 +46,9 @@ def pin() -> None:
 @contextmanager
 def standard() -> Iterator[None]:
     """Set them for what is drawn inside, in this thread alone but for the offset of seeds."""
-    offset = jax.config.jax_random_seed_offset
-    jax.config.update("jax_random_seed_offset", STANDARD["jax_random_seed_offset"])
+    name = "jax_random_seed_offset"
+    offset = getattr(jax.config, name)
+    jax.config.update(name, STANDARD[name])
     try:
         with (
             jax.default_prng_impl(STANDARD["jax_default_prng_impl"]),
@@ -56,4 +57,4 @@ def standard() -> Iterator[None]:
         ):
             yield
     finally:
-        jax.config.update("jax_random_seed_offset", offset)
+        jax.config.update(name, offset)

@@ -43,16 +43,22 @@ class Told(Exception):
 def python(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """A command of ours. Raises Told where it ends in anything but success or one line."""
     asked = [sys.executable, "-m", *map(str, arguments)]
+    before = peak()
     done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
-    return judged(done)
+    return judged(done, before)
 
 
-def judged(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    """What has ended, where it may end so."""
+def peak() -> int:
+    """KB of the largest process that this one has started and seen end."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+
+def judged(done: subprocess.CompletedProcess[str], before: int) -> subprocess.CompletedProcess[str]:
+    """What has ended, where it may end so; `before` is the `peak` that was."""
     lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     if "Traceback" in done.stderr or done.returncode not in (0, 1, 2) or len(lines) != (done.returncode > 0):
         raise Told("page", f"{' '.join(map(str, done.args[2:]))[:300]}\n{done.stderr[-1500:]}")
-    if resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > MEMORY:
+    if peak() > max(before, MEMORY):  # what is no larger than another before is not known
         raise Told("lost", "it took too much memory")
     return done
 
@@ -186,7 +192,9 @@ class Tries:
         command = self.rng.choice(["report", "publish", "resume"])
         if command == "publish":
             asked = [sys.executable, "-c", publish, str(place), str(into)]
-            done = judged(subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False))
+            before = peak()
+            done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+            judged(done, before)
         else:
             done = python(*(("experiments.report", place) if command == "report" else (*SIGNS, "--run-dir", place)))
         if mine.read_text() != "mine" or os.listdir(mine.parent) != [mine.name] or "\x1b" in done.stdout + done.stderr:

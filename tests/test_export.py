@@ -273,6 +273,9 @@ def test_every_seed_comes_along(reproduced, tmp_path):
     run = tmp_path / "digits"
     shutil.copytree(reproduced, run, ignore=shutil.ignore_patterns("figures", "report.html", "videos"))
     shutil.copytree(run, run / "seed1")
+    for name, seed in (("config.json", '"seed": '), ("identity.json", '"train.seed": ')):
+        path = run / "seed1" / name
+        path.write_text(path.read_text().replace(f"{seed}0", f"{seed}1"))
     export.export(run, tmp_path / "a.zip", export.ExportOptions())
     subprocess.run([sys.executable, "-m", "zipfile", "-e", tmp_path / "a.zip", tmp_path / "back"], check=True)
     for place in ("", "seed1"):

@@ -23,7 +23,7 @@ from neuron_mech.presets import PRESETS
 @pytest.fixture
 def run(tmp_path) -> Path:
     """A run directory, as it is before anything is saved."""
-    directory = tmp_path / "run"
+    directory = tmp_path / "digits"
     with results.opened(directory, PRESETS["digits"]):
         (directory / "figures").mkdir()
         (directory / "trajectories").mkdir()

@@ -15,8 +15,8 @@ import xarray as xr
 
 from conftest import REPRODUCED
 from experiments import publish, report, reproduce
-from neuron_mech import claims, results
-from neuron_mech.errors import InputError
+from neuron_mech import claims, files, results
+from neuron_mech.errors import InputError, RunError
 
 
 def again(monkeypatch, directory: Path) -> None:
@@ -83,17 +83,17 @@ def test_what_is_damaged_or_gone_is_made_again_with_a_line(repaired, reproduced,
 
 
 def test_a_video_that_the_disk_had_no_room_for_comes_back(repaired, monkeypatch, capsys):
-    write = results.write
+    write = files.write
 
     def full(path, save):
         if path.parent.name == "videos":
-            raise results.RunError(f"cannot write {path} (No space left on device)")
+            raise RunError(f"cannot write {path} (No space left on device)")
         write(path, save)
 
     (repaired / "learning_dynamics.nc").unlink()
     shutil.rmtree(repaired / "videos")
     with monkeypatch.context() as patch:
-        patch.setattr(results, "write", full)
+        patch.setattr(files, "write", full)
         again(patch, repaired)
     assert "No space left on device" in capsys.readouterr().out
     again(monkeypatch, repaired)
@@ -136,7 +136,7 @@ def test_claims_that_are_not_the_files_are_not_published(reproduced, tmp_path):
     directory = shutil.copytree(reproduced, tmp_path / "digits")
     path = directory / "claims.json"
     path.write_text(path.read_text().replace("not supported", "supported"))
-    with pytest.raises(InputError, match=r"claims\.json is not what the result files say"):
+    with pytest.raises(InputError, match=r"claims\.json is not what the result files beside it say"):
         publish.publish(directory, tmp_path / "published")
 
 

@@ -93,7 +93,8 @@ def test_sixteen_bits_are_cropped_as_eight_are(tmp_path):
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_cannot_be_read_exactly_is_refused(tmp_path, feature, said, stream):
-    prepared.write(tmp_path, split([]), feature)
+    stored = np.zeros(feature.shape, feature.np_dtype) if type(feature) is tfds.features.Tensor else b"unread"
+    prepared.write(tmp_path, split([(stored, 1)]), feature)
     with pytest.raises(InputError, match=f"images are {said}: name a data set of images of 8 bits"):
         datasets.load(Data("made_up", stream=stream), tmp_path, 0)
 

@@ -159,11 +159,14 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("signum", runs.STOPPING)
 def test_whatever_asks_to_stop_is_heard(signum):
-    before = signal.getsignal(signum)
-    with runs._signals() as received:
-        os.kill(os.getpid(), signum)
-        assert received == [signum]
-    assert signal.getsignal(signum) == before
+    ours = signal.signal(signum, signal.SIG_DFL)  # tests in the background may have been told to ignore it
+    try:
+        with runs._signals() as received:
+            os.kill(os.getpid(), signum)
+            assert received == [signum]
+        assert signal.getsignal(signum) == signal.SIG_DFL
+    finally:
+        signal.signal(signum, ours)
 
 
 def test_what_is_ignored_stays_ignored():
