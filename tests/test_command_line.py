@@ -277,7 +277,7 @@ def test_a_damaged_data_set_is_said(tmp_path, mnist):
     found = datasets.builder("mnist", None).data_path
     shutil.copytree(found, tmp_path / "mnist" / found.name)
     next((tmp_path / "mnist").rglob("*train*")).write_bytes(b"nothing of the kind" * 100)
-    with pytest.raises(InputError, match="record 0 of mnist train: .* put it right in the data"):
+    with pytest.raises(InputError, match=r"record 0 of mnist train: .* put it right in the data"):
         datasets.load(PRESETS["mnist-relu"].data, tmp_path)
 
 
