@@ -69,7 +69,7 @@ def digest(array: Any) -> str:
     """SHA-256 over dtype, shape and bytes of an array."""
     here = np.ascontiguousarray(array)
     found = hashlib.sha256(f"{here.dtype}{here.shape}".encode() + b"\0")
-    found.update(here.reshape(-1).view(np.uint8))
+    found.update(here.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
