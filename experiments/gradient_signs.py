@@ -23,7 +23,7 @@ from neuron_mech.results import about
 from neuron_mech.runs import Run
 from neuron_mech.summaries import Recorded
 
-AUDITED = 200
+AUDITED = 100
 """Recorded samples whose signs are held against double precision."""
 
 
