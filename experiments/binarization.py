@@ -20,12 +20,17 @@ import numpy as np
 
 from experiments.command_line import Options, Session, main
 from experiments.readouts import PENALTY, Cells, Missing, Reading, probed, retrained
-from neuron_mech import binarization, datasets, evaluation, figures, processes, results, subjects, taps
+from neuron_mech import store, taps
+from neuron_mech.cluster import processes
+from neuron_mech.codes import evaluation, windowing
+from neuron_mech.config import WHOLE, Config, Limits, check_once
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.presets import WHOLE, Config, Limits, check_once
-from neuron_mech.results import about
-from neuron_mech.subjects import Subject
+from neuron_mech.paper import figures
+from neuron_mech.runs import subjects
+from neuron_mech.runs.subjects import Subject
+from neuron_mech.store import about
+from neuron_mech.training import datasets
 
 Kind = Literal["trained", "untrained", "projection"]
 SOURCES: tuple[Kind, ...] = get_args(Kind)
@@ -100,10 +105,10 @@ def empty(config: Config, subject: Subject, options: BinarizationOptions) -> xr.
 
 def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.Dataset:
     """`fresh` with everything that an earlier sweep has finished, of other centers and seeds too."""
-    if not results.exists(path):
+    if not store.exists(path):
         return fresh
     try:
-        before = results.read_dataset(path)
+        before = store.read_dataset(path)
     except InputError:
         aside = path.with_name("binarization.damaged.nc")
         if processes.first():
@@ -161,7 +166,7 @@ def sweep(
         for kind, site, windows, accuracy in READOUTS[options.reading](subject, options, missing):
             at = {"source": kind, "seed": seed, "site": site, "window_center": np.take(options.centers, windows)}
             found.accuracy_by_seed.loc[at] = accuracy
-            results.write_dataset(path, over_seeds(found))
+            store.write_dataset(path, over_seeds(found))
             saved()
     shutil.rmtree(subject.directory / "features", ignore_errors=True)
 
@@ -190,7 +195,7 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-@results.step("binarization")
+@store.step("binarization")
 def experiment(session: Session, saved: Callable[[], None] = lambda: None) -> None:
     """Sweep every seed, write the results and print their summary. `saved` is called after every group of windows."""
     options = session.options
@@ -206,15 +211,15 @@ def experiment(session: Session, saved: Callable[[], None] = lambda: None) -> No
         sweep(subject, found, path, options, saved)
     assert found is not None
     found = over_seeds(found)
-    results.write_dataset(path, found)
-    results.write_figure(session.directory, "figure4", figures.binarization(found))
+    store.write_dataset(path, found)
+    figures.write_figure(session.directory, "figure4", figures.binarization(found))
     print(summary(found))
 
 
 def check(options: Options) -> None:
     """Refuse windows that are none before anything is trained."""
     assert isinstance(options, BinarizationOptions)
-    binarization.check_windows(options.centers, options.width)
+    windowing.check_windows(options.centers, options.width)
     if not options.sources:
         raise InputError(f"--sources is empty: name at least one of {', '.join(SOURCES)}")
     if options.readout == "retrain" and options.model.weights is not None:

@@ -15,14 +15,16 @@ from tqdm import tqdm
 
 from experiments import gradient_signs
 from experiments.command_line import Seeded, Session, check_recording, main
-from neuron_mech import figures, partitions, predictions, recording, results, summaries, training
+from neuron_mech import runs, store, training
+from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
-from neuron_mech.gradient_signs import Tally
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.presets import random_stream
-from neuron_mech.results import about
-from neuron_mech.runs import Run
-from neuron_mech.summaries import Recorded
+from neuron_mech.paper import figures
+from neuron_mech.recording import partitions, summaries
+from neuron_mech.recording.counting import Tally
+from neuron_mech.recording.summaries import Recorded
+from neuron_mech.runs import Run, predictions
+from neuron_mech.store import about
 
 PREDICTORS = (
     "the neuron's larger category",
@@ -52,7 +54,7 @@ def dataset(run: Run) -> xr.Dataset:
     recorded = run.dataset.train.rows(study.recorded)
     untrained = training.init(config, study.model, recorded.rows(np.arange(1)))
     first = predictions.first_categories(study, untrained, recorded)
-    some = run.dataset.train.rows(recording.random_ids(config, study.samples, min(WEIGHT_SAMPLES, study.samples)))
+    some = run.dataset.train.rows(runs.random_ids(config, study.samples, min(WEIGHT_SAMPLES, study.samples)))
     weights = predictions.weights_to_logits(
         study.model, untrained.variables, study.sites, some, run.dataset.classes, config.record.derivative
     )
@@ -169,19 +171,19 @@ def experiment(session: Session) -> None:
     session.each("class_consistency", report, summary)
 
 
-@results.step("class_consistency")
+@store.step("class_consistency")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write class_consistency.nc, last: where it is, all of it is."""
     found, directory = dataset(run), run.directory
-    results.write_figure(directory, "figure8", figures.class_consistency(found))
-    results.write_figure(directory, "predictions", figures.predictions(found))
+    figures.write_figure(directory, "figure8", figures.class_consistency(found))
+    figures.write_figure(directory, "predictions", figures.predictions(found))
     for page in range(found.sizes.get("atlas_neuron", 0)):
         at = found.isel(atlas_neuron=page)
         ids = np.maximum(at.atlas_sample.values, 0)
         images = np.asarray(run.dataset.train.images[jnp.asarray(ids.ravel())])
         figure = figures.atlas(found, page, images.reshape(*ids.shape, *images.shape[1:]))
-        results.write_figure(directory, f"atlas_{at.atlas_site.item()}_{int(at.atlas_index)}", figure)
-    results.write_dataset(directory / "class_consistency.nc", found)
+        figures.write_figure(directory, f"atlas_{at.atlas_site.item()}_{int(at.atlas_index)}", figure)
+    store.write_dataset(directory / "class_consistency.nc", found)
     print(summary(found))
     print(f"results: {directory / 'class_consistency.nc'}; figures: {directory / 'figures'}")
 

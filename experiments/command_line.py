@@ -16,15 +16,15 @@ from typing import TypeVar
 
 import tyro
 
-from neuron_mech import devices, joining, parameters, presets, processes, provenance, settings
+from neuron_mech.cluster import devices, jax_settings, joining, processes
+from neuron_mech.config import PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
 from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless
-from neuron_mech.files import advice
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.precision import multiplying
-from neuron_mech.presets import PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
-from neuron_mech.results import exists, opened, read_dataset
 from neuron_mech.runs import Run, check_trained_here, run
-from neuron_mech.subjects import Subject, subject
+from neuron_mech.runs.subjects import Subject, subject
+from neuron_mech.store import exists, opened, parameters, provenance, read_dataset
+from neuron_mech.store.files import advice
 
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound="Options")
@@ -136,7 +136,7 @@ def parse(
     if options.distributed is not None:
         joining.place(options.distributed)
     if isinstance(options, Seeded):
-        presets.LIMITS["train.seed"].check("train.seed of the last of --seeds", options.train.seed + options.seeds - 1)
+        LIMITS["train.seed"].check("train.seed of the last of --seeds", options.train.seed + options.seeds - 1)
     return options.config(preset), options
 
 
@@ -252,14 +252,14 @@ def _agree(config: Config, options: Options) -> None:
             asked |= {f"--{name}.{part}": repr(of) for part, of in vars(value).items()}
         elif name not in ("run_dir", "data_dir", "distributed", "patience"):
             asked[f"--{name}"] = repr(value)
-    first = json.loads(processes.told(lambda: json.dumps(asked).encode()))
+    first = json.loads(processes.broadcast(lambda: json.dumps(asked).encode()))
     if changed := [f"{name}: {first.get(name)} / {asked[name]}" for name in asked if asked[name] != first.get(name)]:
         raise InputError(f"process 0 was asked for another run (there / here): {'; '.join(changed)}")
 
 
 def exiting(work: Callable[[], None]) -> None:
     """Do `work` under the settings of every run, and turn the errors a user can mend into one line and an exit code."""
-    settings.pin()
+    jax_settings.pin()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks

@@ -18,12 +18,13 @@ import numpy as np
 
 from experiments import gradient_signs
 from experiments.command_line import Options, Seeded, Session, check_recording, main
-from neuron_mech import figures, results
+from neuron_mech import store
+from neuron_mech.config import WHOLE, Config, Limits, Objective, check_once
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.presets import WHOLE, Config, Limits, Objective, check_once
-from neuron_mech.results import about
+from neuron_mech.paper import figures
 from neuron_mech.runs import Run, run
+from neuron_mech.store import about
 
 Control = Literal["random-labels", "true-labels", "probe-train", "online", "objectives"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -119,18 +120,18 @@ def experiment(session: Session) -> None:
     session.each("controls", partial(report, options=options), summary)
 
 
-@results.step("controls")
+@store.step("controls")
 def report(whole: Run, options: ControlOptions) -> None:
     """Run the controls of a finished run, draw them, print them, and write controls.nc, last."""
     config, directory = whole.study.config, whole.directory
     by_control: dict[str, xr.Dataset] = {}
     for control in options.controls:
         at, of = directory / "controls" / control, changed(config, control, options.longer)
-        with results.opened(at, of):
+        with store.opened(at, of):
             by_control[control] = gradient_signs.dataset(run(of, at, options.data_dir, options.save_seconds))
     found = dataset(whole, gradient_signs.dataset(whole), by_control)
-    results.write_figure(directory, "controls", figures.controls(found))
-    results.write_dataset(directory / "controls.nc", found)
+    figures.write_figure(directory, "controls", figures.controls(found))
+    store.write_dataset(directory / "controls.nc", found)
     print(summary(found))
     print(f"results: {directory / 'controls.nc'}; figures: {directory / 'figures'}")
 

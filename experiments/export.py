@@ -20,8 +20,10 @@ import jax
 from tqdm import tqdm
 
 from experiments.command_line import ask, exiting
-from neuron_mech import parameters, pieces, planning, results
+from neuron_mech import store
+from neuron_mech.cluster import memory
 from neuron_mech.errors import InputError
+from neuron_mech.store import parameters, pieces
 
 TAKEN = (
     *("config.json", "identity.json", "provenance.json", "claims.json", "checksums.json", "table1.txt", "*.nc"),
@@ -78,10 +80,10 @@ def export(directory: Path, file: Path, options: ExportOptions) -> str:
     Raises InputError where there is no run or `file` cannot be, and RunError where it cannot be written, or no
     checkpoint verifies.
     """
-    results.read_config(directory)
+    store.read_config(directory)
     files: dict[str, bytes] = {}
     said = []
-    for place in results.seed_directories(directory):
+    for place in store.seed_directories(directory):
         found = parameters.newest(place)
         said += [f"{line}: took the one before" for line in found.damaged]
         trained = f"parameters of step {found.step:,} of {found.steps:,}" if found.variables else "no checkpoint"
@@ -91,13 +93,13 @@ def export(directory: Path, file: Path, options: ExportOptions) -> str:
             if any(fnmatch.fnmatch(part, glob) for part in (name, path.name) for glob in options.leave_out):
                 continue
             if path.parent.name == "videos" and path.stat().st_size > options.most:
-                said.append(f"left out: {path}, {planning.size(path.stat().st_size)} long")
+                said.append(f"left out: {path}, {memory.size(path.stat().st_size)} long")
                 continue
             files[name] = path.read_bytes()
             if path.name == "config.json":
                 files[(path.parent / parameters.FILE).relative_to(directory).as_posix()] = parameters.to_bytes(found)
     written = pieces.pack(files, file, options.most)
-    size = planning.size(sum(path.stat().st_size for path in written))
+    size = memory.size(sum(path.stat().st_size for path in written))
     return "\n".join([*said, f"export: {size} in {', '.join(str(path) for path in written)}"])
 
 

@@ -12,16 +12,18 @@ import numpy as np
 
 from experiments import train
 from experiments.command_line import Seeded, Session, check_recording, main
-from neuron_mech import figures, gradient_signs, numerics, results, summaries
+from neuron_mech import store
+from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
-from neuron_mech.gradient_signs import constancy
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.numerics import SignHealth
-from neuron_mech.objectives import OBJECTIVES
-from neuron_mech.presets import random_stream
-from neuron_mech.results import about
+from neuron_mech.paper import figures
+from neuron_mech.recording import auditing, counting, summaries
+from neuron_mech.recording.auditing import SignHealth
+from neuron_mech.recording.counting import constancy
+from neuron_mech.recording.summaries import Recorded
 from neuron_mech.runs import Run
-from neuron_mech.summaries import Recorded
+from neuron_mech.store import about
+from neuron_mech.taps.objectives import OBJECTIVES
 
 AUDITED = 100
 """Recorded samples whose signs are held against double precision."""
@@ -46,7 +48,7 @@ def dataset(run: Run) -> xr.Dataset:
         for at in tallies.values()
     ]
     disagreement = [
-        [float(gradient_signs.disagreement(main_tallies[site], t)) for site, t in at.items()] for at in tallies.values()
+        [float(counting.disagreement(main_tallies[site], t)) for site, t in at.items()] for at in tallies.values()
     ]
     variables: dict[str, tuple] = {
         "constancy_so_far": (
@@ -132,7 +134,7 @@ def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
     """The finished network's signs against double precision, on a few recorded samples, dropout off."""
     study = run.study
     some = run.dataset.train.rows(study.recorded[:AUDITED])
-    return numerics.sign_health(
+    return auditing.sign_health(
         study.model,
         run.state.train.variables,
         some.inputs,
@@ -150,10 +152,10 @@ def _phases(run: Run, site: str, saturated: int) -> list[float]:
     tally = run.tallies[run.study.config.record.objective][site]
     total = (tally.positive, tally.negative)
     if saturated < 0:
-        return [constancy(*gradient_signs.constant_counts(*total)), float("nan")]
+        return [constancy(*counting.constant_counts(*total)), float("nan")]
     before = [jnp.asarray(counts) for counts in run.state.at_saturation[site]]
     after = [whole - part for whole, part in zip(total, before, strict=True)]
-    return [constancy(*gradient_signs.constant_counts(*counts)) for counts in (before, after)]
+    return [constancy(*counting.constant_counts(*counts)) for counts in (before, after)]
 
 
 def summary(signs: xr.Dataset) -> str:
@@ -206,7 +208,7 @@ def untrusted(signs: xr.Dataset) -> list[str]:
         + " has exact signs"
         for objective, by_site in zip(signs.objective.values, signs.wrong_sign.values, strict=True)
         for site, wrong in zip(signs.site.values, by_site, strict=True)
-        if wrong > numerics.LIMIT
+        if wrong > auditing.LIMIT
     ]
 
 
@@ -215,17 +217,17 @@ def experiment(session: Session) -> None:
     session.each("gradient_signs", report, summary)
 
 
-@results.step("gradient_signs")
+@store.step("gradient_signs")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write gradient_signs.nc, last: where it is, all of it is."""
     signs, directory = dataset(run), run.directory
     train.report(run)
-    results.write_figure(directory, "figure1", figures.average_sign_histograms(signs, one_neuron=True))
-    results.write_figure(directory, "figure5", figures.average_sign_histograms(signs))
-    results.write_figure(directory, "constancy", figures.constancy_over_training(signs))
+    figures.write_figure(directory, "figure1", figures.average_sign_histograms(signs, one_neuron=True))
+    figures.write_figure(directory, "figure5", figures.average_sign_histograms(signs))
+    figures.write_figure(directory, "constancy", figures.constancy_over_training(signs))
     if signs.sizes["objective"] > 1:
-        results.write_figure(directory, "objectives", figures.objectives(signs))
-    results.write_dataset(directory / "gradient_signs.nc", signs)
+        figures.write_figure(directory, "objectives", figures.objectives(signs))
+    store.write_dataset(directory / "gradient_signs.nc", signs)
     print(summary(signs))
     print(f"results: {directory / 'gradient_signs.nc'}; figures: {directory / 'figures'}")
 

@@ -16,11 +16,13 @@ import jax
 import numpy as np
 
 from experiments.command_line import Options, Seeded, Session, check_recording, main
-from neuron_mech import figures, gradient_signs, partitions, results, summaries, trajectories
+from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.results import about
-from neuron_mech.runs import Run
+from neuron_mech.paper import figures
+from neuron_mech.recording import counting, partitions, summaries
+from neuron_mech.runs import Run, trajectories
+from neuron_mech.store import about
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def dataset(run: Run) -> xr.Dataset:
             trajectories.seen(study, wide, site, category),
             np.random.default_rng(study.config.train.seed),
         )
-        of = jax.tree.map(np.asarray, jax.jit(gradient_signs.neuron_counts)(tally))
+        of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
         variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
         if site in close.neurons:
             own = trajectories.seen(study, close, site, category)
@@ -117,29 +119,29 @@ def experiment(session: Session) -> None:
     session.each("learning_dynamics", partial(report, with_videos=session.options.videos), summary)
 
 
-@results.step("learning_dynamics")
+@store.step("learning_dynamics")
 def report(run: Run, with_videos: bool = True) -> None:
     """Draw a finished run, print its summary, and write learning_dynamics.nc, last: where it is, all of it is."""
-    from neuron_mech import videos  # with matplotlib, which takes long to import
+    from neuron_mech.paper import videos
 
     found, directory = dataset(run), run.directory
     number = "figure7" if any(len(at.shape) > 1 for at in run.study.sites.values()) else "figure6"
     watched = [site for site in run.study.sites if f"pre_activation_{site}" in found]
     if watched:
-        results.write_figure(directory, "figure2", figures.dynamics(found, [(site, 0) for site in watched]))
+        figures.write_figure(directory, "figure2", figures.dynamics(found, [(site, 0) for site in watched]))
     for site in watched:
         rows = [(site, index) for index in range(found.sizes[f"close_neuron_{site}"])]
-        results.write_figure(directory, f"{number}_{site}", figures.dynamics(found, rows))
-    results.write_figure(directory, "separation", figures.separation(found))
+        figures.write_figure(directory, f"{number}_{site}", figures.dynamics(found, rows))
+    figures.write_figure(directory, "separation", figures.separation(found))
     for site in run.study.sites:
-        results.write_figure(directory, f"neurons_{site}", figures.all_neurons(found, site))
+        figures.write_figure(directory, f"neurons_{site}", figures.all_neurons(found, site))
     print(summary(found))
     if with_videos:
         for site in watched:
             label = found.label.sel(site=site).item()
             for line in videos.write(directory / "videos" / label, *videos.dynamics(found, site)):
                 print(line)
-    results.write_dataset(directory / "learning_dynamics.nc", found)
+    store.write_dataset(directory / "learning_dynamics.nc", found)
     print(f"results: {directory / 'learning_dynamics.nc'}; figures: {directory / 'figures'}")
 
 

@@ -18,14 +18,15 @@ import numpy as np
 from jax.lax import Precision as Lax
 
 from experiments.command_line import Options, Session, check_training, main
-from neuron_mech import numerics, precision, results, taps
-from neuron_mech.devices import named
+from neuron_mech import precision, store, taps
+from neuron_mech.cluster.devices import named
+from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.objectives import margin
-from neuron_mech.presets import random_stream
-from neuron_mech.results import about
-from neuron_mech.subjects import Subject
+from neuron_mech.recording import auditing
+from neuron_mech.runs.subjects import Subject
+from neuron_mech.store import about
+from neuron_mech.taps.objectives import margin
 
 WAYS: Mapping[str, precision.Precision | precision.Product] = {
     "exact": "exact",
@@ -63,8 +64,8 @@ def measure(subject: Subject, samples: int) -> xr.Dataset:
         )
 
     ways = {name: way(how) for name, how in WAYS.items()}
-    exact = numerics.in_double(model, sites, margin, derivative)
-    health = numerics.against(
+    exact = auditing.in_double(model, sites, margin, derivative)
+    health = auditing.against(
         exact,
         lambda *args: {name: run(*args) for name, run in ways.items()},
         variables,
@@ -126,7 +127,7 @@ def experiment(session: Session) -> None:
     if options.samples > len(subject.dataset.train):
         raise InputError(f"--samples is {options.samples}, but there are {len(subject.dataset.train)} training samples")
     found = measure(subject, options.samples)
-    results.write_dataset(session.directory / "precision.nc", found)
+    store.write_dataset(session.directory / "precision.nc", found)
     print(summary(found))
 
 

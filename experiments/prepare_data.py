@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.command_line import ask, exiting, split_preset
-from neuron_mech import datasets, pretrained
+from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError, RunError, first_line
-from neuron_mech.models import keras_weights
-from neuron_mech.presets import PRESETS
+from neuron_mech.training import datasets, pretrained
+from neuron_mech.training.models import keras_weights
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from typing import Any
 from PIL import Image
 
 from experiments.command_line import exiting
-from neuron_mech import claims, files, provenance, results
+from neuron_mech import store
+from neuron_mech.config import PRESETS, Config, differences
 from neuron_mech.errors import InputError, first_line, harmless
-from neuron_mech.presets import PRESETS, Config, differences
+from neuron_mech.paper import claims
+from neuron_mech.store import files, provenance
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("figure5", "figure2", "figure8", "figure3", "figure4", "constancy", "controls", "separation")
@@ -38,22 +40,20 @@ def publish(directory: Path, into: Path) -> None:
 
     Raises InputError where it has not been reproduced, or its verdicts are not what its result files say.
     """
-    config = results.read_config(directory)
+    config = store.read_config(directory)
     verdicts = directory / "claims.json"
     if not verdicts.exists():
         raise InputError(f"{directory} has no claims.json: run `python -m experiments.reproduce {config.preset}` first")
     found = claims.findings(directory)
     judged = claims.text(claims.claims(found))
-    lost = [*found.damaged, *results.all_lost(directory)]
+    lost = [*found.damaged, *store.all_lost(directory)]
     try:
         current = not lost and files.read_text(verdicts) == judged
     except (OSError, ValueError):
         current = False
     if not current:
         why = "; ".join(lost) or f"{verdicts} is not what the result files beside it say"
-        raise InputError(
-            f"{why}: run `python -m experiments.reproduce {config.preset}` again, and look at its report"
-        )
+        raise InputError(f"{why}: run `python -m experiments.reproduce {config.preset}` again, and look at its report")
     figures = {name: path for name in FIGURES if (path := directory / "figures" / f"{name}.png").exists()}
     pictures = {name: smaller(path) for name, path in figures.items()}
     try:

@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.command_line import Options, Seeded, Session, main
-from neuron_mech import evaluation, figures, information, percentiles, quantization, results, sources, taps
+from neuron_mech import store, taps
+from neuron_mech.codes import evaluation, information, percentiles, quantization, sources
+from neuron_mech.config import check_once, random_stream
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.presets import check_once, random_stream
-from neuron_mech.results import about
-from neuron_mech.subjects import Subject
+from neuron_mech.paper import figures
+from neuron_mech.runs.subjects import Subject
+from neuron_mech.store import about
 
 PAPER_TABLE_1 = {
     ("mnist-relu", "dense1"): (80, 8.9),
@@ -187,7 +189,7 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join([*lines, table_1(found)])
 
 
-@results.step("quantization")
+@store.step("quantization")
 def experiment(session: Session) -> None:
     """Measure every seed, write the results and print their summary."""
     assert isinstance(session.options, QuantizationOptions)
@@ -198,10 +200,10 @@ def experiment(session: Session) -> None:
     found = over_seeds(by_seed, seeds)
     labels = [subject.label(site) for site in found.site.values]
     found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
-    results.write_result_text(session.directory / "table1.txt", table_1(found) + "\n")
-    results.write_figure(session.directory, "figure3", figures.quantization(found))
-    results.write_figure(session.directory, "information", figures.information(found))
-    results.write_dataset(session.directory / "quantization.nc", found)
+    store.write_result_text(session.directory / "table1.txt", table_1(found) + "\n")
+    figures.write_figure(session.directory, "figure3", figures.quantization(found))
+    figures.write_figure(session.directory, "information", figures.information(found))
+    store.write_dataset(session.directory / "quantization.nc", found)
     print(summary(found))
 
 

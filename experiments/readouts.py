@@ -16,11 +16,13 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from experiments.command_line import Seeded
-from neuron_mech import binarization, files, probes, retraining, sources, taps
-from neuron_mech.binarization import Window
-from neuron_mech.presets import HUGE, TINY, Derivative, Limits, random_stream
-from neuron_mech.retraining import Form
-from neuron_mech.subjects import Subject
+from neuron_mech import taps
+from neuron_mech.codes import linear_probes, retraining, sources, windowing
+from neuron_mech.codes.retraining import Form
+from neuron_mech.codes.windowing import Window
+from neuron_mech.config import HUGE, TINY, Derivative, Limits, random_stream
+from neuron_mech.runs.subjects import Subject
+from neuron_mech.store import files
 
 FEW = 100_000
 """Images trained on, repetitions counted, that take a CPU about a second."""
@@ -78,7 +80,7 @@ def windows_of(subject: Subject, options: Reading, names: list[tuple[str, str]])
         {(kind, site): jax.random.split(random_stream(seed, f"windows of {kind} {site}"))[1] for kind, site in names},
         chunk=taps.fitting(subject.sites, 1000),
     )
-    return {name: binarization.at_centers(values.pop(name).values, options.centers, options.width) for name in names}
+    return {name: windowing.at_centers(values.pop(name).values, options.centers, options.width) for name in names}
 
 
 def retrained(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:
@@ -142,16 +144,18 @@ def _said(how: Way, convolutional: bool) -> str:
 
 
 def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:
-    """A linear probe on the window's averages over positions, of at most `probes.TRAINING_IMAGES` training images.
+    """A linear probe on the window's averages over positions, of `linear_probes.TRAINING_IMAGES` images at most.
 
     Features of all windows, sites and sources are counted in one pass over each split, and kept on disk.
     """
     dataset, seed = subject.dataset, subject.config.train.seed
     folder = subject.directory / "features" / f"{'-'.join(f'{c:g}' for c in options.centers)}_{options.width:g}"
     train, names = dataset.train, list(missing)
-    if len(train) > probes.TRAINING_IMAGES:
+    if len(train) > linear_probes.TRAINING_IMAGES:
         key = random_stream(seed, "images for probes")
-        train = train.rows(np.sort(np.asarray(jax.random.permutation(key, len(train)))[: probes.TRAINING_IMAGES]))
+        train = train.rows(
+            np.sort(np.asarray(jax.random.permutation(key, len(train)))[: linear_probes.TRAINING_IMAGES])
+        )
     splits = {"train": train, "test": dataset.test}
     counts = {split: {name: folder / f"{split}_{name[0]}_{name[1]}.npy" for name in names} for split in splits}
     labels = {split: folder / f"{split}_labels.npy" for split in splits}
@@ -161,7 +165,7 @@ def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cel
     }
     sites = {(kind, site): subject.sites[site] for kind, site in names}
     need = {
-        split: probes.nbytes({name: sites[name] for name in lacking[split]}, len(options.centers), len(samples))
+        split: linear_probes.nbytes({name: sites[name] for name in lacking[split]}, len(options.centers), len(samples))
         for split, samples in splits.items()
     }
     if any(need.values()):
@@ -171,7 +175,7 @@ def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cel
     windows = windows_of(subject, options, list(dict.fromkeys(lacking["train"] + lacking["test"])))
     for split, samples in splits.items():
         if lacking[split]:
-            probes.count(
+            linear_probes.count(
                 sources.joined(
                     {kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in lacking[split])}
                 ),
@@ -212,12 +216,14 @@ def _probes(
                 where = f"{site} {kind} {options.centers[window]:g}"
                 bar.set_postfix_str(where)
                 # Where corrupt images were left out, there are fewer samples than rows.
-                probe = probes.fit(train[window, : len(train_labels)], train_labels, dataset.classes, options.penalty)
+                probe = linear_probes.fit(
+                    train[window, : len(train_labels)], train_labels, dataset.classes, options.penalty
+                )
                 if not probe.converged:
                     tqdm.write(
                         f"the probe at {where} has not converged: its gradient is {probe.gradient:.1e} after "
-                        f"{probe.evaluations} evaluations, not {probes.TOLERANCE:.0e}; a larger --penalty helps"
+                        f"{probe.evaluations} evaluations, not {linear_probes.TOLERANCE:.0e}; a larger --penalty helps"
                     )
-                found = probes.accuracy(probe, test[window, : len(test_labels)], test_labels, dataset.top)
+                found = linear_probes.accuracy(probe, test[window, : len(test_labels)], test_labels, dataset.top)
                 yield Cells(kind, site, np.array([window]), np.array([found]))
                 bar.update()

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.command_line import ask, exiting
-from neuron_mech import claims, files, results
+from neuron_mech import store
 from neuron_mech.errors import InputError, harmless
-from neuron_mech.report import html
+from neuron_mech.paper import claims
+from neuron_mech.paper.report import html
+from neuron_mech.store import files
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def finish(directory: Path, changed: bool = True) -> None:
         stored = files.read_text(before)
     except (OSError, ValueError):
         stored = ""
-    said = [f"left out: {line}" for line in (*found.damaged, *results.all_lost(directory))]
+    said = [f"left out: {line}" for line in (*found.damaged, *store.all_lost(directory))]
     said += claims.fewer(stored.encode(), judged)
     if page.exists() and not sealed(page):
         said.append(f"{page} was damaged: it is made again")

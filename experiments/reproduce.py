@@ -23,10 +23,14 @@ from experiments import (
 )
 from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse, timed
 from experiments.export import Exporting, ExportOptions
-from neuron_mech import datasets, devices, parameters, pieces, results, sources, subjects
+from neuron_mech import store
+from neuron_mech.cluster import devices
+from neuron_mech.codes import sources
+from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError, Interrupted
-from neuron_mech.presets import PRESETS
-from neuron_mech.runs import Run
+from neuron_mech.runs import Run, subjects
+from neuron_mech.store import parameters, pieces
+from neuron_mech.training import datasets
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,14 @@ def missing(session: Session, step: str, directory: Path, seeds: int) -> str | N
     """
     path = directory / f"{step}.nc"
     for part in PARTS.get(step, (step,)):
-        lost = results.lost(directory, part)
+        lost = store.lost(directory, part)
         if lost is None:
-            return "it was not finished" if results.exists(path) else ""
+            return "it was not finished" if store.exists(path) else ""
         if lost:
             return ", ".join(lost)
     if step not in ("quantization", "binarization"):
         return None
-    found = results.read_dataset(path)
+    found = store.read_dataset(path)
     wanted: dict[str, list] = {"seed": [session.config.train.seed + k for k in range(seeds)]}
     if step == "binarization":
         wanted["window_center"] = list(binarization.BinarizationOptions().centers)

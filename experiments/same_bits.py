@@ -15,16 +15,17 @@ import numpy as np
 from flax import traverse_util
 
 from experiments.command_line import exiting
-from neuron_mech import parameters, provenance, results
+from neuron_mech import store
 from neuron_mech.errors import InputError
-from neuron_mech.parameters import Parameters
+from neuron_mech.store import parameters, provenance
+from neuron_mech.store.parameters import Parameters
 
 
 def lines(directories: list[Path]) -> list[str]:
     """What is printed. Raises InputError where a directory holds no run, or one that saved nothing."""
     found: dict[Path, Parameters] = {}
     for directory in directories:
-        results.read_config(directory)
+        store.read_config(directory)
         found[directory] = parameters.newest(directory)
         if not found[directory].variables:
             raise InputError(f"{directory} has no checkpoint: train its run first")

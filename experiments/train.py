@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.command_line import Seeded, Session, check_training, main
-from neuron_mech import figures, results
+from neuron_mech import store
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.results import about
+from neuron_mech.paper import figures
 from neuron_mech.runs import Run
+from neuron_mech.store import about
 
 
 def dataset(run: Run) -> xr.Dataset:
@@ -56,12 +57,12 @@ def summary(found: xr.Dataset) -> str:
     return f"test accuracy {float(found.test_accuracy[-1]):.2%} after {found.sizes['epoch']} epochs"
 
 
-@results.step("train")
+@store.step("train")
 def report(run: Run) -> None:
     """Draw a finished run, print its accuracy, and write train.nc, last: where it is, all of it is."""
     found = dataset(run)
-    results.write_figure(run.directory, "training", figures.training_curves(found))
-    results.write_dataset(run.directory / "train.nc", found)
+    figures.write_figure(run.directory, "training", figures.training_curves(found))
+    store.write_dataset(run.directory / "train.nc", found)
     print(f"{summary(found)}; {run.directory / 'train.nc'}")
 
 

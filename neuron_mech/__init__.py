@@ -1,1 +1,31 @@
-"""How a hidden neuron learns: gradient signs of single samples, recorded through training, in JAX and Flax."""
+"""How a hidden neuron learns: gradient signs of single samples, recorded through training, in JAX and Flax.
+
+List, read, differentiate, replace and record the neurons of any Flax model, without editing it. A model is a Linen
+module and its variables; `from_nnx` makes these of an NNX model.
+"""
+
+from neuron_mech.recording.checks import SignHealthWarning
+from neuron_mech.recording.online import Online, online
+from neuron_mech.recording.planner import Plan, plan, recorder
+from neuron_mech.recording.recorder import Recorder
+from neuron_mech.recording.replacing import read, replace, signs
+from neuron_mech.taps.naming import sites
+from neuron_mech.taps.nnx_models import from_nnx, variables
+from neuron_mech.taps.objectives import margin
+
+__all__ = [
+    "Online",
+    "Plan",
+    "Recorder",
+    "SignHealthWarning",
+    "from_nnx",
+    "margin",
+    "online",
+    "plan",
+    "read",
+    "recorder",
+    "replace",
+    "signs",
+    "sites",
+    "variables",
+]

@@ -14,9 +14,9 @@ import matplotlib as mpl  # noqa: E402
 import pytest  # noqa: E402
 
 from experiments import reproduce  # noqa: E402
-from neuron_mech import datasets  # noqa: E402
+from neuron_mech.config import Data  # noqa: E402
 from neuron_mech.errors import InputError  # noqa: E402
-from neuron_mech.presets import Data  # noqa: E402
+from neuron_mech.training import datasets  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from neuron_mech.models.resnet import BLOCKS
+from neuron_mech.training.models.resnet import BLOCKS
 
 NARROW = (2, 3, 4, 5)
 """Neurons of a narrow network's stages."""

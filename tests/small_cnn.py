@@ -5,8 +5,8 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
-from neuron_mech import planning
-from neuron_mech.presets import Config, Data, Model, Record, Train, Watch
+from neuron_mech.config import Config, Data, Model, Record, Train, Watch
+from neuron_mech.runs import planning
 
 LAYERS = [f"stage{stage}layer{layer}" for stage in range(4) for layer in range(3)]
 SMALL = Config(

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.benchmark.ours import Ours
 from experiments.benchmark.rounds import Options, compilation, first_times, rounds, spread
-from neuron_mech import evaluation, quantization, sources
+from neuron_mech.codes import evaluation, quantization, sources
 
 
 def code_contenders(ours: Ours) -> dict[str, Callable[[], object]]:

@@ -41,9 +41,9 @@ from experiments.benchmark.rounds import Options, matmul_rate, matmuls, rounds, 
 from experiments.benchmark.training import epoch_lines, segment_lines
 from experiments.benchmark.windows import window_lines
 from experiments.command_line import ask, split_preset
-from neuron_mech import devices
+from neuron_mech.cluster import devices
+from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError
-from neuron_mech.presets import PRESETS
 
 
 def benchmark(preset: str, options: Options) -> None:

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neuron_mech import planning, recording, taps, trajectories
-from neuron_mech.datasets import Dataset, Samples
-from neuron_mech.presets import PRESETS, Config
-from neuron_mech.trajectories import Trajectories
+from neuron_mech import runs, taps
+from neuron_mech.config import PRESETS, Config
+from neuron_mech.runs import planning, trajectories
+from neuron_mech.runs.trajectories import Trajectories
+from neuron_mech.training.datasets import Dataset, Samples
 
 SHAPES = {"mnist": (60_000, 28, 28, 1), "cifar10": (50_000, 32, 32, 3)}
 """Training images of the data sets that are benchmarked."""
@@ -43,10 +44,10 @@ class Ours:
         self.study = replace(self.study, devices=1)
         self.dataset, self.counts = dataset, self.study.empty_counts()
         self.recorded = dataset.train.rows(self.study.recorded)
-        self.plan = recording.plan_epoch(self.study, 0)
-        self._segment = recording.advancing(self.study)
-        self._record = recording.recorder(self.study)
-        self._end_epoch = jax.jit(recording.end_epoch, donate_argnums=0)
+        self.plan = runs.plan_epoch(self.study, 0)
+        self._segment = runs.advancing(self.study)
+        self._record = runs.recorder(self.study)
+        self._end_epoch = jax.jit(runs.end_epoch, donate_argnums=0)
         watches = trajectories.watches(self.study) if watching else ()
         self.kept = Trajectories(watching or Path(), watches, trajectories.nothing_kept(watches))
         self._look = {watch.name: jax.jit(partial(trajectories.read, self.study, watch)) for watch in watches}
@@ -92,7 +93,7 @@ def operations(ours: Ours) -> tuple[int, int]:
     forward = sum(layers.values())
     step = study.config.train.batch_size * (3 * forward - next(iter(layers.values())))
     of_recording = 0
-    for group in recording.groups(study):
+    for group in runs.groups(study):
         before = taps.below(study.model, variables, one, group.sites[0])
         back = sum(count for name, count in layers.items() if name not in before)
         of_recording += (group.stop - group.start) * (forward + back)

@@ -10,10 +10,10 @@ from jax.lax import Precision as Lax
 
 from experiments.benchmark.ours import Ours
 from experiments.benchmark.rounds import Options, matmul_rate, matmuls, rounds, spread
-from neuron_mech import recording
+from neuron_mech import runs
 from neuron_mech.precision import multiplying, rewritten
 from neuron_mech.precision.rewriting import Multiply
-from neuron_mech.recording import Study, Tallies
+from neuron_mech.runs import Study, Tallies
 
 
 def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Options) -> list[str]:
@@ -78,4 +78,4 @@ def float32_recorder(study: Study) -> Callable[..., Tallies]:
     def product(_: Any, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
         return as_it_is(left, right, precision=(Lax.HIGHEST, Lax.HIGHEST))
 
-    return jax.jit(rewritten(partial(recording.record, study), product), donate_argnums=0)
+    return jax.jit(rewritten(partial(runs.record, study), product), donate_argnums=0)

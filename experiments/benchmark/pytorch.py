@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuron_mech import recording
-from neuron_mech.augmentation import SHIFT
-from neuron_mech.datasets import Dataset
+from neuron_mech import runs
+from neuron_mech.config import Config
 from neuron_mech.precision import Arithmetic
-from neuron_mech.presets import Config
-from neuron_mech.recording import Study
+from neuron_mech.runs import Study
+from neuron_mech.training.augmentation import SHIFT
+from neuron_mech.training.datasets import Dataset
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ACTIVATIONS = {"relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid, "linear": torch.nn.Identity}
@@ -118,7 +118,7 @@ class Torch:
     def record(self) -> None:
         """One recording."""
         self.model.eval()
-        for group in recording.groups(self.study):
+        for group in runs.groups(self.study):
             for start in range(group.start, group.stop, self.config.record.chunk):
                 rows = slice(start, min(start + self.config.record.chunk, group.stop))
                 found = self.gradients(self.recorded[rows], group.sites)

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import neuron_mech
 from experiments.benchmark.ours import Ours
 from experiments.benchmark.rounds import Options, rounds, spread
-from neuron_mech import own
 
 ONLINE = 10_000
 """Training samples that are recorded online, at most: of the CNN's 50,000 the counts alone would take 17 GB."""
@@ -23,7 +23,7 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
     state = probe.state
     images, labels = train.inputs[:ONLINE], train.labels[:ONLINE]
     variables = {"params": state.params, **state.statistics}
-    mine = own.recorder(
+    mine = neuron_mech.recorder(
         *(model, variables, images, labels, sites),
         recordings=10**4,
         samples=min(study.rows(site) for site in sites),
@@ -33,11 +33,13 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
     # Alike for both: this package's recording of as many samples.
     rows = tuple(f"{site}:{len(mine.rows)}" for site in sites)
     alike = Ours(replace(study.config, record=replace(study.config.record, site_samples=rows)), probe.dataset)
-    seen = own.online(*(model, variables, images[:8], sites), samples=len(labels), recordings=100, mixing="batch")
+    seen = neuron_mech.online(
+        *(model, variables, images[:8], sites), samples=len(labels), recordings=100, mixing="batch"
+    )
 
-    def loss(params: Any, nudges: Any, ids: jax.Array) -> jax.Array:
-        outputs = seen.nudged(nudges)({"params": params, **state.statistics}, images[ids])
-        return jax.nn.softplus(own.margin(outputs, labels[ids])).mean()
+    def loss(params: Any, perturbations: Any, ids: jax.Array) -> jax.Array:
+        outputs = seen.perturbed(perturbations)({"params": params, **state.statistics}, images[ids])
+        return jax.nn.softplus(neuron_mech.margin(outputs, labels[ids])).mean()
 
     def down(params: Any, gradients: Any) -> Any:
         return jax.tree.map(lambda p, g: p - study.config.train.learning_rate * g, params, gradients)
@@ -45,8 +47,8 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
     plain = jax.jit(lambda params, ids: down(params, jax.grad(loss)(params, {}, ids)), donate_argnums=0)
 
     @partial(jax.jit, donate_argnums=(0, 1))
-    def step(params: Any, recorder: own.Online, ids: jax.Array) -> tuple[Any, own.Online]:
-        gradients, signs = jax.grad(loss, argnums=(0, 1))(params, recorder.nudges(size), ids)
+    def step(params: Any, recorder: neuron_mech.Online, ids: jax.Array) -> tuple[Any, neuron_mech.Online]:
+        gradients, signs = jax.grad(loss, argnums=(0, 1))(params, recorder.perturbations(size), ids)
         return down(params, gradients), recorder.saw(signs, ids)
 
     order = jnp.arange(len(labels) // size * size).reshape(-1, size)[: options.steps]

@@ -10,8 +10,9 @@ import numpy as np
 
 from experiments.benchmark.ours import Ours
 from experiments.benchmark.rounds import Options, compilation, first_times, rounds, spread
-from neuron_mech import binarization, retraining, sources, taps
-from neuron_mech.retraining import Binarized, Form
+from neuron_mech import taps
+from neuron_mech.codes import retraining, sources, windowing
+from neuron_mech.codes.retraining import Binarized, Form
 from neuron_mech.taps import Site
 
 WINDOWS = 10
@@ -33,7 +34,7 @@ def mlp_contenders(ours: Ours, torch: bool) -> dict[str, Callable[[], object]]:
     config = replace(study.config, train=replace(study.config.train, epochs=1))
     source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
     values = sources.chosen_values(source, train, key, {"dense1": key})["dense1"].values
-    windows = binarization.at_centers(values, range(5, 100, 10), 10)
+    windows = windowing.at_centers(values, range(5, 100, 10), 10)
     look = retraining.binarizer(source, "dense1")
     seen, few = look(windows, train), look(windows, train.rows(np.arange(100)))
     cut = retraining.cut(config, study.model, variables, train.rows(np.arange(1)), study.sites["dense1"])
@@ -49,7 +50,7 @@ def mlp_contenders(ours: Ours, torch: bool) -> dict[str, Callable[[], object]]:
         from experiments.benchmark import pytorch
 
         shape = study.sites["dense1"].shape
-        bits = np.stack([np.asarray(binarization.unpack(window, shape), bool) for window in seen.bits])
+        bits = np.stack([np.asarray(windowing.unpack(window, shape), bool) for window in seen.bits])
         contenders["torch"] = lambda: pytorch.retrain_epoch(config, bits, np.asarray(train.labels))
     return contenders
 
@@ -79,7 +80,7 @@ def convolutional_contenders(ours: Ours, site: Site, steps: int) -> dict[tuple[F
     study, train = ours.study, ours.dataset.train
     cut = retraining.cut(study.config, study.model, ours.state.variables, train.rows(np.arange(1)), site)
     samples = train.rows(np.arange(min(len(train), steps * study.config.train.batch_size)))
-    width = jax.eval_shape(lambda: binarization.pack(jnp.zeros((1, *site.shape), bool))).shape[1]
+    width = jax.eval_shape(lambda: windowing.pack(jnp.zeros((1, *site.shape), bool))).shape[1]
     bits = np.random.default_rng(0).integers(0, 256, (WINDOWS, len(samples), width), np.uint8)
     contenders: dict[tuple[Form, int], Callable[[], object]] = {}
     for form in get_args(Form):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.full_scale.sharing import shared
-from neuron_mech import planning
+from neuron_mech.cluster import memory
 
 State = Literal["done", "stopped", "failed"]
 
@@ -74,7 +74,7 @@ class Runner:
         state: State = "failed" if "failed" in states else "stopped" if "stopped" in states else "done"
         counts = ", ".join(f"{count} {what}" for what, count in Counter(states).items())
         new = [path for path, stamp in _files(self.out).items() if there.get(path) != stamp]
-        home = f"{len(new)} files, {planning.size(sum(path.stat().st_size for path in new))}"
+        home = f"{len(new)} files, {memory.size(sum(path.stat().st_size for path in new))}"
         line = f"{name:8} {state:8} {time.monotonic() - began:5.0f} s; commands: {counts}; home: {home}"
         self._say(line)
         if state == "done":

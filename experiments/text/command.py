@@ -9,9 +9,10 @@ from experiments.command_line import ask
 from experiments.text.measurement import measure
 from experiments.text.options import TextOptions, agree, check
 from experiments.text.transformer import read_text
-from neuron_mech import figures, results
-from neuron_mech.checkpoints import Checkpoints
+from neuron_mech import store
 from neuron_mech.errors import InputError
+from neuron_mech.paper import figures
+from neuron_mech.store.checkpoints import Checkpoints
 
 
 def experiment(options: TextOptions) -> None:
@@ -20,13 +21,13 @@ def experiment(options: TextOptions) -> None:
 
     text, vocabulary = read_text(options.text, options.context)
     check(options)
-    with results.held(options.run_dir) as directory:
+    with store.held(options.run_dir) as directory:
         with Checkpoints(directory / "checkpoints", agree(directory, options, text)) as saves:
             found = measure(options, text, vocabulary, saves)
-        results.write_figure(directory, "figure5", figures.average_sign_histograms(found))
-        results.write_figure(directory, "constancy_by_position", figure_by_position(found))
-        results.write_figure(directory, "windows", figure_of_windows(found))
-        results.write_dataset(directory / "text.nc", found)
+        figures.write_figure(directory, "figure5", figures.average_sign_histograms(found))
+        figures.write_figure(directory, "constancy_by_position", figure_by_position(found))
+        figures.write_figure(directory, "windows", figure_of_windows(found))
+        store.write_dataset(directory / "text.nc", found)
     print(summary(found))
     print(f"results: {directory / 'text.nc'}; figures: {directory / 'figures'}")
 

@@ -13,12 +13,15 @@ import numpy as np
 from jaxtyping import Array, Int
 from tqdm import tqdm
 
+import neuron_mech
 from experiments.text.options import TextOptions
 from experiments.text.transformer import Transformer, evaluate, some, train
-from neuron_mech import binarization, gradient_signs, own, partitions, probes, results
-from neuron_mech.checkpoints import Checkpoints
+from neuron_mech import store
+from neuron_mech.codes import linear_probes, windowing
+from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.presets import random_stream
+from neuron_mech.recording import counting, partitions
+from neuron_mech.store.checkpoints import Checkpoints
 
 SITES = "*/Dense_0"
 """The first Dense of every block, whose outputs are the hidden neurons' pre-activations."""
@@ -39,7 +42,7 @@ def measure(
     initial = model.init(stream("initialisation"), samples[0][:1])["params"]
     chosen = {name: getattr(options, name) for name in ("neurons", "positions", "seed")}
     recordings = -(-options.steps // options.every)
-    plan = own.plan(model, {"params": initial}, *samples, SITES, recordings=recordings, keep=2, **chosen)
+    plan = neuron_mech.plan(model, {"params": initial}, *samples, SITES, recordings=recordings, keep=2, **chosen)
     print(plan)
     trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options, saves)
     split = {name: some(ids, EVALUATED, context, stream(name)) for name, ids in text.items()}
@@ -57,12 +60,12 @@ def measure(
     }
     coords = {"split": list(text), "source": list(params), "window_center": list(CENTERS)}
     found = signs_of(recorder, context).assign_coords(coords)
-    found = found.assign({name: (dims, of, results.about(*said)) for name, (dims, of, *said) in described.items()})
+    found = found.assign({name: (dims, of, store.about(*said)) for name, (dims, of, *said) in described.items()})
     stored = {name: value for name, value in asdict(options).items() if isinstance(value, int | float)}
     return found.assign_attrs(stored | {"vocabulary": vocabulary})
 
 
-def signs_of(recorder: own.Recorder, context: int) -> xr.Dataset:
+def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
     """The recorder's dataset with sites named by block, and more of single positions; NaN where they are not recorded.
 
     Of the last block only the last position reaches the output: no other ever has a derivative.
@@ -81,10 +84,10 @@ def signs_of(recorder: own.Recorder, context: int) -> xr.Dataset:
         chosen = recorder.design.positions[site]
         for index, position in enumerate(range(context) if chosen is None else chosen):
             at = jax.tree.map(lambda leaf, index=index: leaf[:, index], tally)
-            counts = gradient_signs.constant_counts(at.positive, at.negative)
-            constancy[row, position] = gradient_signs.constancy(*counts)
+            counts = counting.constant_counts(at.positive, at.negative)
+            constancy[row, position] = counting.constancy(*counts)
             if position == context - 1:
-                independent[row, position] = np.nanmean(gradient_signs.independent_constancy(at))
+                independent[row, position] = np.nanmean(counting.independent_constancy(at))
                 values, category = recorder.kept[site][:, :, index], recorder.partition(site)[:, index]
                 auc[row] = np.nanmean(partitions.separation(np.asarray(values), np.asarray(category)).auc, axis=1)
     last = "of the context's last position"
@@ -94,7 +97,7 @@ def signs_of(recorder: own.Recorder, context: int) -> xr.Dataset:
         "last_independent_constancy": ("site", independent[:, -1], f"control: the same {last} of independent signs"),
         "auc": (("site", "recording"), auc, f"AUC of high over low pre-activations {last}, mean over neurons"),
     }
-    found = {name: (dims, values, results.about("1", said)) for name, (dims, values, said) in described.items()}
+    found = {name: (dims, values, store.about("1", said)) for name, (dims, values, said) in described.items()}
     return signs.assign(found).assign_coords(before=np.arange(1, context + 1), recording=["first", "last"])
 
 
@@ -106,7 +109,7 @@ def windows_of(
 
     @jax.jit
     def read(params: Any, contexts: Array) -> dict[str, Array]:
-        values = own.read(model, {"params": params}, contexts, SITES)[1]
+        values = neuron_mech.read(model, {"params": params}, contexts, SITES)[1]
         return {site: at[:, -1] for site, at in values.items()}
 
     found = np.empty((model.depth, len(params), len(CENTERS)))
@@ -114,11 +117,11 @@ def windows_of(
         for column, variables in enumerate(params.values()):
             values = {name: read(variables, contexts) for name, (contexts, _) in split.items()}
             for row, site in enumerate(values["train"]):
-                windows = binarization.at_centers(values["train"][site], CENTERS, 10.0)
+                windows = windowing.at_centers(values["train"][site], CENTERS, 10.0)
                 for index in range(len(CENTERS)):
                     window = jax.tree.map(lambda edges, index=index: edges[index], windows)
                     codes = {name: np.asarray(window(at[site]), np.uint8) for name, at in values.items()}
-                    probe = probes.fit(codes["train"], labels["train"], model.vocabulary, penalty)
-                    found[row, column, index] = probes.accuracy(probe, codes["test"], labels["test"])
+                    probe = linear_probes.fit(codes["train"], labels["train"], model.vocabulary, penalty)
+                    found[row, column, index] = linear_probes.accuracy(probe, codes["test"], labels["test"])
                     bar.update()
     return found

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from neuron_mech import files
+from neuron_mech.config import HUGE, TINY, WHOLE, Limits
 from neuron_mech.errors import InputError, first_line
-from neuron_mech.presets import HUGE, TINY, WHOLE, Limits
+from neuron_mech.store import files
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from neuron_mech.figures.styles import HIGH, NEUTRAL, SERIES, site_panels, style
 from neuron_mech.lazily import xarray as xr
+from neuron_mech.paper.figures.styles import HIGH, NEUTRAL, SERIES, site_panels, style
 
 
 def figure_by_position(found: xr.Dataset) -> Figure:

@@ -13,11 +13,11 @@ import optax
 from jaxtyping import Array, Int
 from tqdm import tqdm
 
+import neuron_mech
 from experiments.text.options import TextOptions
-from neuron_mech import own
-from neuron_mech.checkpoints import Checkpoints
+from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
-from neuron_mech.presets import random_stream
+from neuron_mech.store.checkpoints import Checkpoints
 
 SAVE_SECONDS = 30.0
 """From one checkpoint of the training to the next."""
@@ -78,8 +78,13 @@ def some(ids: np.ndarray, count: int, context: int, key: Array) -> tuple[Array, 
 
 
 def train(
-    model: Transformer, params: Any, recorder: own.Recorder, ids: Array, options: TextOptions, saves: Checkpoints
-) -> tuple[Any, own.Recorder]:
+    model: Transformer,
+    params: Any,
+    recorder: neuron_mech.Recorder,
+    ids: Array,
+    options: TextOptions,
+    saves: Checkpoints,
+) -> tuple[Any, neuron_mech.Recorder]:
     """(parameters, recorder) after training, with a recording before every `options.every` steps.
 
     Goes on from the newest of `saves`, to the same bits: what is drawn at a step depends on its number alone.

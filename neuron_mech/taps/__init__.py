@@ -8,13 +8,13 @@ Everything here takes the module itself, never a function somebody has jitted. J
 not what you hand them.
 
 What is refused, each with a `SiteError` that says what to do: a name that is no site; the bare name of a module that
-is used several times; a module inside an `nn.scan` or `nn.vmap` that keeps intermediates to itself; a nudge whose shape
-is not the site's own, which would broadcast and sum the gradients of several samples.
+is used several times; a module inside an `nn.scan` or `nn.vmap` that keeps intermediates to itself; a perturbation
+whose shape is not the site's own, which would broadcast and sum the gradients of several samples.
 """
 
 from neuron_mech.taps.edits import Edit, below, edited, read
 from neuron_mech.taps.finding import LAYERS, LOOK, Site, SiteError, batch_size, fitting, path_of, select, sites
-from neuron_mech.taps.gradients import PerSampleLoss, activation_gradients, nudged, per_sample_gradients, zeros
+from neuron_mech.taps.gradients import PerSampleLoss, activation_gradients, per_sample_gradients, perturbed, zeros
 
 __all__ = [
     "LAYERS",
@@ -28,9 +28,9 @@ __all__ = [
     "below",
     "edited",
     "fitting",
-    "nudged",
     "path_of",
     "per_sample_gradients",
+    "perturbed",
     "read",
     "select",
     "sites",

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jaxtyping import PyTree
 
-from neuron_mech.models.neurons import Neurons
 from neuron_mech.taps.finding import SiteError, path_of, sites
 from neuron_mech.taps.intermediates import called_path, sown_by, with_intermediates
+from neuron_mech.taps.neurons import Neurons
 
 Edit = Callable[[jax.Array], jax.Array]
 

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from neuron_mech.errors import InputError
-from neuron_mech.models.neurons import Neurons
 from neuron_mech.taps.intermediates import called_path, sown_by, with_intermediates
+from neuron_mech.taps.neurons import Neurons
 
 LOOK = 2**28
 """Bytes of one site's values that are looked at at once: what else a network holds then is a few times that."""

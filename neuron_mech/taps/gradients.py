@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from neuron_mech import precision as precise
+from neuron_mech.config import Derivative
 from neuron_mech.precision import Precision, Product
-from neuron_mech.presets import Derivative
 from neuron_mech.taps.edits import Edit, edited
 from neuron_mech.taps.finding import Site, SiteError
 
@@ -24,15 +24,15 @@ def zeros(sites: Mapping[str, Site], batch: int) -> dict[str, jax.Array]:
     return {name: jnp.zeros((batch, *site.shape), site.dtype) for name, site in sites.items()}
 
 
-def nudged(
-    model: nn.Module, nudges: Mapping[str, jax.Array], derivative: Derivative = "activation"
+def perturbed(
+    model: nn.Module, perturbations: Mapping[str, jax.Array], derivative: Derivative = "activation"
 ) -> Callable[..., Any]:
-    """`model.apply` with `nudges` added at their sites, to the activation or the pre-activation.
+    """`model.apply` with `perturbations` added at their sites, to the activation or the pre-activation.
 
-    The derivative of a summed per-sample loss with respect to a nudge of zeros is every sample's own derivative, in
-    one backward pass, as long as samples do not mix (see `leakage`).
+    The derivative of a summed per-sample loss with respect to a perturbation of zeros is every sample's own derivative,
+    in one backward pass, as long as samples do not mix (see `sample_mixing`).
     """
-    edits = {site: _adding(site, nudge) for site, nudge in nudges.items()}
+    edits = {site: _adding(site, perturbation) for site, perturbation in perturbations.items()}
     return edited(model, pre=edits) if derivative == "pre_activation" else edited(model, post=edits)
 
 
@@ -41,7 +41,7 @@ def activation_gradients(
     variables: Mapping[str, Any],
     inputs: PyTree,
     labels: PyTree,
-    nudges: Mapping[str, jax.Array],
+    perturbations: Mapping[str, jax.Array],
     objectives: Mapping[str, PerSampleLoss],
     derivative: Derivative = "activation",
     precision: Precision | Product = "exact",
@@ -49,12 +49,12 @@ def activation_gradients(
 ) -> dict[str, dict[str, jax.Array]]:
     """{objective: {site: d objective / d activation}} of every sample, from one forward pass.
 
-    An objective maps (outputs, labels) to one value a sample; `nudges` are `zeros` for this batch's size. One backward
-    pass an objective. Samples must not mix: what comes back is the derivative of the batch's *sum*. Unless `precision`
+    An objective maps (outputs, labels) to one value a sample; `perturbations` are `zeros` for this batch's size. One
+    backward pass an objective. Samples must not mix: what comes back is the derivative of the batch's *sum*. Unless `precision`
     is `fast`, products have float32's own precision on any device.
     """
     run = partial(_gradients, model, objectives, derivative, kwargs)
-    return precise.at(precision, run)(variables, inputs, labels, dict(nudges))
+    return precise.at(precision, run)(variables, inputs, labels, dict(perturbations))
 
 
 def _gradients(
@@ -65,16 +65,16 @@ def _gradients(
     variables: Mapping[str, Any],
     inputs: PyTree,
     labels: PyTree,
-    nudges: dict[str, jax.Array],
+    perturbations: dict[str, jax.Array],
 ) -> dict[str, dict[str, jax.Array]]:
     """`activation_gradients`, in JAX's own precision."""
 
-    def forward(nudges: Mapping[str, jax.Array]) -> Any:
-        out = nudged(model, nudges, derivative)(variables, inputs, **kwargs)
+    def forward(perturbations: Mapping[str, jax.Array]) -> Any:
+        out = perturbed(model, perturbations, derivative)(variables, inputs, **kwargs)
         # Flax returns (output, updated collections) when any are mutable: a recording drops the updates.
         return out if kwargs.get("mutable", False) is False else out[0]
 
-    outputs, backward = jax.vjp(forward, nudges)
+    outputs, backward = jax.vjp(forward, perturbations)
     return {
         name: backward(jax.grad(lambda out, f=f: f(out, labels).sum())(outputs))[0] for name, f in objectives.items()
     }
@@ -104,13 +104,13 @@ def per_sample_gradients(
     return precise.at(precision, jax.vmap(one, in_axes=(None, 0, 0)))(variables, inputs, labels)
 
 
-def _adding(site: str, nudge: jax.Array) -> Edit:
+def _adding(site: str, perturbation: jax.Array) -> Edit:
     def add(value: jax.Array) -> jax.Array:
-        if nudge.shape != value.shape:
+        if perturbation.shape != value.shape:
             raise SiteError(
-                f"the nudge at site {site!r} has shape {list(nudge.shape)}, its values {list(value.shape)}: "
-                "broadcasting would sum gradients of several samples; build it with taps.zeros for this batch"
+                f"the perturbation at site {site!r} has shape {list(perturbation.shape)}, its values "
+                f"{list(value.shape)}: broadcasting would sum gradients of several samples; build it with taps.zeros for this batch"
             )
-        return value + nudge
+        return value + perturbation
 
     return add

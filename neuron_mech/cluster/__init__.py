@@ -1,0 +1,1 @@
+"""Devices, processes, memory, and the settings of JAX that decide numbers."""

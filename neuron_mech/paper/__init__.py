@@ -1,0 +1,1 @@
+"""What the paper shows and claims: figures, videos, verdicts and the report."""

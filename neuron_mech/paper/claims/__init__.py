@@ -1,0 +1,146 @@
+"""The paper's eleven claims, each a predicate on result files: statement, measured value, control, verdict.
+
+A claim is a list of conditions, "this value lies above (or below) that threshold". One holds where the whole 95 %
+interval of its value does, and the value is ahead of each of its controls, again by the whole interval of the
+difference. A claim is supported where all its conditions hold. Intervals are Student's t, over the seeds' means where
+there are several runs, over neurons where there is one; for an accuracy of a single run, Wilson's over test samples.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from neuron_mech.errors import first_line
+from neuron_mech.paper.claims import categories, codes, signs
+from neuron_mech.paper.claims.claim import Claim, Condition, Control
+from neuron_mech.paper.claims.estimates import Estimate
+from neuron_mech.paper.claims.findings import WHILE_TRAINING, Findings, findings
+from neuron_mech.store import files
+
+__all__ = [
+    "CLAIMS",
+    "UNFIT",
+    "Claim",
+    "Condition",
+    "Control",
+    "Estimate",
+    "Findings",
+    "claims",
+    "comparison",
+    "fewer",
+    "findings",
+    "table",
+    "text",
+    "write",
+]
+
+CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
+    signs.near_output,
+    signs.halves,
+    signs.falls_with_distance,
+    signs.linear_is_clearer,
+    categories.categories_separate,
+    categories.no_translation,
+    categories.classes_are_whole,
+    codes.two_values_suffice,
+    codes.ends_tell_more,
+    codes.middle_tells_something,
+    codes.rank_of_threshold,
+)
+
+
+UNFIT = (KeyError, AttributeError, IndexError, TypeError, ValueError, ArithmeticError)
+"""What it raises to ask a result file for what it does not hold, or holds in another shape."""
+
+
+def claims(found: Findings) -> list[Claim]:
+    """All eleven claims on what was found. A claim whose files lack what it asks of them is not tested."""
+    return [_judged(claim, found) for claim in CLAIMS]
+
+
+def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
+    try:
+        judged = claim(found)
+    except UNFIT as error:
+        nothing = claim(Findings(found.preset))
+        lacking = first_line(ValueError(*error.args[:1])).rstrip(".")
+        reason = f"{nothing.file} is of another version ({lacking}): remove it and run its experiment again"
+        return replace(nothing, untested=reason)
+    if not (found.trained_here or judged.conditions) and judged.file.startswith(WHILE_TRAINING):
+        return replace(judged, untested="the network was not trained here, so nothing was recorded while it learned")
+    return judged
+
+
+def text(found: Sequence[Claim]) -> str:
+    """The claims as claims.json holds them."""
+    return json.dumps([_finite(claim.entry()) for claim in found], indent=2, ensure_ascii=False) + "\n"
+
+
+def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:
+    """A line for each claim that rested on more values, or more seeds, in `stored`, what claims.json held."""
+    try:
+        before = {entry["id"]: (entry["verdict"], *_rests_on(entry)) for entry in json.loads(stored or b"[]")}
+    except (ValueError, TypeError, KeyError):
+        return ["claims.json was damaged: it is written again"]
+    lines = []
+    for claim in found:
+        verdict, *more = before.get(claim.id, ("not tested", 0, 0))
+        values, seeds = _rests_on(claim.entry())
+        if values < more[0] and not values:
+            lines.append(f"claim {claim.id} was {verdict} and is not tested now: {claim.because}")
+        elif values < more[0] or seeds < more[1]:
+            rested, rests = (f"{v} values and {s} seeds" for v, s in (more, (values, seeds)))
+            lines.append(f"claim {claim.id} was {verdict} by {rested}, and is {claim.verdict} by {rests} now")
+    return lines
+
+
+def _rests_on(entry: dict) -> tuple[int, int]:
+    """How many values an entry of claims.json rests on, and how many seeds."""
+    values = entry["conditions"]
+    seeds = (re.fullmatch(r"(\d+) seeds", value["value"]["over"]) for value in values)
+    return len(values), max((int(found[1]) if found else 1 for found in seeds), default=0)
+
+
+def write(directory: Path, found: Sequence[Claim]) -> Path:
+    """Write claims.json."""
+    path = directory / "claims.json"
+    files.write_text(path, text(found))
+    return path
+
+
+def table(found: Sequence[Claim]) -> str:
+    """The verdicts, a claim a paragraph, for a terminal."""
+    marks = {"supported": "✓", "not supported": "✗", "not tested": "–"}
+    return "\n".join(
+        f"{claim.id:2d} {marks[claim.verdict]} {claim.statement} ({claim.figure}): {claim.verdict}\n"
+        f"     {claim.because}"
+        for claim in found
+    )
+
+
+def comparison(one: Sequence[Claim], other: Sequence[Claim], names: tuple[str, str]) -> str:
+    """Two runs' verdicts side by side, with the value of what decides each."""
+
+    def cell(claim: Claim) -> str:
+        deciding = claim.deciding
+        value = f", {deciding.shown(deciding.value.value)} ({deciding.interval()})" if deciding else ""
+        return f"{claim.verdict}{value}"
+
+    lines = [f"one: {names[0]}", f"other: {names[1]}"]
+    for a, b in zip(one, other, strict=True):
+        agree = "same verdict" if a.verdict == b.verdict else "another verdict"
+        lines += [f"{a.id:2d} {a.statement}: {agree}", f"     one: {cell(a)}", f"     other: {cell(b)}"]
+    return "\n".join(lines)
+
+
+def _finite(tree: object) -> object:
+    """JSON knows no infinity: an open interval ends in null."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not np.isfinite(tree) else tree

@@ -1,0 +1,85 @@
+"""What a run directory holds of what claims are decided by."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuron_mech import store
+from neuron_mech.errors import InputError
+from neuron_mech.lazily import xarray as xr
+from neuron_mech.store import files
+
+WHILE_TRAINING = ("train.nc", "gradient_signs.nc", "learning_dynamics.nc", "class_consistency.nc", "controls.nc")
+"""Result files of what is recorded while a network is trained."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Result files of a run and its repetitions with other seeds; what is missing is empty or None."""
+
+    preset: str
+    train: list[xr.Dataset] = field(default_factory=list)
+    signs: list[xr.Dataset] = field(default_factory=list)
+    dynamics: list[xr.Dataset] = field(default_factory=list)
+    classes: list[xr.Dataset] = field(default_factory=list)
+    controls: list[xr.Dataset] = field(default_factory=list)
+    quantization: xr.Dataset | None = None
+    binarization: xr.Dataset | None = None
+    beside: list[xr.Dataset] = field(default_factory=list)
+    """gradient_signs.nc of the same network without activation function, or with it."""
+    damaged: tuple[str, ...] = ()
+    """Files that are there and cannot be read, each with why."""
+    trained_here: bool = True
+    """Whether the network was trained by a run; else its signs were never recorded."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Result files that are not there."""
+        recorded = (self.train, self.signs, self.dynamics, self.classes, self.controls)
+        there: dict[str, object] = {"quantization.nc": self.quantization, "binarization.nc": self.binarization}
+        there |= dict(zip(WHILE_TRAINING, recorded, strict=True)) if self.trained_here else {}
+        return [name for name, found in there.items() if found is None or (isinstance(found, list) and not found)]
+
+
+def findings(directory: Path) -> Findings:
+    """What a run directory holds. Raises InputError where it holds no run; a damaged file counts as missing."""
+    config = store.read_config(directory)
+    damaged: list[str] = []
+
+    def read(path: Path) -> xr.Dataset | None:
+        if not store.exists(path):
+            return None
+        try:
+            return store.read_dataset(path)
+        except InputError as error:
+            damaged.append(str(error))
+            return None
+
+    def of_seeds(where: Path, name: str) -> list[xr.Dataset]:
+        found = [read(at / name) for at in store.seed_directories(where)]
+        return [part for part in found if part is not None]
+
+    other = {"relu": "linear", "linear": "relu"}.get(config.model.activation, "")
+    whole = Path(os.path.abspath(directory))  # `.` has no name
+    partner = whole.parent / whole.name.replace(config.model.activation, other) if other else whole
+    files.check(partner)
+    return Findings(
+        preset=config.preset,
+        train=of_seeds(directory, "train.nc"),
+        signs=of_seeds(directory, "gradient_signs.nc"),
+        dynamics=of_seeds(directory, "learning_dynamics.nc"),
+        classes=of_seeds(directory, "class_consistency.nc"),
+        controls=of_seeds(directory, "controls.nc"),
+        quantization=read(directory / "quantization.nc"),
+        binarization=read(directory / "binarization.nc"),
+        beside=of_seeds(partner, "gradient_signs.nc") if partner != whole else [],
+        damaged=tuple(damaged),
+        trained_here=config.model.weights is None,
+    )
+
+
+def label(found: xr.Dataset, site: str) -> str:
+    """A site with its activation function, as a result file has it."""
+    return str(found.label.sel(site=site).item())

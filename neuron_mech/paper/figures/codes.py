@@ -1,0 +1,121 @@
+"""Two values a neuron, and one window of its range (figures 3 and 4)."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neuron_mech.paper.figures.styles import HIGH, NEUTRAL, SERIES, site_panels, style
+
+
+def accuracy_name(top: int) -> str:
+    """What an accuracy is called where the label may be among so many: test accuracy, or top-5 test accuracy."""
+    return "test accuracy" if top == 1 else f"top-{top} test accuracy"
+
+
+def _curve(axes: Axes, by_seed: xr.DataArray, x: str, **style: Any) -> None:
+    """A mean over seeds with the range of the seeds as a band; a line goes on past what is not finished."""
+    by_seed = by_seed.dropna(x, how="all")
+    axes.plot(by_seed[x], by_seed.mean("seed"), **style)
+    if by_seed.sizes["seed"] > 1:
+        axes.fill_between(by_seed[x], by_seed.min("seed"), by_seed.max("seed"), color=style["color"], alpha=0.2, lw=0)
+
+
+def quantization(found: xr.Dataset) -> Figure:
+    """Figure 3: accuracy with two values a neuron, by the threshold's percentile rank, and controls in lighter lines.
+
+    `found` is quantization.nc. Bands are the range over seeds. The vertical line marks the mean rank of 0.
+    """
+    with style():
+        figure, panels = site_panels(found.site.values, found.label.values)
+        for name, axes in panels:
+            at = found.sel(site=name)
+            axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
+            axes.axvline(float(at.zero_rank_mean), color=NEUTRAL, linestyle=":", label="mean rank of 0")
+            for variable, label, color, width, line in (
+                ("accuracy", "two values", HIGH, 2.0, "-"),
+                ("noise_accuracy", "noise of equal error", SERIES[1], 1.0, "-"),
+                ("permuted_accuracy", "two values, dealt at random", SERIES[3], 1.0, "-."),
+            ):
+                _curve(
+                    axes,
+                    at[f"{variable}_by_seed"],
+                    "percentile_rank",
+                    label=label,
+                    color=color,
+                    lw=width,
+                    ls=line,
+                    marker=".",
+                )
+            axes.plot(
+                float(at.zero_rank_mean),
+                float(at.zero_threshold_accuracy),
+                "D",
+                color=SERIES[2],
+                markersize=5,
+                label="two values, cut at 0",
+            )
+            axes.set_xlim(0, 100)
+            axes.set_ylim(0, 1.03)
+            axes.set_xlabel("percentile rank used as threshold")
+            axes.set_ylabel(accuracy_name(found.attrs.get("top", 1)))
+        figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def binarization(found: xr.Dataset) -> Figure:
+    """Figure 4: accuracy through one window of each neuron's range, by its center; controls lighter.
+
+    `found` is binarization.nc; cells that are not finished are left out. Bands are the range over seeds.
+    """
+    with style():
+        figure, panels = site_panels(found.site.values, found.label.values)
+        for name, axes in panels:
+            at = found.sel(site=name)
+            axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
+            for source, label, color, width, line in (
+                ("trained", "trained neurons", HIGH, 2.0, "-"),
+                ("untrained", "untrained neurons", SERIES[1], 1.0, "-"),
+                ("projection", "random projection of the input", SERIES[3], 1.0, "-."),
+            ):
+                curve = at.accuracy_by_seed.sel(source=source)
+                _curve(axes, curve, "window_center", label=label, color=color, lw=width, ls=line, marker=".")
+            axes.axhline(float(found.chance), color=NEUTRAL, linestyle=":", linewidth=1, label="chance")
+            axes.set_xlim(0, 100)
+            axes.set_ylim(0, 1.03)
+            axes.set_xlabel("percentile rank of the window's center")
+            axes.set_ylabel(accuracy_name(found.attrs.get("top", 1)))
+        figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def information(found: xr.Dataset) -> Figure:
+    """Every neuron's own best threshold, and what its one bit says about the label against its whole value.
+
+    `found` is quantization.nc. Above: share of samples below the threshold that says most. Below: bits.
+    """
+    with style():
+        names = [str(name) for name in found.site.values]
+        figure = Figure(figsize=(3.3 * len(names), 4.8))
+        panels = np.atleast_2d(figure.subplots(2, len(names), squeeze=False))
+        for column, name in enumerate(names):
+            top, below = panels[:, column]
+            top.set_title(str(found.label.sel(site=name).values))
+            best = found[f"best_rank_{name}_by_seed"].values.ravel()
+            top.hist(best, bins=np.linspace(0, 100, 21), color=HIGH)
+            top.axvline(50, color=NEUTRAL, linestyle=":")
+            top.set_xlabel("samples below best threshold (%)")
+            top.set_ylabel("neurons")
+            whole, bit = (found[f"{k}_information_{name}_by_seed"].values.ravel() for k in ("value", "code"))
+            bins = np.linspace(0, max(whole.max(), bit.max()) * 1.02, 31)
+            below.hist(whole, bins=bins, color=NEUTRAL, alpha=0.6, label=f"whole value, median {np.median(whole):.2f}")
+            below.hist(
+                bit, bins=bins, histtype="step", color=HIGH, lw=1.5, label=f"one bit, median {np.median(bit):.2f}"
+            )
+            below.set_xlabel("information about the label (bits)")
+            below.set_ylabel("neurons")
+            below.set_ylim(0, 1.35 * below.get_ylim()[1])  # room for the legend
+            below.legend(frameon=False, loc="upper left")
+    return figure

@@ -1,0 +1,197 @@
+"""Average signs, their constancy, and training curves (figures 1 and 5)."""
+
+import matplotlib as mpl
+import matplotlib.ticker
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, SERIES, style
+
+
+def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figure:
+    """Figure 5: histograms of average signs over all neurons of each site; or figure 1, of one random neuron each.
+
+    `signs` is gradient_signs.nc. Bars left of 0 are high, right of 0 low; a dotted line marks |average sign| = 0.9.
+    """
+    names = [str(name) for name in signs.site.values]
+    with style():
+        columns = min(len(names), 3)
+        rows = -(-len(names) // columns)
+        figure = Figure(figsize=(3.3 * columns, 2.5 * rows + 0.35))
+        for panel, name in enumerate(names):
+            axes = figure.add_subplot(rows, columns, panel + 1)
+            by_neuron = signs[f"neuron_histogram_{name}"]
+            label = str(signs.label.sel(site=name).values)
+            if one_neuron:
+                neuron = int(signs.random_neuron.sel(site=name))
+                counts = by_neuron.sel({f"neuron_{name}": neuron})
+                axes.set_title(f"neuron {neuron} of {label}", y=1, pad=14)  # above the axis's power of ten
+            else:
+                counts = by_neuron.sum(f"neuron_{name}")
+                axes.set_title(f"all {by_neuron.sizes[f'neuron_{name}']} neurons of {label}", y=1, pad=14)
+            center = signs.average_sign.values
+            width = center[1] - center[0]
+            axes.bar(center, counts, width=0.9 * width, color=np.where(center < 0, HIGH, LOW))
+            for edge in (-0.9, 0.9):
+                axes.axvline(edge, color=NEUTRAL, linestyle=":", linewidth=0.8)
+            axes.set_xlim(-1.03, 1.03)
+            axes.set_xlabel("average derivative sign")
+            axes.set_ylabel(_counted(int(signs.positions.sel(site=name)), one_neuron))
+            axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the text
+            share = _constant_share(signs, name, one_neuron)
+            axes.text(0.5, 0.97, f"{share:.0%} constant", transform=axes.transAxes, ha="center", va="top")
+        handles = [
+            mpl.patches.Patch(color=HIGH, label="high: should rise"),
+            mpl.patches.Patch(color=LOW, label="low: should fall"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _counted(positions: int, one_neuron: bool) -> str:
+    parts = ("sample", *(("position",) if positions > 1 else ()), *(() if one_neuron else ("neuron",)))
+    return "samples" if parts == ("sample",) else f"({', '.join(parts)})" + (" pairs" if len(parts) == 2 else "")
+
+
+def _constant_share(signs: xr.Dataset, name: str, one_neuron: bool) -> float:
+    if not one_neuron:
+        return float(signs.constancy.sel(site=name))
+    neuron = int(signs.random_neuron.sel(site=name))
+    return float(signs[f"neuron_constancy_{name}"].sel({f"neuron_{name}": neuron}))
+
+
+def constancy_over_training(signs: xr.Dataset) -> Figure:
+    """Constancy so far at every epoch's end, by site, with training and test accuracy below.
+
+    The dashed line marks the epoch in which training accuracy reached saturation; markers right of the axes give the
+    constancy of the recordings before and after it alone, so that growth by mere waiting can be told from learning.
+    """
+    with style():
+        figure = Figure(figsize=(6.4, 4.4))
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        epochs = signs.epoch.values
+        last = float(epochs[-1])
+        for index, name in enumerate(signs.site.values):
+            color = SERIES[index % len(SERIES)]
+            label = str(signs.label.sel(site=name).values)
+            dashes = ("-", "--", ":")[index // len(SERIES) % 3]  # more sites than colours
+            top.plot(epochs, signs.constancy_so_far.sel(site=name), dashes, color=color, label=label)
+            for x, phase, marker in ((1.04, "before", "o"), (1.09, "after", "D")):
+                value = float(signs.constancy_by_phase.sel(site=name, phase=phase))
+                top.plot(last * x, value, marker, color=color, markersize=5, clip_on=False)
+        top.set_ylabel("share of constant signs\n(|average sign| > 0.9)")
+        top.set_ylim(0, 1)
+        top.plot([], [], "o", color=NEUTRAL, label="recordings before saturation")
+        top.plot([], [], "D", color=NEUTRAL, label="recordings after saturation")
+        below.plot(epochs, signs.train_accuracy, color="black", label="training samples")
+        below.plot(epochs, signs.test_accuracy, color=NEUTRAL, linestyle="--", label="test samples")
+        lowest = float(min(signs.train_accuracy.min(), signs.test_accuracy.min()))
+        below.set_ylim(max(0.0, lowest - 0.02), 1.005)
+        below.set_ylabel("accuracy")
+        below.set_xlabel("epoch")
+        below.legend(frameon=False, loc="lower right")
+        saturated = int(signs.saturation_epoch)
+        if saturated > 0:
+            for axes in (top, below):
+                axes.axvline(saturated, color=NEUTRAL, linestyle="--", linewidth=0.9)
+            late = saturated > 0.6 * last
+            top.annotate(
+                f"training accuracy ≥ {signs.attrs['saturation']:.0%}",
+                (saturated, 0.02),
+                xytext=(-4 if late else 4, 0),
+                textcoords="offset points",
+                ha="right" if late else "left",
+                color=NEUTRAL,
+            )
+        top.set_xlim(0, last * 1.12)
+        top.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def objectives(signs: xr.Dataset) -> Figure:
+    """Constancy by recorded objective and site, with the share of derivatives that were exactly zero."""
+    with style():
+        figure = Figure(figsize=(6.4, 2.8))
+        left, right = figure.subplots(1, 2)
+        names = [str(o) for o in signs.objective.values]
+        sites = [str(label) for label in signs.label.values]
+        for axes, variable, label in (
+            (left, "objective_constancy", "share of constant signs"),
+            (right, "zero_share", "share of zero derivatives"),
+        ):
+            for index, name in enumerate(names):
+                at = np.arange(len(sites)) + (index - (len(names) - 1) / 2) * 0.8 / len(names)
+                bars = axes.bar(
+                    at, signs[variable].sel(objective=name), width=0.74 / len(names), color=SERIES[index], label=name
+                )
+                axes.bar_label(bars, fmt="{:.1%}", fontsize=6, padding=1)
+            axes.set_xticks(range(len(sites)), sites)
+            axes.set_ylabel(label)
+            axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
+        left.set_ylim(0, 1.08)
+        right.set_ylim(0, max(0.01, 1.15 * float(signs.zero_share.max())))
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def controls(found: xr.Dataset) -> Figure:
+    """Constancy of the run and of its controls, by site; hatched where random labels were not fitted.
+
+    `found` is controls.nc. Diamonds give the constancy of the recordings after training accuracy saturated.
+    """
+    names = [str(name) for name in found.control.values]
+    sites = [str(label) for label in found.label.values]
+    with style():
+        figure = Figure(figsize=(max(6.4, 2.6 * len(sites)), 3.2))
+        axes = figure.subplots()
+        for index, name in enumerate(names):
+            at = np.arange(len(sites)) + (index - (len(names) - 1) / 2) * 0.84 / len(names)
+            one = found.sel(control=name)
+            hatch = "///" if name == "random-labels" and not bool(one.fitted) else None
+            color = HIGH if name == "as-it-is" else SERIES[index % len(SERIES)] if index < len(SERIES) else NEUTRAL
+            bars = axes.bar(at, one.constancy, 0.78 / len(names), color=color, hatch=hatch, label=_CONTROLS[name])
+            dark = color in (HIGH, "#000000")
+            axes.bar_label(bars, fmt="{:.0%}", fontsize=7, label_type="center", color="white" if dark else "black")
+            axes.plot(
+                at, one.constancy_by_phase.sel(phase="after"), "D", color="black", markeredgecolor="white", markersize=4
+            )
+        axes.plot([], [], "D", color="black", markersize=3.5, label="recordings after saturation")
+        axes.set_xticks(range(len(sites)), sites)
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
+        axes.set_ylabel("constant signs\n(|average sign| > 0.9)")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+_CONTROLS = {
+    "as-it-is": "the run",
+    "random-labels": "random labels, trained until fitted",
+    "true-labels": "true labels, trained as the random ones",
+    "probe-train": "recorded with dropout and batch statistics",
+    "online": "the training steps' own gradients",
+    "cross_entropy": "through float32 log-softmax",
+    "keras2017": "through clipped probabilities",
+}
+
+
+def training_curves(train: xr.Dataset) -> Figure:
+    """Loss by step and accuracy by epoch. `train` is train.nc."""
+    with style():
+        figure = Figure(figsize=(6.4, 2.6))
+        left, right = figure.subplots(1, 2)
+        epoch = (train.step.values + 1) / train.attrs["batches_per_epoch"]
+        left.plot(epoch, train.loss, color=NEUTRAL, linewidth=0.3, alpha=0.6)
+        smooth = train.loss.groupby(train.step // train.attrs["batches_per_epoch"]).mean()
+        left.plot(train.epoch, smooth, color="black", label="mean of the epoch")
+        left.set_yscale("log")
+        left.set_ylabel("training loss (nats)")
+        left.legend(frameon=False)
+        right.plot(train.epoch, train.train_accuracy, color="black", label="training samples")
+        right.plot(train.epoch, train.test_accuracy, color=NEUTRAL, linestyle="--", label="test samples")
+        right.set_ylabel("accuracy")
+        right.legend(frameon=False)
+        for axes in (left, right):
+            axes.set_xlabel("epoch")
+    return figure

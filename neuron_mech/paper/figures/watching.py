@@ -1,0 +1,226 @@
+"""Neurons while they learn (figures 2, 6 and 7): a category's values through training, one neuron and all of them."""
+
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+
+from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, PICKED, SERIES, style
+
+BINS = 40
+MOMENTS = (0, 0.02, 0.1, 0.4, 1.0)
+"""Columns of a figure, as shares of training: denser at the start, where more happens."""
+
+SIDE_BY_SIDE = 4
+"""Sites beside each other, at most; more go below."""
+
+_PARTITION_COLORS = (HIGH, SERIES[1], NEUTRAL)
+_PART_COLORS = (SERIES[4], SERIES[2], LOW, "#DDDDDD")
+
+
+class Categories(NamedTuple):
+    """The samples of one neuron: which category each is in, and which of them are picked out."""
+
+    category: Int[np.ndarray, " samples"]
+    highest: Bool[np.ndarray, " samples"]
+
+
+class CategoryHistogram:
+    """Histograms of one neuron's values in an Axes: low, high, and in yellow the finally highest of the high ones.
+
+    Heights are relative to the highest bin, so that narrow and wide distributions can be read in one row.
+    """
+
+    def __init__(self, axes: Axes, samples: Categories, edges: Float[np.ndarray, " edges"]):
+        self.samples, self.edges = samples, edges
+        blank = np.zeros(len(edges) - 1)
+        fills: tuple[tuple[str, float], ...] = ((LOW, 0.5), (HIGH, 0.5), (PICKED, 1.0))
+        self.patches: list[StepPatch] = [
+            axes.stairs(blank, edges, fill=True, color=color, alpha=alpha, zorder=order)
+            for order, (color, alpha) in enumerate(fills)
+        ]
+        self.patches += [axes.stairs(blank, edges, color=color, linewidth=0.8, zorder=3) for color in (LOW, HIGH)]
+        axes.axvline(0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+        axes.set_ylim(0, 1.2)
+        axes.set_yticks([])
+        axes.set_xlim(edges[0], edges[-1])
+
+    def show(self, values: Float[np.ndarray, " samples"]) -> None:
+        """Draw these values. Those beyond the edges are counted in the outermost bins."""
+        inside = np.clip(values, self.edges[0], self.edges[-1])
+        low, high, highest = (
+            np.histogram(inside[which], self.edges)[0].astype(float)
+            for which in (self.samples.category == 1, self.samples.category == -1, self.samples.highest)
+        )
+        peak = max(low.max(), high.max(), 1.0)
+        for patch, heights in zip(self.patches, (low, high, highest, low, high), strict=True):
+            patch.set_data(heights / peak)
+
+
+def handles() -> list[mpl.patches.Patch]:
+    """Legend entries for `CategoryHistogram`."""
+    return [
+        mpl.patches.Patch(facecolor=LOW, alpha=0.6, label="low: should fall"),
+        mpl.patches.Patch(facecolor=HIGH, alpha=0.6, label="high: should rise"),
+        mpl.patches.Patch(facecolor=PICKED, edgecolor=HIGH, label="the tenth of high that ends highest"),
+    ]
+
+
+def value_edges(values: Float[np.ndarray, "recordings samples"]) -> Float[np.ndarray, " edges"]:
+    """Edges of bins that hold a neuron's values at all recordings, but for the outermost thousandths of each."""
+    lowest, highest = np.quantile(values, 0.001, axis=1).min(), np.quantile(values, 0.999, axis=1).max()
+    margin = 0.02 * (highest - lowest) + 1e-9
+    return np.linspace(lowest - margin, highest + margin, BINS + 1)
+
+
+def samples_of(found: xr.Dataset, site: str, index: int) -> Categories:
+    """The closely watched samples of a site's closely watched neuron number `index`."""
+    at = {f"close_neuron_{site}": index}
+    return Categories(found[f"category_{site}"].isel(at).values, found[f"finally_highest_{site}"].isel(at).values)
+
+
+def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
+    """Figures 2, 6 and 7: a row a neuron (site, number among its watched ones), a column a moment of training.
+
+    `found` is learning_dynamics.nc. Categories are those of the end, and so are the samples in yellow: the same samples
+    in every column.
+    """
+    epochs = found.close_epoch.values
+    wanted = found.attrs["epochs"] * np.array(MOMENTS)
+    moments = sorted({int(np.abs(epochs - epoch).argmin()) for epoch in wanted})
+    with style():
+        figure = Figure(figsize=(7.2, 1.15 * len(rows) + 0.85))
+        panels = figure.subplots(len(rows), len(moments), squeeze=False)
+        for row, (site, index) in enumerate(rows):
+            at = {f"close_neuron_{site}": index}
+            values = found[f"pre_activation_{site}"].isel(at).values
+            auc = found[f"watched_auc_{site}"].isel(at).values
+            samples, edges = samples_of(found, site, index), value_edges(values[moments])
+            name = f"{found.label.sel(site=site).item()}\nneuron {int(found[f'close_neuron_{site}'][index])}"
+            panels[row, 0].set_ylabel(name, fontsize=8)
+            for column, moment in enumerate(moments):
+                axes = panels[row, column]
+                CategoryHistogram(axes, samples, edges).show(values[moment])
+                axes.tick_params(labelsize=7)
+                axes.text(0.97, 0.97, f"AUC {auc[moment]:.2f}", transform=axes.transAxes, ha="right", va="top", size=7)
+                if row == len(rows) - 1:
+                    axes.set_xlabel("pre-activation", fontsize=8)
+                if row == 0:
+                    epoch = f"{epochs[moment]:.{0 if epochs[moment] >= 0.95 else 1}f}"
+                    axes.set_title("start" if moment == 0 else f"{_time(found)} {epoch}", fontsize=8.5)
+        figure.legend(handles=handles(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _time(found: xr.Dataset) -> str:
+    """What time is counted in: epochs, but for recordings of a loop that has none."""
+    return str(found.attrs.get("time", "epoch"))
+
+
+def separation(found: xr.Dataset) -> Figure:
+    """All neurons of each site: separation over training above, what changes and what it follows below.
+
+    `found` is learning_dynamics.nc. Lines are medians over neurons, bands their quartiles, parts means over neurons.
+    """
+    with style():
+        names = [str(name) for name in found.site.values]
+        columns = min(len(names), SIDE_BY_SIDE)
+        bands = -(-len(names) // columns)
+        figure = Figure(figsize=(2.9 * columns + 2.2, 8.4 * bands))
+        panels = figure.subplots(4 * bands, columns, squeeze=False, sharex=True, sharey="row")
+        epochs = found.wide_epoch.values
+        for index, name in enumerate(names):
+            neuron = f"neuron_{name}"
+            band, column = divmod(index, columns)
+            top, middle, change, variance = panels[4 * band : 4 * band + 4, column]
+            top.set_title(f"{found.label.sel(site=name).item()}, {found.sizes[neuron]} neurons")
+            for axes, variable in ((top, "auc"), (middle, "overlap")):
+                for which, color in zip(found.partition.values, _PARTITION_COLORS, strict=True):
+                    curves = found[f"{variable}_{name}"].sel(partition=which)
+                    lower, median, upper = curves.quantile([0.25, 0.5, 0.75], neuron).values
+                    axes.plot(epochs, median, color=color, lw=2 if which == "own" else 1, label=_WHOSE[str(which)])
+                    axes.fill_between(epochs, lower, upper, color=color, alpha=0.2, lw=0)
+            for axes, variable, colors in (
+                (change, "change", _PART_COLORS),
+                (variance, "variance", _PART_COLORS[1:]),
+            ):
+                shares = found[f"{variable}_{name}"].mean(neuron)
+                parts = shares[shares.dims[1]].values
+                axes.stackplot(epochs[1:], shares.values.T[:, 1:], colors=colors, labels=parts)
+                axes.set_ylim(0, 1)
+            variance.set_xlim(0, found.attrs["epochs"])
+            variance.set_xlabel(_time(found))
+            variance.tick_params(labelbottom=True)
+        for top, middle, change, variance in panels[:, 0].reshape(bands, 4):
+            top.set_ylabel("separation of low and high\n(AUC)")
+            middle.set_ylabel("overlap of low and high")
+            change.set_ylabel("mean squared change\nsince the start, by part")
+            variance.set_ylabel("variance over samples,\nby what explains it")
+            top.set_ylim(0.3, 1)
+            middle.set_ylim(0, 1.02)
+        for axes in panels[-4:, (len(names) - 1) % columns + 1 :].ravel():
+            axes.set_visible(False)
+        for axes in panels[1:4, -1]:
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+_WHOSE = {
+    "own": "the neuron's own categories",
+    "another neuron's": "another neuron's categories",
+    "dealt at random": "categories dealt at random",
+}
+
+
+def all_neurons(found: xr.Dataset, site: str) -> Figure:
+    """Every neuron of a site: its partition's size, its constancy, its flips, and how far its categories come apart.
+
+    `found` is learning_dynamics.nc. Lines mark medians.
+    """
+    label = found.label.sel(site=site).item()
+    auc = found[f"auc_{site}"].sel(partition="own")
+    with style():
+        figure = Figure(figsize=(7.2, 4.4))
+        figure.suptitle(f"all {found.sizes[f'neuron_{site}']} neurons of {label}", fontsize=9.5)
+        (size, constant), (flips, apart) = figure.subplots(2, 2)
+        for axes, values, name, bins in (
+            (
+                size,
+                100 * found[f"low_share_{site}"],
+                "samples in the low category (%)",
+                np.linspace(0, 100, 41).tolist(),
+            ),
+            (constant, 100 * found[f"constancy_{site}"], "constant signs (%)", np.linspace(0, 100, 41).tolist()),
+            (flips, 100 * found[f"flips_{site}"], "sign flips per recording (%)", 40),
+        ):
+            _distribution(axes, values.values, bins, HIGH)
+            axes.set_xlabel(name)
+        bins = np.linspace(0, 1, 51).tolist()
+        for moment, color, name in ((0, SERIES[1], "start"), (-1, HIGH, "end")):
+            _distribution(apart, auc.isel(wide_epoch=moment).values, bins, color, name)
+        apart.set_xlabel("separation of low and high (AUC)")
+        apart.set_xlim(float(np.floor(10 * np.nanmin(auc.isel(wide_epoch=[0, -1]))) / 10), 1)
+        apart.legend(frameon=False, loc="upper left", ncols=2)
+        for axes in (size, constant, flips, apart):
+            axes.set_ylabel("neurons")
+        for axes in (size, constant):
+            axes.set_xlim(0, 100)
+    return figure
+
+
+def _distribution(axes: Axes, values: np.ndarray, bins: list[float] | int, color: str, name: str = "") -> None:
+    """A histogram with a line at its median, and room above for what is said of it."""
+    median = float(np.nanmedian(values))
+    axes.hist(values[~np.isnan(values)], bins=bins, color=color, alpha=0.75, label=f"{name}, median {median:.2f}")
+    axes.axvline(median, 0, 0.75, color="black", linewidth=0.9)
+    axes.autoscale(axis="y")
+    axes.set_ylim(0, axes.dataLim.ymax / 0.75)
+    if not name:
+        axes.annotate(
+            f"median {median:.3g}", (median, 0.77), xycoords=("data", "axes fraction"), ha="center", fontsize=8
+        )

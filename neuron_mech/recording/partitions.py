@@ -1,0 +1,261 @@
+"""A neuron's two categories of samples: how far they come apart, and how much of them the class explains.
+
+A pair of a sample and a neuron is *low* where its average sign is positive, since the activation should go down, and
+*high* where it is negative. Categories are arrays of +1 (low), -1 (high) and 0 (no sign was ever seen: left out of
+everything here).
+
+What is measured of values over time works on the host, (recordings, samples, neurons), one recording at a time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from neuron_mech.codes import information
+from neuron_mech.lazily import stats
+
+LOW, HIGH = 1, -1
+
+OVERLAP_BINS = 20
+"""Bins of equal occupancy in which `separation` compares the two distributions."""
+
+
+def categories(positive: Int[Array, "*values"], negative: Int[Array, "*values"]) -> Int[Array, "*values"]:
+    """+1 low, -1 high, 0 none: the sign of the average sign, from the counts of a tally."""
+    return (positive > negative).astype(jnp.int8) - (positive < negative).astype(jnp.int8)
+
+
+# --- How far the categories come apart --------------------------------------------------------------------------------
+
+
+class Separation(NamedTuple):
+    """How far high lies above low, by recording and neuron; NaN where a category is empty.
+
+    `auc`: area under the ROC curve, the probability that a random high sample's value exceeds a random low one's, ties
+    counting half (the Mann-Whitney U statistic over the number of pairs). 1/2 is no separation, 1 a complete one.
+    `overlap`: overlapping coefficient, the integral of the smaller of the two densities (Inman and Bradley, 1989), over
+    bins of equal occupancy; 1 where the distributions are the same, 0 where they are apart. Finite samples bias it
+    downwards: compare it with that of categories dealt at random.
+
+    Both depend on the order of the values alone: no translation or scaling of a neuron's values changes them.
+    """
+
+    auc: Float[np.ndarray, "recordings neurons"]
+    overlap: Float[np.ndarray, "recordings neurons"]
+
+
+def separation(
+    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
+) -> Separation:
+    """Separation of the two categories at every recording. See `Separation`."""
+    low, high = category == LOW, category == HIGH
+    n_low, n_high = low.sum(0), high.sum(0)
+    neurons = category.shape[1]
+    first_bin = np.arange(neurons) * OVERLAP_BINS
+    auc, overlap = np.full((2, len(values), neurons), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):  # an empty category makes NaN
+        for row, found in enumerate(values):
+            # Those of no category rank last, where they move nobody else's rank.
+            ranks = stats.rankdata(np.where(category == 0, np.inf, found), axis=0)
+            auc[row] = (np.where(high, ranks, 0).sum(0) - n_high * (n_high + 1) / 2) / (n_low * n_high)
+            bins = np.minimum((ranks - 0.5) * OVERLAP_BINS // np.maximum(n_low + n_high, 1), OVERLAP_BINS - 1)
+            cell = first_bin + bins.astype(np.int64)
+            of_low, of_high = (
+                np.bincount(cell[which], minlength=neurons * OVERLAP_BINS).reshape(neurons, OVERLAP_BINS)
+                / which.sum(0)[:, None]
+                for which in (low, high)
+            )
+            overlap[row] = np.minimum(of_low, of_high).sum(1)
+    return Separation(auc, overlap)
+
+
+PARTS = ("translation", "scaling", "separation", "reordering within categories")
+"""What `change_parts` splits a change into."""
+
+
+def change_parts(
+    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
+) -> Float[np.ndarray, "recordings parts neurons"]:
+    """Shares of the mean squared change since the first recording, in the order of PARTS; they add up to 1.
+
+    With m, s the mean and standard deviation over samples and u = (z - m) / s, exactly (as forecasts are split from
+    what they forecast by Murphy, 1988)
+
+        E (z_t - z_0)^2  =  (m_t - m_0)^2  +  (s_t - s_0)^2  +  s_t s_0 E (u_t - u_0)^2:
+
+    the distribution moves as a whole, widens as a whole, and samples change places in it. The last term is split by the
+    law of total variance: the part between the categories is what brings them apart, the rest is reordering within.
+    NaN where nothing has changed, at the first recording above all.
+    """
+    members = [category == kind for kind in (LOW, HIGH)]
+    sizes = [which.sum(0) for which in members]
+    total = np.maximum(sum(sizes), 1)
+
+    def sums(found: np.ndarray) -> list[np.ndarray]:
+        return [np.where(which, found, 0).sum(0) for which in members]
+
+    def standardized(found: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = found.astype(np.float64)
+        m = sum(sums(found)) / total
+        s = np.sqrt(sum(sums((found - m) ** 2)) / total)
+        return m, s, (found - m) / np.where(s > 0, s, 1)
+
+    m_0, s_0, u_0 = standardized(values[0])
+    shares = np.full((len(values), len(PARTS), category.shape[1]), np.nan)
+    for row, found in enumerate(values):
+        m, s, u = standardized(found)
+        moved = u - u_0
+        between = sum(part**2 / np.maximum(n, 1) for part, n in zip(sums(moved), sizes, strict=True)) / total
+        within = sum(sums(moved**2)) / total - between
+        parts = np.stack([(m - m_0) ** 2, (s - s_0) ** 2, s * s_0 * between, s * s_0 * within])
+        with np.errstate(invalid="ignore"):
+            shares[row] = parts / parts.sum(0)
+    return shares
+
+
+VARIANCE_PARTS = ("values at the start", "category", "neither")
+"""What `variance_parts` splits a distribution's variance into."""
+
+
+def variance_parts(
+    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
+) -> Float[np.ndarray, "recordings parts neurons"]:
+    """Shares of the variance over samples at each recording, in the order of VARIANCE_PARTS; they add up to 1.
+
+    First what a linear function of the values at the first recording explains (R^2 = r^2): all of it where the
+    distribution was only translated and scaled. Then what the category explains beyond (the increment of R^2 when it
+    joins the regression, as in an analysis of covariance), and what neither does. Unlike `change_parts` it does not
+    count as scaling what is new variance. NaN for a neuron whose values, at the start or now, are all the same.
+    """
+    counted = category != 0
+    number = np.maximum(counted.sum(0), 1)
+
+    def standardized(found: np.ndarray) -> np.ndarray:
+        """Mean 0 and standard deviation 1 over the samples that have a category; 0 for the others."""
+        found = found.astype(np.float64)
+        centred = np.where(counted, found - np.where(counted, found, 0).sum(0) / number, 0)
+        return centred / np.sqrt((centred**2).sum(0) / number)
+
+    def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return (one * other).sum(0) / number
+
+    shares = np.full((len(values), len(VARIANCE_PARTS), category.shape[1]), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):  # values that are all the same make NaN
+        start = standardized(values[0])
+        kind = np.nan_to_num(standardized(category))  # one category explains nothing
+        before = correlation(start, kind)
+        for row, found in enumerate(values):
+            now = standardized(found)
+            from_start = correlation(now, start)
+            # The part of the category that the start does not already tell.
+            beyond = correlation(now, kind) - from_start * before
+            added = np.where(before**2 > 1 - 1e-12, 0.0, beyond**2 / (1 - before**2))
+            parts = np.stack([from_start**2, added, 1 - from_start**2 - added])
+            shares[row] = np.where(np.isnan(from_start), np.nan, parts)
+    return shares
+
+
+def finally_highest(
+    final: Float[np.ndarray, "samples neurons"], category: Int[np.ndarray, "samples neurons"], share: float = 0.1
+) -> Bool[np.ndarray, "samples neurons"]:
+    """The samples of the high category whose final values are its highest, `share` of them: the paper's yellow ones."""
+    high = category == HIGH
+    order = stats.rankdata(np.where(high, -final, np.inf), method="ordinal", axis=0)
+    return high & (order <= np.ceil(share * high.sum(0)))
+
+
+def mean_rank(
+    values: Float[np.ndarray, "recordings samples neurons"], which: Bool[np.ndarray, "samples neurons"]
+) -> Float[np.ndarray, "recordings neurons"]:
+    """Mean percentile rank, 0 to 100, of some samples among all, at every recording; NaN where there are none."""
+    number = which.sum(0)
+    with np.errstate(invalid="ignore"):
+        return np.stack(
+            [100 * (np.where(which, stats.rankdata(v, axis=0) - 0.5, 0).sum(0) / number) / len(v) for v in values]
+        )
+
+
+# --- What the categories follow ---------------------------------------------------------------------------------------
+
+
+def class_counts(
+    category: Int[Array, "samples *positions neurons"], labels: Int[Array, " samples"], classes: int
+) -> Int[Array, "neurons 2 classes"]:
+    """Pairs by neuron, category (low, high) and class; positions count as pairs."""
+    neurons = category.shape[-1]
+    flat = category.reshape(len(category), -1, neurons)
+    by_sample = jnp.stack([(flat == kind).sum(1, dtype=jnp.int32) for kind in (LOW, HIGH)])
+    member = jax.nn.one_hot(labels, classes, dtype=jnp.int32)
+    return jnp.einsum("ksn,sc->nkc", by_sample, member)
+
+
+def low_share(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, "neurons classes"]:
+    """Share of each class's pairs that are in the neuron's low category (figure 8); NaN for a class without pairs."""
+    return counts[:, 0] / counts.sum(1)
+
+
+def explained_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
+    """Share of a neuron's partition that the class explains: I(category; class) / H(category).
+
+    Theil's uncertainty coefficient: 1 where every class is wholly in one category, 0 where all are split alike. The
+    information is corrected for bias as in `information`. NaN for a neuron with one category only.
+    """
+    p = counts.sum(2) / counts.sum((1, 2))[:, None]
+    entropy = -jnp.where(p > 0, p * jnp.log2(jnp.where(p > 0, p, 1.0)), 0.0).sum(1)
+    return information.mutual_information(counts) / jnp.where(entropy > 0, entropy, jnp.nan)
+
+
+def majority_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
+    """Share of a neuron's pairs that are in the category in which most of their class are."""
+    return counts.max(1).sum(1) / counts.sum((1, 2))
+
+
+def majority(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
+    """Share of a neuron's pairs in its larger category: what any prediction must beat."""
+    return counts.sum(2).max(1) / counts.sum((1, 2))
+
+
+def agreement(
+    predicted: Num[Array, "samples *positions neurons"], category: Int[Array, "samples *positions neurons"]
+) -> Float[Array, " neurons"]:
+    """Share of a neuron's pairs whose category is the sign of `predicted`.
+
+    Pairs without a category and those of which 0 is predicted are left out (where max pooling follows, three quarters
+    of the derivatives of any one recording are 0). NaN for a neuron that has no others.
+    """
+    neurons = category.shape[-1]
+    flat = category.reshape(-1, neurons)
+    sign = jnp.sign(predicted).astype(flat.dtype).reshape(-1, neurons)
+    told = (flat != 0) & (sign != 0)
+    return ((sign == flat) & told).sum(0) / told.sum(0)
+
+
+def atlas(
+    positive: Int[np.ndarray, " samples"],
+    negative: Int[np.ndarray, " samples"],
+    flips: Int[np.ndarray, " samples"],
+    places: int,
+    rng: np.random.Generator,
+) -> Int[np.ndarray, "3 places"]:
+    """Rows of one neuron's most constantly low samples, most constantly high ones, and those that flip most.
+
+    Constancy is |average sign|; ties, which are many, are broken at random. -1 where a sheet has places left.
+    """
+    recorded = np.maximum(positive + negative, 1)
+    average = (positive - negative) / recorded
+    chance = rng.permutation(len(average))
+    sheets = np.full((3, places), -1)
+    for sheet, score, member in (
+        (sheets[0], average, positive > negative),
+        (sheets[1], -average, positive < negative),
+        (sheets[2], flips / recorded, flips > 0),
+    ):
+        order = np.lexsort((chance, -score))
+        found = order[member[order]][:places]
+        sheet[: len(found)] = found
+    return sheets

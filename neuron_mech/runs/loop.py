@@ -1,0 +1,318 @@
+"""One run from its first segment to its last: prepared, announced, driven, saved, and resumed to the same bits.
+
+The only loop of the house. Everything it calls is pure; everything it must remember is in `RunState`.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from neuron_mech.runs.study import Study, Tallies, collected, dealt, distinct, random_ids
+from neuron_mech.runs.epochs import Epoch, end_epoch, plan_epoch
+from neuron_mech.runs.segments import advancing
+from neuron_mech.training import datasets
+from neuron_mech.cluster import devices, processes
+from neuron_mech.recording import counting
+from neuron_mech.store import identity, parameters, provenance
+from neuron_mech.taps import sample_mixing
+from neuron_mech.runs import planning, trajectories
+from neuron_mech import store, training
+from neuron_mech.store.checkpoints import Checkpoints
+from neuron_mech.training.datasets import Dataset
+from neuron_mech.errors import InputError, Interrupted, RunError
+from neuron_mech.recording.counting import Tally
+from neuron_mech.taps.objectives import OBJECTIVES
+from neuron_mech.runs.planning import RunState
+from neuron_mech.precision import multiplying
+from neuron_mech.config import Config, Model
+from neuron_mech.training import TrainState
+from neuron_mech.runs.trajectories import Trajectories
+
+SATURATION_SAMPLES = 10_000
+"""Training accuracy is measured on this many random training samples, or on all where there are fewer."""
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask a run to stop: a scheduler's, Ctrl-C, a lost terminal, and what Slurm's --signal sends before time
+is up."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: what it studied and what it found."""
+
+    study: Study
+    dataset: Dataset
+    state: RunState
+    mixing: Mapping[str, float]
+    """Per site, `sample_mixing.mixing` of the derivatives as recorded; empty in mode probe, where samples cannot mix."""
+    trajectories: Trajectories
+    """Pre-activations kept through training."""
+    directory: Path
+    """Where its files are."""
+
+    @property
+    def tallies(self) -> Tallies:
+        """{objective: {site: Tally}} in the config's order, one row a recorded sample, as in `study.recorded`."""
+        return _ordered(self.study, self.state.counts.tallies)
+
+
+def _ordered(what: Study, tallies: Tallies) -> Tallies:
+    """The tallies in the config's order of objectives and sites: JAX returns dicts sorted."""
+    return {o: {site: tallies[o][site] for site in what.sites} for o in what.config.objectives if o in tallies}
+
+
+def run(
+    config: Config,
+    directory: Path,
+    data_dir: Path | None = None,
+    save_seconds: float = 60.0,
+    say: Callable[[str], None] = tqdm.write,
+) -> Run:
+    """Run `config` to its end in `directory` (held open by `store.opened`), from wherever it was left.
+
+    Saves every `save_seconds`, at the end, and on a signal of STOPPING (then raises Interrupted). Raises InputError
+    before work starts, for other data or settings than it was begun with too, and RunError for a loss that is not
+    finite or a state that cannot be saved.
+    """
+    with multiplying(config.train.precision):
+        return _run(config, directory, data_dir, save_seconds, say)
+
+
+def _run(
+    config: Config, directory: Path, data_dir: Path | None, save_seconds: float, say: Callable[[str], None]
+) -> Run:
+    check_trained_here(config.model)
+    if parameters.exported(directory):
+        raise InputError(
+            f"{directory} is an export, whose tallies and checkpoints did not come along, so nothing is trained or "
+            "recorded there: name another --run-dir"
+        )
+    dataset, facts = data(config, data_dir)
+    what, train = planning.study(config, dataset)
+    outline = planning.outline(what, train)
+    said = planning.announce(what, planning.cost(what, dataset, outline), directory)
+    store.bind(directory, facts)
+    say(said)
+    mixing = _mixing(what, train, dataset)
+    if mixed := {site: value for site, value in mixing.items() if value > sample_mixing.LIMIT}:
+        say(
+            f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
+            f"(record.mode {config.record.mode}); record.mode probe keeps samples apart"
+        )
+
+    with Checkpoints(directory / "checkpoints", facts) as saves, _signals() as received:
+        restored = saves.restore(outline)
+        if restored is None:
+            if saves.aside.exists():
+                say(f"no checkpoint is left in {saves.directory}: beginning again; damaged ones are in {saves.aside}")
+            state, done = planning.start(what, train), 0
+        else:
+            for line in restored.damaged:
+                say(line)
+            state, done = restored.state, restored.step
+            if done < what.segments:
+                say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
+                if other := provenance.others(directory):
+                    say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
+        kept = Trajectories(directory / "trajectories", trajectories.watches(what), state.watched)
+        if done < what.segments or what.devices == 1:
+            state = state.replace(counts=dealt(what, state.counts))  # the host's copy goes
+        if done < what.segments:
+            kept.verify(done)
+            with provenance.timed(directory, "training"):
+                state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
+    return Run(what, dataset, state, mixing, kept, directory)
+
+
+def data(config: Config, data_dir: Path | None = None) -> tuple[Dataset, dict[str, Any]]:
+    """(the data set that `config` is trained on, the facts of its runs; see `identity`).
+
+    Raises InputError where it is not there, or cannot be trained on.
+    """
+    dataset = datasets.load(config.data, data_dir)
+    if isinstance(dataset.train, datasets.Stream):
+        raise InputError(
+            f"{config.data.name} is read as a stream, and nothing is trained on one: choose a data set that fits in "
+            "memory, or set model.weights to keras or random and run quantization or binarization"
+        )
+    facts = fingerprints.of(config, dataset)
+    dealt = config.data.labels == "random"
+    return datasets.with_random_labels(dataset, config.train.seed) if dealt else dataset, facts
+
+
+def check_trained_here(model: Model) -> None:
+    """Refuse a network whose weights come from elsewhere, or are never trained. Raises InputError."""
+    if model.weights is not None:
+        raise InputError(
+            f"model.weights is {model.weights}, so nothing is trained here: run quantization or binarization on it, or "
+            "choose a preset that is trained"
+        )
+
+
+def _drive(
+    what: Study,
+    dataset: Dataset,
+    state: RunState,
+    done: int,
+    saves: Checkpoints,
+    kept: Trajectories,
+    save_seconds: float,
+    received: list[int],
+) -> RunState:
+    """The loop over the remaining segments."""
+    recorded = dataset.train.rows(what.recorded)
+    own = devices.shard_rows(recorded, len(what.recorded), what.devices)
+    samples = devices.replicate(dataset.train, what.devices)
+    advance = advancing(what)
+    end_epoch = jax.jit(end_epoch, donate_argnums=0)
+    look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
+    measure = _measures(what, dataset)
+
+    history = {name: np.array(values) for name, values in state.history.items()}
+    train, at_saturation = devices.replicate(state.train, what.devices), state.at_saturation
+    counts = state.counts
+    pending: list[tuple[int, jax.Array, list]] = []
+    saved, last_save = done, time.monotonic()
+
+    def settle() -> None:
+        """Take over the losses and trajectories that are due, or stop where a loss is not finite."""
+        for first, losses, seen in pending:
+            history["loss"][first : first + len(losses)] = losses
+            if not np.isfinite(losses).all():
+                step = first + int(np.argmin(np.isfinite(losses)))
+                raise RunError(
+                    f"the loss is {history['loss'][step]} at step {step} (epoch {step // what.batches + 1}) with "
+                    f"train.learning_rate {what.config.train.learning_rate}: lower it; the last good checkpoint is "
+                    + (
+                        f"{saves.directory / str(saves.latest)}"
+                        if saves.latest is not None
+                        else "none, it came too early"
+                    )
+                )
+            for watch, row, found in seen:
+                kept.write(watch, row, *jax.device_get(found))
+        pending.clear()
+
+    def everything() -> RunState:
+        """The state in the order of a single device, on every process."""
+        here, found = devices.on_one(train, what.devices), collected(what, counts)
+        return RunState(here, found, at_saturation, history, kept.watched)
+
+    def save() -> None:
+        nonlocal saved, last_save
+        settle()
+        kept.sync()
+        saves.save(done, everything())
+        saved, last_save = done, time.monotonic()
+
+    per_epoch = what.segments_per_epoch
+    steps_done = (done // per_epoch) * what.batches + (done % per_epoch) * what.config.record.every
+    with tqdm(total=history["loss"].size, initial=steps_done, unit="batch", desc=what.config.preset) as bar:
+        plan: Epoch | None = None
+        while done < what.segments:
+            epoch, index = divmod(done, per_epoch)
+            if plan is None or index == 0:
+                plan = plan_epoch(what, epoch)
+            first = epoch * what.batches + index * what.config.record.every
+            here = devices.on_one(train, what.devices)  # every process looks for itself
+            seen = [(watch, row, look[watch.name](here, recorded)) for watch, row in kept.due(done)]
+            train, counts, losses = advance(train, counts, samples, own, *plan.segments[index])
+            settle()  # the segment before, while this one runs
+            pending.append((first, losses, seen))
+            done += 1
+            if index == per_epoch - 1:
+                counts = end_epoch(counts, plan.positions)
+                settle()
+                measured = measure(devices.on_one(train, what.devices), counts.tallies)
+                for name, values in measured.items():
+                    history[name][..., epoch] = values
+                saturated = measured["train_accuracy"] >= what.config.record.saturation
+                if saturated and history["saturation_epoch"][0] < 0:
+                    history["saturation_epoch"][0] = epoch + 1
+                    tallies = collected(what, counts).tallies
+                    main = tallies.get(what.config.record.objective, {})
+                    at_saturation = {s: (np.array(t.positive), np.array(t.negative)) for s, t in main.items()}
+                bar.set_postfix(loss=f"{history['loss'][first]:.4f}", test=f"{measured['test_accuracy']:.4f}")
+            bar.update(len(losses))
+            late = time.monotonic() - last_save > save_seconds
+            stop, due = processes.agreed(received[0] if received else 0, late)
+            if stop or due:
+                save()
+            if stop:
+                said = f"saved at step {first + len(losses)}; the same command goes on from there"
+                raise Interrupted(stop, f"{signal.Signals(stop).name}: {said}")
+        if saved < done:
+            save()
+    return everything()
+
+
+def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], dict[str, Any]]:
+    """What is measured at the end of an epoch: accuracies, and constancy so far by objective and site."""
+    ids = random_ids(what.config, what.samples, SATURATION_SAMPLES)
+    some = dataset.train.rows(ids)
+    accuracy = jax.jit(lambda variables, samples: training.accuracy(what.model, variables, samples))
+
+    @partial(jax.jit, static_argnames="site")
+    def constant_counts(tally: Tally, site: str) -> tuple[jax.Array, jax.Array]:
+        held = distinct(what, site, tally)
+        return counting.constant_counts(held.positive, held.negative)
+
+    def measure(train: TrainState, tallies: Tallies) -> dict[str, Any]:
+        measured: dict[str, Any] = {
+            "train_accuracy": float(accuracy(train.variables, some)),
+            "test_accuracy": float(accuracy(train.variables, dataset.test)),
+        }
+        if tallies:
+            measured["constancy"] = [
+                [counting.constancy(*constant_counts(tally, site)) for site, tally in at.items()]
+                for at in _ordered(what, tallies).values()
+            ]
+        return measured
+
+    return measure
+
+
+def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float]:
+    """Whether samples mix in the derivatives as this run records them; {} where they cannot."""
+    if what.config.record.mode not in ("probe-train", "online"):
+        return {}
+    batch = dataset.train.rows(random_ids(what.config, what.samples, 32))
+    return sample_mixing.mixing(
+        what.model,
+        train.variables,
+        batch.inputs,
+        batch.labels,
+        what.sites,
+        OBJECTIVES["margin"],
+        what.config.record.derivative,
+        train=True,
+        rngs={"dropout": train.key},
+        mutable=list(train.statistics),
+    )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """STOPPING, collected instead of obeyed: the loop ends at the next segment, with its state saved."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may handle signals
+        return
+    # What is ignored, as a terminal's end under nohup, stays ignored.
+    heard = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in heard}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,68 @@
+"""What the untrained network already says of the categories that training will show.
+
+Both predictions are made from the parameters before the first step: the sign of every sample's own derivative, and the
+weights between a neuron and the right class's logit, which know no more of a sample than its class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from neuron_mech.runs.passes import recorder
+from neuron_mech.runs.study import Study
+from neuron_mech.recording import counting, partitions
+from neuron_mech import taps
+from neuron_mech.training.datasets import Samples
+from neuron_mech.config import Derivative
+from neuron_mech.taps import Site
+from neuron_mech.training import TrainState
+
+
+def first_categories(
+    study: Study, state: TrainState, recorded: Samples
+) -> dict[str, Int[Array, "samples *positions neurons"]]:
+    """{site: the category each pair would have by its first recording alone}, dropout off.
+
+    `state` is that before the first step, `recorded` are the recorded samples in the study's order.
+    """
+    objective = study.config.record.objective
+    record = replace(study.config.record, mode="probe", compare_objectives=())
+    probe = replace(study, config=replace(study.config, record=record), devices=1)
+    nothing = {
+        site: counting.empty((study.rows(site), *study.value_shape(site)), recordings=1) for site in study.sites
+    }
+    tallies = recorder(probe)({objective: nothing}, state, recorded)
+    return {site: partitions.categories(t.positive, t.negative) for site, t in tallies[objective].items()}
+
+
+def weights_to_logits(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    sites: Mapping[str, Site],
+    samples: Samples,
+    classes: int,
+    derivative: Derivative = "activation",
+    chunk: int = 100,
+) -> dict[str, Float[Array, "classes *positions neurons"]]:
+    """{site: mean over `samples` of d logit_c / d activation}, for every class c.
+
+    At the layer before the logits this is the output layer's kernel, whatever the samples. Further away it follows all
+    paths from the neuron to the logit, each weighted by how often it is open.
+    """
+
+    @jax.jit
+    def all_sum(part: Samples) -> dict[str, jax.Array]:
+        logits = {str(c): lambda out, _, c=c: out[:, c] for c in range(classes)}
+        found = taps.activation_gradients(
+            model, variables, part.inputs, part.labels, taps.zeros(sites, len(part)), logits, derivative
+        )
+        return {site: jnp.stack([found[str(c)][site].sum(0) for c in range(classes)]) for site in sites}
+
+    parts = [total(samples.rows(np.arange(s, min(s + chunk, len(samples))))) for s in range(0, len(samples), chunk)]
+    return {site: sum(part[site] for part in parts) / len(samples) for site in sites}

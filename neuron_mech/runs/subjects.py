@@ -1,0 +1,126 @@
+"""What codes are tried on: a network, its sites and its data, wherever the weights come from.
+
+A finished run gives one, and so do its exported parameters, and a network that is not trained here; the experiments do
+not ask which.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from neuron_mech.training import datasets, models, pretrained
+from neuron_mech.store import identity, parameters
+from neuron_mech.runs import planning
+from neuron_mech import store, taps, training
+from neuron_mech.codes import sources
+from neuron_mech.training.datasets import Dataset
+from neuron_mech.errors import InputError
+from neuron_mech.training.models import ResNet50
+from neuron_mech.config import Config, random_stream
+from neuron_mech.runs.loop import Run, data, run
+from neuron_mech.codes.sources import Source
+from neuron_mech.taps import Site
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to look into, and what to show it."""
+
+    config: Config
+    model: nn.Module
+    variables: Mapping[str, Any]
+    sites: Mapping[str, Site]
+    dataset: Dataset
+    directory: Path
+    """Where its results are."""
+
+    def label(self, site: str) -> str:
+        """The site with its activation function, as the paper writes it: dense1-relu."""
+        return f"{site}-{self.config.model.activation}"
+
+    @cached_property
+    def untrained(self) -> Mapping[str, Any]:
+        """The variables it starts training from; for a network that is not trained here, random ones."""
+        if self.config.model.weights == "random":
+            return self.variables
+        return training.init(self.config, self.model, self.dataset.test.blank).variables
+
+    def source(self, kind: str) -> Source:
+        """Pre-activations of all its sites: of the network as `trained` or `untrained`, or of a random `projection`.
+
+        Raises InputError where a projection's blocks do not divide the image.
+        """
+        if kind == "projection":
+            height, width, channels = self.dataset.test.blank.inputs.shape[1:]
+            keys = {site: random_stream(self.config.train.seed, f"projection to {site}") for site in self.sites}
+            return sources.projection(keys, (height, width, channels), self.sites)
+        variables = {"trained": lambda: self.variables, "untrained": lambda: self.untrained}[kind]()
+        return sources.network(self.model, variables, self.sites)
+
+
+def of_run(done: Run, directory: Path) -> Subject:
+    """The network of a finished run in `directory`."""
+    study = done.study
+    return Subject(study.config, study.model, done.state.train.variables, study.sites, done.dataset, directory)
+
+
+def of_export(config: Config, directory: Path, data_dir: Path | None = None) -> Subject:
+    """The network whose parameters came with the export of a run, unpacked in `directory`.
+
+    Raises InputError where they or its data cannot be had, or it had not been trained to its end.
+    """
+    found = parameters.read(directory)
+    if not found.variables:
+        raise InputError(
+            f"{directory} holds an export of a run without a checkpoint, and so without parameters: finish the run "
+            "where it is, and export it again"
+        )
+    if found.step < found.steps:
+        raise InputError(
+            f"{directory} holds an export of a run that had come to step {found.step:,} of {found.steps:,}: finish the "
+            "run where it is, and export it again"
+        )
+    dataset, facts = data(config, data_dir)
+    store.bind(directory, facts)
+    variables = jax.tree.map(jnp.asarray, found.variables)
+    model = models.build(config.model, dataset.classes)
+    return Subject(config, model, variables, sites(config, dataset), dataset, directory)
+
+
+def sites(config: Config, dataset: Dataset) -> dict[str, Site]:
+    """The recorded sites of the network that `config` would have. Raises SiteError."""
+    available = planning.sites(config, models.build(config.model, dataset.classes), dataset.test.blank)
+    return taps.select(available, config.record.sites, "record.sites")
+
+
+def subject(
+    config: Config,
+    directory: Path,
+    data_dir: Path | None = None,
+    save_seconds: float = 60.0,
+    workers: int | None = None,
+) -> Subject:
+    """The network of `config`: run to its end in `directory` (see `runs.run`), or with weights from elsewhere.
+
+    Raises InputError where it, or its data, cannot be had, or are other than `directory` has been used with.
+    """
+    if config.model.weights is None:
+        if parameters.exported(directory):
+            return of_export(config, directory, data_dir)
+        return of_run(run(config, directory, data_dir, save_seconds), directory)
+    dataset = datasets.load(config.data, data_dir, workers)
+    model = models.build(config.model, dataset.classes)
+    if config.model.weights == "keras":
+        assert isinstance(model, ResNet50)
+        variables = pretrained.restore(model, data_dir)
+    else:
+        variables = training.init(config, model, dataset.test.blank).variables
+    chosen = sites(config, dataset)
+    store.bind(directory, fingerprints.of(config, dataset))
+    return Subject(config, model, variables, chosen, dataset, directory)

@@ -1,0 +1,234 @@
+"""Pre-activations of some samples, kept through training: which, how they are read, and where they are kept.
+
+A neuron's two categories are known only when training ends, so what is drawn of them must be kept until then. Two
+watches bound what that takes: the close one (few neurons, many samples, often) and the wide one (every recorded
+neuron, fewer samples, more rarely). Values are the deterministic pass's, dropout off, at the parameters recorded there.
+
+Each watch and site has one `.npy` file of float32, (kept recordings, samples, neurons), written row by row. Writing a
+row twice changes nothing, so a resumed run ends in the same bytes; the checksum of every row is part of its state. Of
+several processes, the first keeps the files.
+"""
+
+import difflib
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Num
+
+from neuron_mech.runs.study import Study
+from neuron_mech.store import files
+from neuron_mech.cluster import processes
+from neuron_mech import taps
+from neuron_mech.training.datasets import Samples
+from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.config import numbered, random_stream
+from neuron_mech.training import TrainState
+
+Watched = dict[str, dict[str, np.ndarray]]
+"""{"accuracy": {watch: on the watched samples, at every recording kept}, "checksums": {file: CRC-32 of every row}}"""
+
+_HEADER = 128
+"""Bytes of a `.npy` file before its values."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What one watch keeps.
+
+    `segments[k]` is the segment before which row k is read. The samples are the first `samples` of `Study.recorded`, at
+    a site that records fewer all of its own. By site, `neurons` are indices into the site's neurons, and `positions[s]`
+    is the position at which its sample s is looked at (a flat index; 0 where the site has none).
+    """
+
+    name: str
+    segments: Int[np.ndarray, " kept"]
+    samples: int
+    neurons: Mapping[str, Int[np.ndarray, " neurons"]]
+    positions: Mapping[str, Int[np.ndarray, " samples"]]
+
+    def shape(self, site: str) -> tuple[int, int, int]:
+        """(kept recordings, samples, neurons) of a site's file."""
+        return len(self.segments), len(self.positions[site]), len(self.neurons[site])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(_HEADER + 4 * int(np.prod(self.shape(site))) for site in self.neurons)
+
+
+def watches(study: Study) -> tuple[Watch, ...]:
+    """The close and the wide watch of a run; none where it records no signs or is told to watch nothing.
+
+    Raises InputError, naming watch.named, for a neuron that is not there or not recorded.
+    """
+    config = study.config.watch
+    if study.config.record.mode == "none" or not config.recordings:
+        return ()
+    recorded = {site: study.indices(site) for site in study.sites}
+    named = [_named(name, recorded) for name in config.named]
+    close = {}
+    for site, neurons in recorded.items():
+        key = random_stream(study.config.train.seed, f"watched neurons of {site}")
+        chosen = np.asarray(jax.random.permutation(key, neurons))[: config.neurons]
+        close[site] = np.unique([*chosen, *(index for at, index in named if at == site)]).astype(np.int64)
+
+    def watch(name: str, kept: int, samples: int, neurons: dict[str, np.ndarray]) -> Watch:
+        kept, samples = min(kept, study.segments), min(samples, len(study.recorded))
+        positions = {}
+        for site, at in study.sites.items():
+            key = random_stream(study.config.train.seed, f"watched positions of {site}")
+            # Of all recorded samples, so that both watches look at a sample in the same place.
+            places = jax.random.randint(key, (len(study.recorded),), 0, int(np.prod(at.shape[:-1])))
+            positions[site] = np.asarray(places)[: min(samples, study.rows(site))]
+        segments = np.round(np.linspace(0, study.segments - 1, kept)).astype(np.int64)
+        return Watch(name, segments, samples, neurons, positions)
+
+    watched = {site: neurons for site, neurons in close.items() if len(neurons)}
+    return (
+        watch("close", config.recordings, config.samples, watched),
+        watch("wide", config.wide_recordings, config.wide_samples, recorded),
+    )
+
+
+def _named(name: str, recorded: Mapping[str, np.ndarray]) -> tuple[str, int]:
+    if (found := numbered(name)) is None:
+        raise InputError(
+            f"watch.named has {name[:80]!r}: name a neuron as SITE:INDEX, such as {next(iter(recorded))}:7"
+        )
+    site, index = found
+    if site not in recorded:
+        near = difflib.get_close_matches(site, recorded, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"watch.named has {name!r}, whose site is not recorded; {hint}recorded sites are: {', '.join(recorded)}"
+        )
+    if index not in recorded[site]:
+        raise InputError(
+            f"watch.named has {name!r}, but of {site} neurons {recorded[site][0]} to {recorded[site][-1]} "
+            f"({len(recorded[site])} of them) are recorded: name one of these, or set record.neurons to all"
+        )
+    return site, index
+
+
+def read(
+    study: Study, watch: Watch, state: TrainState, recorded: Samples
+) -> tuple[dict[str, Float[Array, "samples neurons"]], Float[Array, ""]]:
+    """({site: pre-activations} of the watched samples and neurons, accuracy on these samples), in evaluation mode.
+
+    `recorded` are the recorded samples in their order. One chunk of samples at a time, as in a recording. Pure; jit it
+    with `study` and `watch` bound.
+    """
+
+    def one(sample: Samples, places: dict[str, Array]) -> tuple[dict[str, Array], Array]:
+        inputs = jax.tree.map(lambda leaf: leaf[None], sample).inputs
+        logits, values = taps.read(study.model, state.variables, inputs, tuple(watch.neurons))
+        flat = {site: value[0].reshape(-1, value.shape[-1])[places[site]] for site, value in values.items()}
+        kept = {site: value[watch.neurons[site]] for site, value in flat.items()}
+        return kept, jnp.argmax(logits[0]) == sample.labels
+
+    samples = recorded.rows(np.arange(watch.samples))
+    # One pass looks at all sites; what it finds of samples that a site does not record is dropped.
+    places = {site: jnp.asarray(np.resize(watch.positions[site], watch.samples)) for site in watch.neurons}
+    chunk = min(study.config.record.chunk, watch.samples)
+    kept, right = jax.lax.map(lambda both: one(*both), (samples, places), batch_size=chunk)
+    return {site: values[: len(watch.positions[site])] for site, values in kept.items()}, right.mean()
+
+
+def seen(
+    study: Study, watch: Watch, site: str, pairs: Num[np.ndarray, "recorded *positions neurons"]
+) -> Num[np.ndarray, "samples watched"]:
+    """Of an array over all recorded pairs of a site, such as a tally's counts, what the watch looks at."""
+    columns = np.searchsorted(study.indices(site), watch.neurons[site])
+    places = watch.positions[site]
+    flat = pairs[: len(places)].reshape(len(places), -1, pairs.shape[-1])
+    return flat[np.arange(len(places)), places][:, columns]
+
+
+def nothing_kept(watching: tuple[Watch, ...]) -> Watched:
+    """What the state of a run holds of its trajectories before the first is kept: NaN and zeros."""
+    return {
+        "accuracy": {watch.name: np.full(len(watch.segments), np.nan, np.float32) for watch in watching},
+        "checksums": {
+            _file(watch, site): np.zeros(len(watch.segments), np.uint32) for watch in watching for site in watch.neurons
+        },
+    }
+
+
+class Trajectories:
+    """The files of one run's watches, in `directory`, and what its state holds of them."""
+
+    def __init__(self, directory: Path, watching: tuple[Watch, ...], watched: Watched):
+        self.directory, self.watching = directory, watching
+        self.watched: Watched = jax.tree.map(np.array, watched)
+
+    def __getitem__(self, name: str) -> Watch:
+        """The watch of this name."""
+        return next(watch for watch in self.watching if watch.name == name)
+
+    def due(self, segment: int) -> list[tuple[Watch, int]]:
+        """(watch, row) for each that keeps values before this segment."""
+        found = ((watch, int(np.searchsorted(watch.segments, segment))) for watch in self.watching)
+        return [(watch, row) for watch, row in found if row < len(watch.segments) and watch.segments[row] == segment]
+
+    def write(self, watch: Watch, row: int, values: Mapping[str, np.ndarray], accuracy: ArrayLike) -> None:
+        """Put what `read` found into its row. Raises RunError where it cannot be written."""
+        self.watched["accuracy"][watch.name][row] = accuracy
+        for site in watch.neurons:
+            path, shape = self.directory / _file(watch, site), watch.shape(site)
+            block = np.ascontiguousarray(values[site], np.float32).tobytes()
+            self.watched["checksums"][path.name][row] = zlib.crc32(block)
+            if not processes.first():
+                continue
+            size = _HEADER + len(watch.segments) * len(block)
+            if not path.exists() or path.lstat().st_size != size:
+                files.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
+            with files.writing(path), files.change(path) as file:
+                file.seek(size - (len(watch.segments) - row) * len(block))
+                file.write(block)
+
+    def sync(self) -> None:
+        """Return when all that was written is on disk: to be called before a state that relies on it is saved."""
+        for name in self.watched["checksums"]:
+            if (path := self.directory / name).exists():
+                with files.writing(path), files.change(path) as file:
+                    os.fsync(file.fileno())
+
+    def verify(self, segment: int) -> None:
+        """Raise RunError where a row that was kept before this segment is not what was written."""
+        for watch in self.watching if processes.first() else ():
+            for site in watch.neurons:
+                self._verified(watch, site, int(np.searchsorted(watch.segments, segment)))
+
+    def values(self, name: str, site: str) -> Float[np.ndarray, "kept samples neurons"]:
+        """All rows of the watch called `name` at a site of a finished run. Raises RunError where they do not verify."""
+        watch = self[name]
+        read = partial(self._verified, watch, site, len(watch.segments))
+        return processes.broadcast_array(read, watch.shape(site), np.float32)
+
+    def _verified(self, watch: Watch, site: str, rows: int) -> np.ndarray:
+        path = self.directory / _file(watch, site)
+        lost = f"trajectories cannot be made up for: remove {self.directory.parent} to begin the run again"
+        if not rows:
+            return np.zeros((0, *watch.shape(site)[1:]), np.float32)
+        try:
+            values = files.read_array(path)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({first_line(error)}); {lost}") from None
+        if values.shape != watch.shape(site):
+            raise RunError(f"{path} holds {list(values.shape)} values, not {list(watch.shape(site))}; {lost}")
+        sums = [zlib.crc32(row.tobytes()) for row in values[:rows]]
+        if wrong := np.flatnonzero(sums != self.watched["checksums"][path.name][:rows]).tolist():
+            raise RunError(f"{path} does not verify in {len(wrong)} of {rows} recordings (row {wrong[0]}); {lost}")
+        return values
+
+
+def _file(watch: Watch, site: str) -> str:
+    return f"{watch.name}-{site.replace('/', '.')}.npy"

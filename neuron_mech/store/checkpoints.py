@@ -1,0 +1,312 @@
+"""Saving and restoring a run's state: the only file that knows Orbax.
+
+Orbax restores a flipped byte without an error, as other values. So a checksum of every array is saved beside them and
+verified when they come back, and a checkpoint that does not verify is set aside for the one before.
+
+Each says whose it is, beside its arrays: facts such as a run's config, its data's fingerprints and its settings. It is
+not restored under others.
+
+Of several processes the first saves and restores; it tells the others what it found. What is stored are arrays of the
+host: nothing of it depends on how many processes or devices there were.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from flax import serialization
+from jaxtyping import PyTree
+
+from neuron_mech.cluster import processes
+from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.lazily import checkpoint as ocp
+from neuron_mech.store import files, identity
+
+# Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
+logging.set_verbosity(logging.FATAL)
+
+KEEP = 2
+"""Checkpoints kept: the newest, and the one to fall back to."""
+
+_OF = "of"
+"""Beside the arrays' checksums, the facts that say whose a checkpoint is, and theirs."""
+
+
+class Restored(NamedTuple):
+    """A verified state, its step, and one line for each newer checkpoint that did not verify."""
+
+    state: PyTree
+    step: int
+    damaged: list[str]
+
+
+class Checkpoints:
+    """The checkpoints of one run, numbered by step. Use as a context manager.
+
+    A save is complete when `save` returns: a process killed later, or during the next save, finds it again. `of` are
+    the facts that say whose they are (see `identity`): values that JSON has.
+    """
+
+    def __init__(self, directory: Path, of: Mapping[str, Any] | None = None):
+        self.directory = directory.absolute()
+        self.of = dict(of or {})
+        if processes.first():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            # Alone, it waits for no other process.
+            alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="first")
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=KEEP,
+                    enable_async_checkpointing=False,
+                    create=False,
+                    multiprocessing_options=alone,
+                ),
+            )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if processes.first():
+            self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """Newest step on disk, verified or not; process 0 knows."""
+        return self._manager.latest_step() if processes.first() else None
+
+    @property
+    def aside(self) -> Path:
+        """Where checkpoints are moved that do not verify."""
+        return self.directory.with_name(self.directory.name + "-damaged")
+
+    def save(self, step: int, state: PyTree) -> None:
+        """Save `state` (arrays and typed random keys, none of size zero) as this step.
+
+        Raises RunError where it cannot be written, the full disk above all; earlier checkpoints stay.
+        """
+        if not processes.first():
+            return
+        arrays = jax.device_get(_to_arrays(state))
+        free = shutil.disk_usage(self.directory).free
+        try:
+            # Asked beforehand, since Orbax leaves threads behind when it runs out of room halfway.
+            if free < nbytes(state):
+                raise OSError("No space left on device")
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(arrays),
+                    checksums=ocp.args.JsonSave(checksums(arrays) | {_OF: [self.of, _checksum(self.of)]}),
+                ),
+            )
+            self._manager.wait_until_finished()
+        except Exception as error:  # Orbax and TensorStore raise several kinds for one full disk
+            kept = (
+                f"the checkpoint of step {self.latest} is intact" if self.latest is not None else "none was saved yet"
+            )
+            raise RunError(
+                f"cannot write a checkpoint of {nbytes(state) / 1e6:.1f} MB to {self.directory} ({free / 1e6:.1f} MB "
+                f"free): {_reason(error)}; {kept}; {files.advice(error)} and run the same command again"
+            ) from error
+
+    def restore(self, like: PyTree) -> Restored | None:
+        """The newest state that verifies, in the structure of `like` (arrays or shapes); None where none was saved.
+
+        What is a shape in `like` comes back as the host's array. A checkpoint that does not verify is moved to
+        `checkpoints-damaged` beside. Raises RunError when none does, or where the machine cannot read one, and
+        InputError for one of other facts than `of`.
+        """
+        shapes = _to_arrays(like)
+        arrays, step, damaged = (self._newest(shapes) if processes.first() else None) or (shapes, -1, [])
+        if (step := int(processes.broadcast(lambda: str(step).encode()))) < 0:
+            return None
+        arrays = jax.tree.map(lambda leaf: processes.broadcast_array(lambda: leaf, leaf.shape, leaf.dtype), arrays)
+        return Restored(_from_arrays(arrays, like), step, damaged)
+
+    def _newest(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, list[str]] | None:
+        damaged: list[str] = []
+        _mute_abandoned_reads()
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._restore(step, like), step, damaged
+            except InputError:
+                raise
+            except Exception as error:  # a truncated file surfaces as any of a dozen types
+                if trouble := _of_the_machine(error, self.directory / str(step)):
+                    raise RunError(
+                        f"{self.directory / str(step)} cannot be read ({trouble}): it may be whole, and is left as it "
+                        "is; see to the disk or the memory and run the same command again"
+                    ) from error
+                damaged.append(f"checkpoint of step {step} does not verify ({_reason(error)}); moved to {self.aside}")
+                self.aside.mkdir(exist_ok=True)
+                shutil.rmtree(self.aside / str(step), ignore_errors=True)
+                shutil.move(self.directory / str(step), self.aside)
+                self._manager.reload()
+        if damaged:
+            raise RunError(f"{'; '.join(damaged)}; no older one is left: remove {self.directory.parent} to begin again")
+        return None
+
+    def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        expected = self._manager.restore(step, args=ocp.args.Composite(checksums=ocp.args.JsonRestore())).checksums
+        # Whose it is comes first: what belongs to something else is not damaged. One of an older version does not say.
+        of, checksum = expected.get(_OF, [self.of, _checksum(self.of)])
+        if checksum != _checksum(of):
+            raise ValueError("checksum of what it belongs to differs")
+        if changed := identity.changed(of, self.of):
+            raise InputError(
+                f"{self.directory / str(step)} is a checkpoint of something else (there / here): {'; '.join(changed)}: "
+                "ask for what it belongs to, or name another directory"
+            )
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        found = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
+        _verify(found.state, expected)
+        return found.state
+
+
+def look(directory: Path, part: Callable[[dict[str, Any]], dict[str, Any]]) -> Restored | None:
+    """Part of the newest state in `directory` whose part verifies, as nested dicts of the host's arrays.
+
+    `part` chooses it from the nested dict of all that was saved. For looking into a run, under way or not: nothing
+    else is read, needs no device, and is moved or changed. None where nothing was saved. Raises RunError where no
+    checkpoint verifies.
+    """
+    saved = [path for path in directory.glob("*") if path.name.isdecimal()]
+    damaged: list[str] = []
+    for path in sorted(saved, key=lambda path: int(path.name), reverse=True):
+        try:
+            return Restored(_looked(path, part), int(path.name), damaged)
+        except Exception as error:  # a truncated file surfaces as any of a dozen types
+            _mute_abandoned_reads()
+            damaged.append(f"checkpoint of step {path.name} in {directory} does not verify ({_reason(error)})")
+    if damaged:
+        raise RunError(f"{'; '.join(damaged)}; no older one is left")
+    return None
+
+
+def _looked(path: Path, part: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    reader = ocp.PyTreeCheckpointer()
+    chosen = part(reader.metadata(path.absolute() / "state").item_metadata.tree)
+    target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), chosen)
+    as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    asked = ocp.args.PyTreeRestore(item=target, restore_args=as_arrays, partial_restore=True)
+    found = reader.restore(path.absolute() / "state", args=asked)
+    _verify(found, ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path.absolute() / "checksums"))
+    return found
+
+
+def _verify(found: dict[str, Any], expected: dict[str, str]) -> None:
+    """Raise ValueError where an array is not what was saved."""
+    actual = checksums(found)
+    if wrong := sorted(name for name in actual if actual[name] != expected.get(name)):
+        raise ValueError(f"checksum of {', '.join(wrong[:3])} differs")
+
+
+def nbytes(state: PyTree) -> int:
+    """Bytes of all arrays, or of what their shapes would take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_to_arrays(state)))
+
+
+def checksums(state: PyTree) -> dict[str, str]:
+    """SHA-256 over dtype, shape and bytes of every array, by its path in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(_to_arrays(state))
+    return {jax.tree_util.keystr(path): identity.digest(leaf) for path, leaf in leaves}
+
+
+def _checksum(of: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_arrays(state: PyTree) -> dict[str, Any]:
+    """Nested dicts of arrays by field name, typed random keys as the integers they hold: what Orbax stores."""
+    plain = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+    return serialization.to_state_dict(plain)
+
+
+def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
+    """The inverse of `_to_arrays`, in the structure of `like`; on the device what is there in `like`."""
+
+    def placed(leaf: np.ndarray, old: Any) -> Any:
+        if _is_key(old):
+            return jax.random.wrap_key_data(jax.numpy.asarray(leaf))
+        return jax.numpy.asarray(leaf) if isinstance(old, jax.Array) else leaf
+
+    return serialization.from_state_dict(like, jax.tree.map(placed, arrays, serialization.to_state_dict(like)))
+
+
+_MACHINE = (
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+)
+"""What a system answers that cannot read a file, whole or not."""
+
+
+def _of_the_machine(error: BaseException, directory: Path) -> str:
+    """What keeps the machine from reading a checkpoint's files; nothing where these are to blame, gone or not whole."""
+    if isinstance(error, OSError) and error.errno in _MACHINE:
+        return os.strerror(error.errno)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "out of memory"
+    if said := next((os.strerror(code) for code in _MACHINE if os.strerror(code) in str(error)), ""):
+        return said
+    try:
+        for path in directory.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    while file.read(2**24):
+                        pass
+    except OSError as unreadable:
+        return f"{path.name}: {unreadable.strerror}"
+    return ""
+
+
+def _mute_abandoned_reads() -> None:
+    """From here on, drop what Orbax's coroutines raise as they are thrown away, and TensorStore's threads after them.
+
+    When one array cannot be read, those still under way are abandoned, and Python prints a page for each at any later
+    time, though the failure has been dealt with.
+    """
+    if sys.unraisablehook is not _report_others:
+        _reports.append(sys.unraisablehook)
+        sys.unraisablehook = _report_others
+
+
+_reports: list[Callable[[Any], Any]] = []
+"""What reported an error that nobody catches, before it was told to pass over some; the last one counts."""
+
+
+def _report_others(unraisable: Any) -> None:
+    trace = unraisable.exc_traceback
+    closed = str(unraisable.exc_value) == "Event loop is closed"
+    if not (closed or (trace and "orbax" in trace.tb_frame.f_code.co_filename)):
+        _reports[-1](unraisable)
+
+
+def _reason(error: BaseException) -> str:
+    """What a long library error says happened, in a line."""
+    text = str(error)
+    if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+        return "No space left on device"
+    return first_line(error).split(". See full")[0]

@@ -1,0 +1,188 @@
+"""A run's directory: who may write it, which config it belongs to, and what else must be as it was."""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from neuron_mech.cluster import processes
+from neuron_mech.config import PRESETS, Config, Data, Model, Record, Train, Watch, differences
+from neuron_mech.errors import InputError, first_line
+from neuron_mech.store import files, identity
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[Path]:
+    """Hold the directory against other processes; create it where it is new.
+
+    Raises InputError where it cannot be written, holds a link, or is held by another process.
+    """
+    holder = directory / ".holder"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        files.check(directory)
+        files.part(holder).unlink()
+        # The kernel drops the lock with the process, however it dies; a file system without locks does not.
+        lock = filelock.FileLock(directory / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(
+            f"--run-dir {directory} is in use by another process{_holder(holder)}: wait for it, or name another "
+            f"directory; if it is gone, remove {directory / '.lock'}"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"--run-dir {directory} cannot be written ({error.strerror or error}): name another directory"
+        ) from None
+    try:
+        files.remove_parts(directory)
+        files.write_text(holder, f"{os.getpid()} on {platform.node()}\n")
+        yield directory
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who holds a directory, as it said."""
+    try:
+        return f" ({files.read_text(path).strip()})"
+    except (OSError, ValueError):
+        return ""
+
+
+@contextmanager
+def opened(directory: Path, config: Config) -> Iterator[Path]:
+    """Hold the directory for this run and this config. Of several processes, 0 does.
+
+    Raises InputError where it cannot be held, or belongs to another config. A request that is refused, or fails, before
+    anything was saved that it could go on from leaves nothing, so that the one that was meant can have the directory.
+    """
+    if not processes.first():
+        yield directory
+        return
+    with held(directory):
+        described = directory / "config.json"
+        before = set(directory.iterdir())
+        fresh = described not in before
+        if fresh:
+            files.write_text(described, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        elif changed := differences(read_config(directory), config):
+            raise InputError(
+                f"--run-dir {directory} holds a run of another configuration (there / here): {'; '.join(changed)}: "
+                "name another directory, or set these fields as they are there"
+            )
+        try:
+            yield directory
+        except BaseException as error:
+            # Checkpoints that were there before are somebody's: what goes on from them stays, unless it is refused.
+            if fresh and (isinstance(error, InputError) or directory / "checkpoints" not in before):
+                _vacate(directory, before)
+            raise
+
+
+def _vacate(directory: Path, before: set[Path]) -> None:
+    """Remove what a run that came to nothing has left, unless there is something to go on from."""
+    made = set(directory.iterdir()) - before
+    saved = directory / "checkpoints" in made and any(p.name.isdecimal() for p in (directory / "checkpoints").glob("*"))
+    if not saved and all(path.suffix == ".json" or path.name in ("checkpoints", "trajectories") for path in made):
+        for path in made:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def read_config(directory: Path) -> Config:
+    """The config of the run in `directory`.
+
+    Raises InputError where there is none that can be read, for a preset that does not exist, and as `files.check` does.
+    """
+    files.check(directory)
+    path = directory / "config.json"
+    try:
+        tree = files.read_json(path)
+        if tree["preset"] not in PRESETS:
+            raise ValueError(f"preset is {tree['preset']!r}, which does not exist")
+        record = tree["record"]
+        record |= {k: tuple(record[k]) for k in ("sites", "site_samples", "compare_objectives") if k in record}
+        return Config(
+            tree["preset"],
+            Data(**tree["data"]),
+            Model(**tree["model"]),
+            Train(**tree["train"]),
+            Record(**record),
+            Watch(**tree["watch"] | {"named": tuple(tree["watch"]["named"])}),
+        )
+    except FileNotFoundError:
+        raise InputError(
+            f"{directory} holds no run (no config.json): run `python -m experiments.train` first"
+        ) from None
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as a config ({first_line(error)}): restore it, or name another directory"
+        ) from None
+
+
+def bind(directory: Path, facts: Mapping[str, Any]) -> None:
+    """Store what the run in `directory` is (see `identity`), or hold it against what is stored there.
+
+    Every process holds its own facts, those of the data that it reads above all, against process 0's. Raises
+    InputError, naming the facts that differ.
+    """
+    path = directory / "identity.json"
+
+    def stored() -> bytes:
+        if not path.exists():
+            files.write_text(path, json.dumps(facts, indent=2) + "\n")
+        return files.read(path, files.LARGEST_TEXT)
+
+    changed = identity.changed(_parsed(path, processes.broadcast(stored)), facts)
+    if changed:
+        raise InputError(
+            f"--run-dir {directory} holds a run on other data or under other settings (there / here): "
+            f"{'; '.join(changed)}: name the --data-dir that it began with, set the rest as it is there, or name "
+            "another --run-dir"
+        )
+
+
+def seed_directories(directory: Path) -> list[Path]:
+    """The run's directory, and those of its repetitions with other seeds, in the order of their seeds.
+
+    Raises InputError for one that holds another run than this one with its seed.
+    """
+    others = [path for path in directory.glob("seed*") if path.is_dir() and path.name[4:].isdecimal()]
+    for path in others:
+        if not (path / "config.json").exists() and not any(path.glob("*.nc")):
+            continue  # nothing in it counts
+        there, here = _facts(path), _facts(directory) | {"train.seed": int(path.name[4:])}
+        if changed := identity.changed({name: there[name] for name in there if name in here}, here):
+            raise InputError(
+                f"{path} holds no repetition of the run in {directory} (there / expected): {'; '.join(changed)}: move "
+                "it elsewhere"
+            )
+    return [directory, *sorted(others, key=lambda path: int(path.name[4:]))]
+
+
+def _facts(directory: Path) -> dict[str, Any]:
+    """What is known of which run a directory holds: its config, and what `bind` stored."""
+    path = directory / "identity.json"
+    stored = _parsed(path, path.read_bytes()) if path.exists() else {}
+    return identity.of_config(read_config(directory)) | stored
+
+
+def _parsed(path: Path, content: bytes) -> dict[str, Any]:
+    """An object of JSON. Raises InputError where it is none."""
+    try:
+        found = json.loads(content)
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+    except ValueError as error:
+        raise InputError(
+            f"{path} cannot be read ({first_line(error)}): restore it, or name another --run-dir"
+        ) from None
+    return found

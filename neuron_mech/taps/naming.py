@@ -1,0 +1,47 @@
+"""Sites by name, glob or regular expression."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import PyTree
+
+from neuron_mech import taps
+from neuron_mech.config import Derivative
+from neuron_mech.taps import Site
+from neuron_mech.training.models import Neurons
+
+Names = str | re.Pattern | Iterable[str | re.Pattern]
+"""One site, glob or compiled regular expression, or several; "all" is every `Neurons`, or every site without any."""
+
+
+class Sites(dict[str, Site]):
+    """Sites by name, which print as a table."""
+
+    def __repr__(self) -> str:
+        """Name, kind, shape and type of each, and what is in its way."""
+        width = max((len(name) for name in self), default=4)
+        lines = [f"{'site':{width}}  {'layer':16} {'one sample':>20}  type"]
+        for name, site in self.items():
+            shape = " x ".join(map(str, site.shape))
+            lines.append(f"{name:{width}}  {site.kind:16} {shape:>20}  {site.dtype}  {site.trouble}".rstrip())
+        return "\n".join(lines)
+
+
+def sites(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Sites:
+    """All sites of `model`, before anything is run; see `taps.sites`."""
+    return Sites(taps.sites(model, variables, inputs, **kwargs))
+
+
+def in_reach(sites: Mapping[str, Site]) -> Derivative:
+    """With respect to what all these sites can be differentiated: the activation where each is `Neurons`."""
+    return "activation" if all(site.kind == Neurons.__name__ for site in sites.values()) else "pre_activation"
+
+
+def selected(
+    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, names: Names, **kwargs: Any
+) -> dict[str, Site]:
+    """The sites that `names` name, in their order. Raises SiteError for what is no site."""
+    several = (names,) if isinstance(names, str | re.Pattern) else tuple(names)
+    return taps.select(taps.sites(model, variables, inputs, **kwargs), several)

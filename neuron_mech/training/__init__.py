@@ -1,0 +1,27 @@
+"""Data, models and the pure training step."""
+
+from neuron_mech.training.steps import (
+    TrainState,
+    accuracy,
+    batches,
+    convolutional,
+    descend,
+    epoch_order,
+    init,
+    optimizer,
+    stepwise,
+    train_step,
+)
+
+__all__ = [
+    "TrainState",
+    "accuracy",
+    "batches",
+    "convolutional",
+    "descend",
+    "epoch_order",
+    "init",
+    "optimizer",
+    "stepwise",
+    "train_step",
+]

@@ -1,0 +1,363 @@
+"""Data sets in which every sample keeps a permanent id, its row: whole ones on the device, or streams from the disk.
+
+The row is the position in the split as TensorFlow Datasets (or scikit-learn, after one fixed split) stores it, so an
+id means the same image in every run. `Samples` (arrays) and `Stream` (files) are looked through by the same code:
+both have a length, `rows`, a `blank` sample, and `chunks`, which `walk` draws a bar for.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, UInt
+from tqdm import tqdm
+
+from neuron_mech.config import Data, random_stream
+from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.store.files import advice
+from neuron_mech.taps.objectives import check_labels
+from neuron_mech.training.streaming import MODES, Reader, Reading
+
+
+class Samples(struct.PyTreeNode):
+    """Images as stored (whole values) and integer labels; `inputs` are what a network sees of them."""
+
+    images: UInt[Array, "*samples height width channels"]
+    labels: Int[Array, "*samples"]
+    largest: int = struct.field(pytree_node=False)
+    """The value that stands for 1."""
+    pixels: int | None = struct.field(pytree_node=False, default=None)
+    """Height and width of `inputs`; None for those of `images`."""
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def rows(self, ids: Int[Array | np.ndarray, " ids"]) -> "Samples":
+        """The samples with these ids, in this order."""
+        return self.replace(images=self.images[ids], labels=self.labels[ids])
+
+    @property
+    def blank(self) -> "Samples":
+        """One sample of zeros: what a network needs to know its input's shape."""
+        return Samples(
+            jnp.zeros((1, *self.images.shape[1:]), self.images.dtype),
+            jnp.zeros(1, jnp.int32),
+            self.largest,
+            self.pixels,
+        )
+
+    def chunks(self, size: int) -> "Iterator[Samples]":
+        """All samples in order, `size` at a time; the last chunk may be smaller."""
+        for start in range(0, len(self), size):
+            yield self.rows(np.arange(start, min(start + size, len(self))))
+
+    @property
+    def inputs(self) -> Float[Array, "samples height width channels"]:
+        """All images as float32 in [0, 1], interpolated where `pixels` is another size than theirs (bilinear, and
+        smoothed before they are made smaller): ask a batch of `rows` for them, not a whole data set.
+        """
+        scaled = self.images.astype(jnp.float32) / self.largest
+        size = scaled.shape[:1] + 2 * (self.pixels,) + scaled.shape[3:] if self.pixels else scaled.shape
+        return scaled if size == scaled.shape else jax.image.resize(scaled, size, "bilinear")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Samples that stay on disk: `chunks` reads, decodes and crops them as they are asked for.
+
+    Memory holds a few blocks a worker and one chunk, whatever the number of images. `data.corrupt` decides what
+    becomes of an image that cannot be decoded; where such are skipped, chunks hold what is left.
+    """
+
+    reader: Reader
+    corrupt: Literal["stop", "skip"] = "stop"
+    workers: int = 0
+    """Processes that read and decode; 0: all in this one, when it is asked for."""
+    files: tuple[Path, ...] = ()
+    """What the records are read from."""
+
+    def __len__(self) -> int:
+        return len(self.reader.ids)
+
+    def rows(self, ids: Int[np.ndarray, " ids"]) -> "Stream":
+        """The samples with these ids, in this order."""
+        return replace(self, reader=replace(self.reader, ids=self.reader.ids[ids]))
+
+    def shard(self, index: int, count: int) -> "Stream":
+        """The share of process `index` of `count`: every image is in exactly one."""
+        return self.rows(np.arange(index, len(self), count))
+
+    @property
+    def blank(self) -> Samples:
+        """One sample of zeros: what a network needs to know its input's shape."""
+        blank = jnp.zeros((1, *self.reader.shape), self.reader.dtype)
+        return Samples(blank, jnp.zeros(1, jnp.int32), largest=np.iinfo(self.reader.dtype).max)
+
+    def chunks(self, size: int) -> Iterator[Samples]:
+        """All samples in order, `size` at a time; the last chunk may be smaller.
+
+        At the end says how fast images could be read and how fast they were used: the lower rate binds. Raises
+        RunError for a corrupt image that is not skipped, naming it, and for a worker that dies.
+        """
+        reading = Reading(self.reader, self.workers)
+        images, spent = 0, list[float]()
+        for pixels, labels in reading.chunks(size):
+            self._check(reading.corrupt)
+            chunk = Samples(jnp.asarray(pixels), jnp.asarray(labels), largest=np.iinfo(self.reader.dtype).max)
+            began = time.perf_counter()
+            yield chunk
+            spent.append((time.perf_counter() - began) / len(labels))
+            images += len(labels)
+        self._check(reading.corrupt)
+        if not images:
+            raise RunError(f"{self.reader.name}: none of {len(self):,} images can be read: prepare the data again")
+        # What the median chunk took: the first is compiled for, and the last may be.
+        read_rate, use_rate = images * max(self.workers, 1) / reading.seconds, 1 / float(np.median(spent))
+        tqdm.write(
+            f"{self.reader.name}: {images:,} images; input {read_rate:.0f} images/s ({_processes(self.workers)}), "
+            f"network {use_rate:.1f} images/s: the {'network' if use_rate < read_rate else 'input'} binds"
+        )
+        if reading.corrupt:
+            tqdm.write(
+                f"{self.reader.name}: {len(reading.corrupt):,} corrupt images left out: {reading.corrupt[0]} ..."
+            )
+
+    def _check(self, corrupt: list[str]) -> None:
+        if corrupt and self.corrupt == "stop":
+            raise RunError(
+                f"{corrupt[0]}: put it right in the prepared data, or leave such images out (--data.corrupt skip)"
+            )
+
+
+def _processes(workers: int) -> str:
+    return f"{workers} worker{'s' * (workers > 1)}" if workers else "in this process"
+
+
+def walk(samples: "Samples | Stream", size: int, what: str) -> Iterator[Samples]:
+    """`chunks`, with a progress bar in images per second."""
+    with tqdm(total=len(samples), desc=what, unit="image", unit_scale=len(samples) > 10_000, leave=False) as bar:
+        for chunk in samples.chunks(size):
+            yield chunk
+            bar.update(len(chunk))
+
+
+Split = TypeVar("Split", Samples, Stream)
+
+
+@dataclass(frozen=True)
+class Dataset(Generic[Split]):
+    """Training and test samples: in memory, `Dataset[Samples]`, or on disk, `Dataset[Stream]`.
+
+    Raises InputError for labels that are not of these classes.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+
+    def __post_init__(self) -> None:
+        for part, samples in (("training", self.train), ("test", self.test)):
+            # A stream's labels are known as they are read: its reader looks at them.
+            labels = samples.labels if isinstance(samples, Samples) else np.zeros(0, np.int32)
+            check_labels(labels, self.classes, f"data.name {self.name}: {part} labels")
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves((self.train, self.test)) if isinstance(leaf, jax.Array))
+
+    @property
+    def top(self) -> int:
+        """A network is right where the label is among so many of its largest outputs: 5 of ImageNet's 1,000, else 1."""
+        return 5 if self.classes >= 1000 else 1
+
+
+def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -> Dataset:
+    """Load a data set, with a progress bar where that takes seconds, or open it as a stream.
+
+    `data_dir` is where TensorFlow Datasets keeps prepared data; None means its own default, TFDS_DATA_DIR or
+    ~/tensorflow_datasets. `workers` are the processes that decode a stream; None: one a core, 16 at most. Raises
+    InputError where the data set is not prepared there or cannot be read.
+    """
+    if data.name == "digits":
+        if data.stream:
+            raise InputError("data.stream is True, but digits come with scikit-learn, in memory: leave it at False")
+        found = _digits()
+    else:
+        prepared = builder(data.name, data_dir)
+        image = prepared.info.features["image"].shape
+        try:
+            found = _streams(prepared, data, workers) if data.stream or None in image else _tfds(prepared, data)
+        except OSError as error:
+            raise InputError(
+                f"--data-dir {prepared.data_dir}: {prepared.name} is there but cannot be read ({first_line(error)}): "
+                f"{advice(error)}, or prepare it again"
+            ) from error
+    parts = {part: _first(getattr(found, part), data, part) for part in ("train", "test")}
+    if isinstance(found.train, Samples):
+        parts = {part: samples.replace(pixels=data.pixels) for part, samples in parts.items()}
+    return replace(found, **parts)
+
+
+def with_random_labels(dataset: "Dataset[Samples]", seed: int) -> "Dataset[Samples]":
+    """The data set with its training labels dealt to the images at random. Test labels stay as they are."""
+    dealt = jax.random.permutation(random_stream(seed, "random labels"), dataset.train.labels)
+    return replace(dataset, train=dataset.train.replace(labels=dealt))
+
+
+def _first(samples: Any, data: Data, part: str) -> Any:
+    """The first so many samples of a split, as its field says."""
+    count = getattr(data, f"{part}_images")
+    if count == "all" or count == len(samples):
+        return samples
+    if count > len(samples):
+        raise InputError(f"data.{part}_images is {count}, but {data.name} has {len(samples):,}: give fewer, or all")
+    return samples.rows(np.arange(count))
+
+
+def _digits() -> Dataset:
+    """scikit-learn's 1,797 digits of 8x8 pixels, 0 to 16: 1,437 to train on, 360 to test, classes in proportion."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch: Any = load_digits()
+    images = bunch.images.astype(np.uint8)[..., None]
+    train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=bunch.target)
+
+    def part(ids: np.ndarray) -> Samples:
+        return Samples(jnp.asarray(images[ids]), jnp.asarray(bunch.target[ids], dtype=jnp.int32), largest=16)
+
+    return Dataset("digits", part(train), part(test), classes=10)
+
+
+def directory(data_dir: Path | None) -> Path:
+    """Where TensorFlow Datasets keeps prepared data: `data_dir`, or for None TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    import tensorflow_datasets as tfds
+
+    return Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir)
+
+
+BY_HAND = {
+    "imagenet2012": "ImageNet must be downloaded by hand (an account at image-net.org: ILSVRC2012_img_train.tar and "
+    "ILSVRC2012_img_val.tar into DIR/downloads/manual), then "
+}
+"""What comes before `prepare_data`, for data sets that TensorFlow Datasets may not download."""
+
+
+def builder(name: str, data_dir: Path | None) -> Any:
+    """The TFDS builder of a data set of images with labels that is prepared in a format with random access.
+
+    Raises InputError, naming the command that prepares it, where it is not.
+    """
+    import tensorflow_datasets as tfds
+
+    where = directory(data_dir)
+    try:
+        found = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise InputError(
+            f"data.name is {name!r}, which TensorFlow Datasets does not know ({first_line(error)}): name one of its "
+            "image data sets, such as mnist, cifar10 or imagenet2012"
+        ) from None
+    if not found.is_prepared() or found.info.file_format != tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
+        raise InputError(
+            f"--data-dir {where} has no {name} prepared as array_record: "
+            f"{BY_HAND.get(name, '').replace('DIR', str(where))}run `python -m experiments.prepare_data "
+            f"{name} --data-dir {where}` (it needs `pip install 'neuron_mech[prepare]'`"
+            f"{'' if name in BY_HAND else ' and a network'}), or name the directory that has it"
+        )
+    features, splits = found.info.features, set(found.info.splits)
+    if not {"image", "label"} <= set(features) or "train" not in splits or not {"test", "validation"} & splits:
+        raise InputError(
+            f"data.name is {name!r}, which has {', '.join(features)} in {', '.join(sorted(splits))}: name a data set "
+            "of images with labels, divided into train and test or validation"
+        )
+    if not getattr(features["label"], "num_classes", None):
+        raise InputError(
+            f"data.name is {name!r}, whose labels are {type(features['label']).__name__} without classes: name a data "
+            "set whose labels are classes, a ClassLabel that says how many"
+        )
+    if empty := [split for split in ("train", _test_split(found)) if not found.info.splits[split].num_examples]:
+        raise InputError(f"data.name is {name!r}, whose split {empty[0]} holds no images: name another data set")
+    return found
+
+
+def _test_split(found: Any) -> str:
+    """What is tested on: ImageNet's labels of its test images are not public, so there its validation images."""
+    return "test" if "test" in found.info.splits and found.name not in BY_HAND else "validation"
+
+
+def _reader(found: Any, split: str, pixels: int | None = None) -> Reader:
+    """What reads and decodes a split's images, in memory or as a stream: the one place that knows how they are stored.
+
+    Raises InputError for images whose values cannot be read exactly.
+    """
+    import tensorflow_datasets as tfds
+
+    feature = found.info.features["image"]
+    kind, shape = np.dtype(feature.np_dtype), feature.shape
+    if len(shape) != 3 or (8 * kind.itemsize, shape[-1]) not in MODES or kind.kind != "u":
+        raise InputError(
+            f"data.name is {found.name!r}, whose images are {kind}{list(shape)}: name a data set of images of 8 bits "
+            "with 1, 3 or 4 channels (grey, RGB, RGBA), or of 16 bits with 1"
+        )
+    undecoded = {"image": tfds.decode.SkipDecoding()} if isinstance(feature, tfds.features.Image) else None
+    source = found.as_data_source(split=split, decoders=undecoded)
+    size = shape[:2] if pixels is None else (pixels, pixels)
+    return Reader(
+        f"{found.name} {split}",
+        source,
+        np.arange(len(source)),
+        (*size, shape[-1]),
+        pixels,
+        8 * kind.itemsize,
+        found.info.features["label"].num_classes,
+    )
+
+
+def _tfds(found: Any, data: Data) -> Dataset[Samples]:
+    def part(split: str, count: int | str) -> Samples:
+        reader, blocks = _reader(found, split), []
+        some = reader.ids[: count if isinstance(count, int) else None]  # what is left out is not read
+        reader = replace(reader, ids=some, block=1000)
+        for index in tqdm(range(len(reader)), desc=f"reading {reader.name}", unit="k images", leave=False):
+            blocks.append(reader(index))
+            if blocks[-1].corrupt:
+                raise InputError(f"--data-dir {found.data_dir}: {blocks[-1].corrupt[0]}: put it right in the data")
+        images, labels = (np.concatenate(parts) for parts in list(zip(*blocks, strict=True))[:2])
+        return Samples(jnp.asarray(images), jnp.asarray(labels), largest=np.iinfo(reader.dtype).max)
+
+    try:
+        classes = found.info.features["label"].num_classes
+        return Dataset(
+            found.name, part("train", data.train_images), part(_test_split(found), data.test_images), classes
+        )
+    except InputError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--data-dir {found.data_dir}: {found.name} is there but cannot be read ({first_line(error)}); prepare it "
+            "again"
+        ) from error
+
+
+def _streams(found: Any, data: Data, workers: int | None) -> Dataset[Stream]:
+    if data.pixels is None and None in found.info.features["image"].shape[:2]:
+        raise InputError(f"data.pixels is None, but images of {data.name} differ in size: give one, such as 224")
+    if workers is None:
+        workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+
+    def part(split: str) -> Stream:
+        files = tuple(Path(path) for path in found.info.splits[split].filepaths)
+        return Stream(_reader(found, split, data.pixels), data.corrupt, workers, files)
+
+    return Dataset(found.name, part("train"), part(_test_split(found)), found.info.features["label"].num_classes)

@@ -1,0 +1,72 @@
+"""The README's verdicts are those of results/, and what is published is small and says where it comes from."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import publish
+from neuron_mech.config import PRESETS
+from neuron_mech.errors import InputError
+
+
+def test_the_readme_is_current():
+    readme = (publish.ROOT / "README.md").read_text()
+    assert readme == publish.with_table(readme, publish.table(publish.ROOT / "results")), (
+        "run `python -m experiments.publish`"
+    )
+
+
+def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
+    publish.publish(reproduced, tmp_path)
+    place = tmp_path / "digits"
+    assert (place / "claims.json").read_text() == (reproduced / "claims.json").read_text()
+    run = json.loads((place / "run.json").read_text())
+    assert run["seeds"] == [0]
+    assert "--train.epochs 3" in run["command"]
+    assert run["versions"]["jax"]
+    assert run["seconds"]["binarization"] > 0
+    for figure in place.glob("*.png"):
+        assert figure.stat().st_size < (reproduced / "figures" / figure.name).stat().st_size
+        assert figure.stat().st_size < 150_000
+    assert {"figure3.png", "figure4.png", "figure5.png", "figure8.png"} <= {f.name for f in place.iterdir()}
+    made = publish.table(tmp_path)
+    assert made.count("\n| ") == 13
+    assert "`train.epochs 3`" in made
+    assert "`digits`" in made
+    assert publish.with_table(f"a\n{publish.BEGIN}old\n{publish.END}b\n", made) == (
+        f"a\n{publish.BEGIN}{made}{publish.END}b\n"
+    )
+
+
+def test_a_smaller_figure_keeps_the_colours_of_thin_lines(reproduced):
+    path = reproduced / "figures" / "figure4.png"
+    with Image.open(path) as image:
+        whole = image.convert("RGB")
+        whole.thumbnail((publish.WIDTH, 10 * publish.WIDTH), Image.Resampling.LANCZOS)
+    with Image.open(io.BytesIO(publish.smaller(path))) as image:
+        few = image.convert("RGB")
+    assert few.size == whole.size
+    assert np.abs(np.asarray(few, int) - np.asarray(whole, int)).max() < 40
+
+
+def test_the_command_repeats_what_differs_from_the_preset():
+    config = PRESETS["mnist-relu"]
+    config = replace(config, record=replace(config.record, sites=("dense1", "dense2"), every=20))
+    assert publish.command(config, 5) == (
+        "python -m experiments.reproduce mnist-relu --record.every 20 --record.sites dense1 dense2 --seeds 5"
+    )
+    assert publish.changes(publish.command(config, 5)) == "`record.every 20`, `record.sites dense1 dense2`"
+    assert publish.changes(publish.command(PRESETS["digits"], 5)) == "–"
+
+
+def test_a_run_without_verdicts_is_refused(reproduced, tmp_path):
+    shutil.copy(reproduced / "config.json", tmp_path)
+    with pytest.raises(InputError, match=r"has no claims.json"):
+        publish.publish(tmp_path, tmp_path / "results")
+    with pytest.raises(InputError, match="no place for the verdicts"):
+        publish.with_table("nothing", "table")

@@ -1,0 +1,166 @@
+"""Programs of the paper's scale, lowered for a GPU and a TPU: nothing is computed, and no accelerator is needed.
+
+What XLA then makes of them only such a device can tell; an operation that it does not have, a shape that does not
+fit or a loop that was unrolled shows here.
+"""
+
+import re
+from dataclasses import replace
+from functools import partial
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lowering import inexact
+from neuron_mech import runs, training
+from neuron_mech.codes import evaluation, quantization, retraining, windowing
+from neuron_mech.config import PRESETS
+from neuron_mech.runs import planning
+from neuron_mech.training import datasets
+
+TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
+
+
+def blank_data(name):
+    """As many images as the data set has, all black."""
+    shape = (28, 28, 1) if name == "mnist" else (32, 32, 3)
+    images = jnp.zeros((TRAINING_IMAGES[name], *shape), jnp.uint8)
+    labels = jnp.arange(len(images)) % 10
+    train, test = (datasets.Samples(images[:n], labels[:n], largest=255) for n in (len(images), 10))
+    return datasets.Dataset(name, train, test, 10)
+
+
+def lowered(function, arguments, platform):
+    """(the program of `function` for a platform, its outputs), from arrays or their shapes."""
+    # Types with checked shapes hold arrays alone: in and out by leaves.
+    leaves, tree = jax.tree.flatten(arguments)
+
+    def flat(*leaves):
+        return jax.tree.leaves(function(*jax.tree.unflatten(tree, leaves)))
+
+    traced = jax.jit(flat).trace(*(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
+    return traced.lower(lowering_platforms=(platform,)).as_text(), traced.out_info
+
+
+def products(program):
+    """How many convolutions and matrix products a program has, those of a loop once."""
+    return program.count("stablehlo.convolution") + program.count("stablehlo.dot_general")
+
+
+def kernels(params):
+    """How many layers multiply."""
+    return sum(leaf.ndim > 1 for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("preset", ["mnist-relu", "cifar10-relu", "cifar10-linear", "cifar10-resnet50"])
+def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, platform, monkeypatch):
+    monkeypatch.setattr(training, "stepwise", lambda _: False)  # as where the platform is no CPU
+    data = blank_data(PRESETS[preset].data.name)
+    study, state = planning.study(PRESETS[preset], data)
+    steps, rest = runs.plan_epoch(study, 0).segments[0]
+    assert len(steps.ids) == study.config.record.every
+    recorded = data.train.rows(study.recorded)
+    arguments = (state, jax.eval_shape(study.empty_counts), data.train, recorded, steps, rest)
+    program, out = lowered(partial(runs.segment, study), arguments, platform)
+    assert "stablehlo.while" in program
+    # Forward, and backward by input and by kernel, in the step; forward and backward by input for each group of sites
+    # in a recording, on a GPU each as up to six products: a hundred unrolled steps would have a hundred times as many.
+    layers = sum(leaf.ndim == 4 for leaf in jax.tree.leaves(state.params))
+    passes = 6 if platform == "cuda" else 1
+    assert program.count("stablehlo.convolution") <= (3 + 2 * passes * len(runs.groups(study))) * layers
+    assert len(out) == len(jax.tree.leaves(arguments[:2])) + 1
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(("preset", "mode"), [("mnist-relu", "probe-train"), ("cifar10-relu", "probe")])
+def test_every_product_of_a_recording_is_exact_there(preset, mode, platform):
+    data, config = blank_data(PRESETS[preset].data.name), PRESETS[preset]
+
+    def made(precision):
+        study, state = planning.study(
+            replace(config, record=replace(config.record, mode=mode, precision=precision)), data
+        )
+        arguments = (jax.eval_shape(study.empty_counts).tallies, state, data.train.rows(study.recorded))
+        return lowered(partial(runs.record, study), arguments, platform)[0]
+
+    assert inexact(made("exact"), platform) == []
+    assert len(inexact(made("fast"), platform)) == products(made("fast"))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(("preset", "name"), [("mnist-relu", "dense1"), ("cifar10-relu", "stage0layer0")])
+def test_an_epoch_of_retraining_ten_windows_together_is_one_program_there(preset, name, platform):
+    data = blank_data(PRESETS[preset].data.name)
+    study, state = planning.study(PRESETS[preset], data)
+    site, params = study.sites[name], state.params
+    cut = retraining.cut(study.config, study.model, state.variables, data.train.rows(jnp.arange(1)), site)
+    one, windows, images = retraining.initial(cut), 10, len(data.train)
+    state = jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), one)
+    bits = jax.eval_shape(lambda: windowing.pack(jnp.zeros((images, *site.shape), bool)))
+    batches = jnp.arange(images - images % study.config.train.batch_size).reshape(-1, study.config.train.batch_size)
+
+    def epoch(state, bits, labels, ids):
+        def through_one(state, bits):
+            return retraining.epoch(cut, state, retraining.Binarized(bits, labels), ids, None)
+
+        return jax.vmap(through_one)(state, bits)
+
+    seen = jax.ShapeDtypeStruct((windows, *bits.shape), bits.dtype)
+    program, out = lowered(epoch, (state, seen, data.train.labels, batches), platform)
+    assert 0 < products(program) <= 3 * kernels(params), "steps or windows are unrolled"
+    assert [leaf.shape for leaf in out] == [leaf.shape for leaf in jax.tree.leaves(state)] + [(windows,)]
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("form", get_args(retraining.Form))
+def test_convolutions_of_ten_windows_are_batched_products_there_and_not_in_groups(form, platform, monkeypatch):
+    monkeypatch.setattr(training, "stepwise", lambda _: False)  # as where the platform is no CPU
+    data = blank_data("cifar10")
+    study, state = planning.study(PRESETS["cifar10-relu"], data)
+    site, one = study.sites["stage2layer2"], data.train.rows(jnp.arange(1))
+    cut = retraining.cut(study.config, study.model, state.variables, one, site)
+    retrain = retraining.Retraining(replace(cut, form=form))
+    start = retrain.start(10)
+    bits = jax.eval_shape(lambda: windowing.pack(jnp.zeros((len(data.train), *site.shape), bool)))
+    ids, _ = retrain.order(len(data.train), 0)
+    bits = jax.ShapeDtypeStruct((10, *bits.shape), bits.dtype)
+
+    def epoch(state, bits, labels):
+        return retrain.epoch(state, retraining.Binarized(bits, labels), ids, None)
+
+    program, _ = lowered(epoch, (start, bits, data.train.labels), platform)
+    groups = {int(count) for count in re.findall(r"(?:feature|batch)_group_count = (\d+)", program)}
+    batched = len(re.findall(r"dot_general .*batching_dims = \[\d", program))
+    if form == "convolutions":
+        assert 10 in groups
+        return
+    # Three convolutions, and the last layer; each forward, and backward by input and by kernel.
+    assert "stablehlo.convolution" not in program
+    assert groups <= {1}
+    assert batched >= 3 * 3 * (9 if form == "products" else 1) + 3
+    assert products(program) <= (3 * 3 + 9) * (9 if form == "products" else 1) + 3, "steps or windows are unrolled"
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(("preset", "name"), [("mnist-relu", "dense1"), ("cifar10-relu", "stage2layer2")])
+@pytest.mark.parametrize("code", [quantization.quantized, quantization.noisy, quantization.permuted])
+def test_eleven_codes_of_a_site_are_one_program_there(code, preset, name, platform):
+    data = blank_data(PRESETS[preset].data.name)
+    study, state = planning.study(PRESETS[preset], data)
+    site = study.sites[name]
+    codes = quantization.at_ranks(jnp.zeros((100, site.shape[-1])), tuple(range(0, 101, 10)))
+    if code is quantization.noisy:
+        codes = codes.threshold
+    values = jax.ShapeDtypeStruct((1000, *site.shape), jnp.float32)
+
+    def outputs(codes, variables, inputs, values):
+        trial = evaluation.Trial(name, code, codes, jax.random.key(0))
+        return evaluation.logits_of_codes(trial, study.model, variables, inputs, values)
+
+    inputs = jax.eval_shape(lambda: data.train.rows(jnp.arange(1000)).inputs)
+    program, (out,) = lowered(outputs, (codes, state.variables, inputs, values), platform)
+    assert 0 < products(program) <= kernels(state.params), "codes are unrolled"
+    assert out.shape == (11, 1000, 10)

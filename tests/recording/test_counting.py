@@ -1,0 +1,129 @@
+"""The tally against lists of signs kept by hand."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import oracles
+from neuron_mech.recording import counting
+from neuron_mech.recording.counting import Tally
+
+histories = arrays(
+    np.float32,
+    st.sampled_from([(1, 2, 3), (9, 2, 3), (40, 2, 3)]),
+    elements=st.sampled_from([-2.5, 0.0, -0.0, 1e-30, 3.0]),
+)
+
+
+def tallied(history: np.ndarray) -> Tally:
+    tally = counting.empty(history.shape[1:], len(history))
+    for gradient in history:
+        tally = counting.update(tally, jnp.asarray(gradient))
+    return tally
+
+
+@given(histories)
+@settings(max_examples=60, deadline=None)
+def test_counts_are_those_of_a_list_of_signs(history):
+    tally = tallied(history)
+    for pair in np.ndindex(history.shape[1:]):
+        by_hand = oracles.tally(np.sign(history[(slice(None), *pair)]))
+        assert int(tally.positive[pair]) == by_hand["positive"]
+        assert int(tally.negative[pair]) == by_hand["negative"]
+        assert int(tally.flips[pair]) == by_hand["flips"]
+        assert int(jnp.sign(tally.trail[pair])) == by_hand["last"]
+        assert int(tally.recorded[pair]) == by_hand["positive"] + by_hand["negative"]
+
+
+def test_nan_derivatives_count_as_nothing():
+    tally = counting.update(counting.empty((1, 1), 5), jnp.full((1, 1), jnp.nan))
+    assert all(int(leaf[0, 0]) == 0 for leaf in jax.tree.leaves(tally))
+
+
+def test_counts_never_overflow_their_type():
+    assert counting.count_type(126) == np.int8
+    assert counting.count_type(127) == np.int16
+    assert counting.count_type(2350) == np.int16
+    assert counting.count_type(40_000) == np.int32
+    # The worst case of each count: always one sign, and a flip at every recording.
+    turning = tallied(np.where(np.arange(126) % 2, 1, -1).astype(np.float32)[:, None, None])
+    steady = tallied(np.ones((126, 1, 1), np.float32))
+    assert turning.trail.dtype == np.int8
+    assert int(turning.flips[0, 0]) == 125
+    assert int(steady.positive[0, 0]) == 126
+
+
+def test_average_sign_ignores_zeros_and_is_nan_where_there_was_no_sign():
+    up, down = jnp.asarray([3, 0, 5]), jnp.asarray([1, 0, 0])
+    np.testing.assert_array_equal(counting.average_sign(up, down), [0.5, np.nan, 1.0])
+
+
+counts = arrays(np.int16, (4, 2, 3), elements=st.integers(0, 200))
+
+
+@given(counts, counts)
+@settings(max_examples=60, deadline=None)
+def test_statistics_by_neuron_agree_with_exact_fractions(positive, negative):
+    average = [
+        [Fraction(int(p - n), int(p + n)) for p, n in zip(ps, ns, strict=True) if p + n]
+        for ps, ns in zip(positive.reshape(-1, 3).T, negative.reshape(-1, 3).T, strict=True)
+    ]
+    up, down = jnp.asarray(positive), jnp.asarray(negative)
+    constant, ever = counting.constant_counts(up, down)
+    np.testing.assert_array_equal(constant, [sum(abs(a) > Fraction(9, 10) for a in neuron) for neuron in average])
+    np.testing.assert_array_equal(ever, [len(neuron) for neuron in average])
+    trail = np.arange(positive.size, dtype=np.int16).reshape(positive.shape) - 7
+    of = counting.neuron_counts(Tally(up, down, jnp.asarray(trail)))
+    np.testing.assert_array_equal((of.constant, of.ever), (constant, ever))
+    np.testing.assert_array_equal(of.low, [sum(a > 0 for a in neuron) for neuron in average])
+    columns = trail.reshape(-1, 3).T
+    np.testing.assert_array_equal(of.flips, [sum(max(abs(int(t)) - 1, 0) for t in column) for column in columns])
+    np.testing.assert_array_equal(
+        of.chances, [sum(max(int(n) - 1, 0) for n in column) for column in (positive + negative).reshape(-1, 3).T]
+    )
+    # numpy's bins are closed below too, and its last is closed on both sides.
+    edges = [Fraction(k, 10) for k in range(-10, 11)]
+    by_hand = [
+        [sum(lo <= a < hi or (a == hi == 1) for a in neuron) for lo, hi in itertools.pairwise(edges)]
+        for neuron in average
+    ]
+    np.testing.assert_array_equal(counting.histograms(up, down), by_hand)
+
+
+def test_an_average_of_exactly_nine_tenths_is_not_constant():
+    constant, _ = counting.constant_counts(jnp.asarray([[95], [96]]), jnp.asarray([[5], [4]]))
+    assert int(constant[0]) == 1
+
+
+def test_disagreement_is_the_share_of_pairs_in_another_category():
+    one = Tally(jnp.asarray([[3, 0], [1, 2]]), jnp.asarray([[0, 3], [0, 2]]), jnp.zeros((2, 2), jnp.int32))
+    other = Tally(jnp.asarray([[3, 3], [1, 0]]), jnp.asarray([[0, 0], [0, 1]]), jnp.zeros((2, 2), jnp.int32))
+    assert float(counting.disagreement(one, one)) == 0.0
+    assert float(counting.disagreement(one, other)) == 0.5
+
+
+@given(histories)
+@settings(max_examples=20, deadline=None)
+def test_the_constancy_of_independent_signs_is_the_binomial_distribution_s(history):
+    tally = tallied(history)
+    found = counting.independent_constancy(tally)
+    positive, negative = (np.asarray(a, int).reshape(-1, a.shape[-1]) for a in (tally.positive, tally.negative))
+    for neuron in range(3):
+        up, many = positive[:, neuron], (positive + negative)[:, neuron]
+        if not many.sum():
+            assert np.isnan(found[neuron])
+            continue
+        p, chances = up.sum() / many.sum(), []
+        for n in many[many > 0]:
+            # The probability of every outcome, summed over those that count as constant.
+            outcomes = [(k, math.comb(n, k) * p**k * (1 - p) ** (n - k)) for k in range(n + 1)]
+            chances.append(sum(chance for k, chance in outcomes if abs(Fraction(2 * k - n, int(n))) > Fraction(9, 10)))
+        assert found[neuron] == pytest.approx(np.mean(chances), abs=1e-12)

@@ -1,0 +1,269 @@
+"""Models of other people's making: sites, signs against a float64 per-sample loop, and against the parameters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import neuron_mech
+import own_models as theirs
+from neuron_mech import SignHealthWarning, taps
+from neuron_mech.taps.objectives import margin
+from neuron_mech.training.models import Neurons
+
+pytestmark = pytest.mark.usefixtures("lenient")
+
+
+@dataclass
+class Case:
+    """A model, what it is given, and where its neurons are."""
+
+    model: nn.Module
+    inputs: tuple[int, ...]
+    names: Any
+    found: tuple[str, ...]
+    loss: Callable = margin
+    kwargs: dict = field(default_factory=dict)
+
+    def data(self):
+        """(variables, inputs, labels)."""
+        key = jax.random.key(3)
+        if self.loss is theirs.next_token:
+            x = y = jax.random.randint(key, self.inputs, 0, 11)
+        else:
+            x = jax.random.normal(key, self.inputs)
+            y = jax.random.randint(jax.random.key(4), self.inputs[:1], 0, 10)
+        if self.loss is theirs.squared_error:
+            x, y = {"left": x, "right": -2 * x}, jax.random.normal(jax.random.key(5), (self.inputs[0], 2))
+        variables = self.model.init(jax.random.key(6), x, **self.kwargs)
+        # Biases begin at zero; these do not, as after some training.
+        params = jax.tree.map(
+            lambda p: p + 0.05 * jax.random.normal(jax.random.key(p.size), p.shape), variables["params"]
+        )
+        return {**{k: v for k, v in variables.items() if k != "intermediates"}, "params": params}, x, y
+
+
+IMAGES, VECTORS, TOKENS = (6, 16, 16, 1), (6, 7), (5, 8)
+CASES = {
+    "convnet": Case(theirs.ConvNet(), IMAGES, ["Conv_*", "Dense_0"], ("Conv_0", "Conv_1", "Dense_0")),
+    "resnet": Case(
+        theirs.ResNet(),
+        (4, 32, 32, 3),
+        "ResidualBlock_[13]/Conv_1",
+        ("ResidualBlock_1/Conv_1", "ResidualBlock_3/Conv_1"),
+        kwargs={"train": False},
+    ),
+    "transformer": Case(
+        theirs.Transformer(), TOKENS, "*/hidden", ("block_0/hidden", "block_1/hidden"), theirs.next_token
+    ),
+    "remat": Case(theirs.Rematerialised(), VECTORS, "*layer*", ("layer_0", "layer_1")),
+    "scan": Case(theirs.Scanned(), VECTORS, "layers/*", tuple(f"layers/dense@{i}" for i in range(3))),
+    "scan of remat": Case(theirs.Scanned(True), VECTORS, "layers/*@1", ("layers/dense@1",)),
+    "shared": Case(theirs.Shared(), VECTORS, "shared@*", tuple(f"shared@{i}" for i in range(3))),
+    "regression": Case(theirs.Regression(), VECTORS, "hidden", ("hidden",), theirs.squared_error),
+}
+BIASES = {
+    "convnet": {"Dense_0": ("Dense_0",), "Conv_1": ("Conv_1",)},
+    "transformer": {"block_0/hidden": ("block_0/hidden",), "block_1/hidden": ("block_1/hidden",)},
+    "remat": {"layer_0": ("layer_0",), "layer_1": ("layer_1",)},
+    "shared": {"shared": ("shared@0", "shared@1", "shared@2")},
+    "regression": {"hidden": ("hidden",)},
+}
+
+
+def double(tree):
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
+def loop_in_double(case, variables, inputs, labels, names):
+    """{site: derivative of each sample's loss}, one sample after another, in float64."""
+    with jax.enable_x64(True):
+        v, x, y = double((variables, inputs, labels))
+        sites = {n: s for n, s in taps.sites(case.model, v, x, **case.kwargs).items() if n in names}
+        rows: dict[str, list] = {name: [] for name in names}
+        for i in range(taps.batch_size(x)):
+            one, label = jax.tree.map(lambda a, i=i: jnp.asarray(a[i : i + 1]), (x, y))
+            found = taps.activation_gradients(
+                case.model, v, one, label, taps.zeros(sites, 1), {"": case.loss}, "pre_activation", **case.kwargs
+            )[""]
+            for name in names:
+                assert found[name].dtype == jnp.float64
+                rows[name].append(np.asarray(found[name][0]))
+        return {name: np.stack(values) for name, values in rows.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recorded_signs_are_those_of_a_loop_over_samples_in_double_precision(name):
+    case = CASES[name]
+    variables, x, y = case.data()
+    sites = neuron_mech.sites(case.model, variables, x, **case.kwargs)
+    recorder = neuron_mech.recorder(
+        case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, **case.kwargs
+    )
+    assert tuple(recorder.tallies) == case.found
+    recorder = recorder.update(variables).update(variables)
+    under_jit = jax.jit(neuron_mech.Recorder.update)(
+        jax.jit(neuron_mech.Recorder.update)(recorder_of(case), variables), variables
+    )
+    exact = loop_in_double(case, variables, x, y, case.found)
+    for site, tally in recorder.tallies.items():
+        assert tally.positive.shape == (len(exact[site]), *sites[site].shape)
+        certain = np.abs(exact[site]) > 1e-5 * np.abs(exact[site]).max()
+        assert certain.mean() > 0.5
+        np.testing.assert_array_equal((tally.positive - tally.negative)[certain], 2 * np.sign(exact[site][certain]))
+        for one, other in zip(jax.tree.leaves(tally), jax.tree.leaves(under_jit.tallies[site]), strict=True):
+            assert (np.asarray(one) == np.asarray(other))[certain].all()
+
+
+def recorder_of(case):
+    variables, x, y = case.data()
+    return neuron_mech.recorder(
+        case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, **case.kwargs
+    )
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_derivatives_summed_over_positions_and_uses_are_those_of_the_bias(name):
+    """What no tap is needed for: a bias enters at every position and every use of its layer."""
+    case = CASES[name]
+    variables, x, y = case.data()
+    found = loop_in_double(case, variables, x, y, case.found)
+    with jax.enable_x64(True):
+        v, inputs, labels = double((variables, x, y))
+
+        def loss(params, sample, label):
+            return case.loss(case.model.apply({**v, "params": params}, sample, **case.kwargs), label).sum()
+
+        for i in range(taps.batch_size(inputs)):
+            one = jax.tree.map(lambda a, i=i: jnp.asarray(a[i : i + 1]), (inputs, labels))
+            gradients = jax.grad(loss)(v["params"], *one)
+            for layer, sites in BIASES[name].items():
+                node = gradients
+                for part in layer.split("/"):
+                    node = node[part]
+                total = sum(found[site][i].reshape(-1, found[site].shape[-1]).sum(0) for site in sites)
+                np.testing.assert_allclose(total, node["bias"], rtol=1e-8, atol=1e-12)
+
+
+def test_layers_of_a_scan_have_their_own_slice_of_the_parameters_gradient():
+    case = CASES["scan"]
+    variables, x, y = case.data()
+    found = loop_in_double(case, variables, x, y, case.found)
+    with jax.enable_x64(True):
+        v, inputs, labels = double((variables, x, y))
+        total = jax.grad(lambda p: margin(case.model.apply({"params": p}, inputs), labels).sum())(v["params"])
+        for i, site in enumerate(case.found):
+            np.testing.assert_allclose(found[site].sum(0), total["layers"]["dense"]["bias"][i], rtol=1e-8)
+
+
+def test_a_layer_of_a_scan_and_a_use_of_a_shared_layer_are_replaced_alone():
+    for name, by_hand in (("scan", scanned_by_hand), ("shared", shared_by_hand)):
+        case = CASES[name]
+        variables, x, _ = case.data()
+        edit = lambda z: jnp.where(z > 0, 1.0, -1.0)  # noqa: E731
+        for use, site in enumerate(case.found):
+            replaced = neuron_mech.replace(case.model, {site: edit})
+            np.testing.assert_allclose(
+                jax.jit(replaced)(variables, x), by_hand(variables["params"], x, use, edit), rtol=1e-5, atol=1e-5
+            )
+            _, values = neuron_mech.read(case.model, variables, x, site)
+            _, pre = by_hand(variables["params"], x, use, edit, read=True)
+            np.testing.assert_allclose(values[site], pre, rtol=1e-5, atol=1e-5)
+
+
+def dense(p, x):
+    return x @ p["kernel"] + p["bias"].reshape(1, -1)
+
+
+def by_hand_of(layers, first):
+    def run(params, x, use, edit, read=False):
+        x = dense(params[first], x)
+        for i, layer in enumerate(layers(params)):
+            z = dense(layer, x)
+            seen = z if i == use else None if i < use else seen
+            x = jnp.tanh(edit(z) if i == use else z)
+        out = dense(params["Dense_1" if first == "Dense_0" else "Dense_0"], x)
+        return (out, seen) if read else out
+
+    return run
+
+
+scanned_by_hand = by_hand_of(
+    lambda p: [jax.tree.map(lambda a, i=i: a[i], p["layers"]["dense"]) for i in range(3)], "Dense_0"
+)
+shared_by_hand = by_hand_of(lambda p: [p["shared"]] * 3, "first")
+
+
+def test_a_model_in_bfloat16_is_recorded_as_it_computes_and_audited_in_double():
+    case = Case(
+        theirs.Transformer(dtype=jnp.bfloat16), TOKENS, "*/hidden", CASES["transformer"].found, theirs.next_token
+    )
+    variables, x, y = case.data()
+    recorder = neuron_mech.recorder(case.model, variables, x, y, case.names, recordings=1, loss=case.loss, audit=False)
+    recorder = recorder.update(variables)
+    # The same parameters in a model without bfloat16, in double precision.
+    plain = Case(theirs.Transformer(), TOKENS, case.names, case.found, theirs.next_token)
+    exact = loop_in_double(plain, variables, x, y, case.found)
+    health = recorder.audit(variables)
+    for site, tally in recorder.tallies.items():
+        seen = np.asarray(tally.positive - tally.negative)
+        wrong = (seen * np.sign(exact[site]) < 0).sum() / (exact[site] != 0).sum()
+        assert 0 < wrong < 0.2
+        assert health[site].wrong == pytest.approx(wrong, abs=0.01)
+        alone = np.stack(
+            [
+                np.sign(
+                    np.asarray(
+                        taps.activation_gradients(
+                            case.model,
+                            variables,
+                            x[i : i + 1],
+                            y[i : i + 1],
+                            taps.zeros({site: recorder.design.sites[site]}, 1),
+                            {"": case.loss},
+                            "pre_activation",
+                        )[""][site][0]
+                    ).astype(np.float32)
+                )
+                for i in range(len(x))
+            ]
+        )
+        assert (alone == seen).mean() > 0.98  # rounding depends on how XLA fuses
+
+
+def test_a_model_that_casts_by_itself_cannot_be_audited_and_says_so():
+    class Casting(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(10)(Neurons()(nn.Dense(8)(x).astype(jnp.bfloat16)).astype(jnp.float32))
+
+    x, y = jax.random.normal(jax.random.key(0), (6, 7)), jnp.zeros(6, int)
+    model = Casting()
+    variables = model.init(jax.random.key(1), x)
+    with pytest.warns(SignHealthWarning, match="double precision"):
+        neuron_mech.recorder(model, variables, x, y, recordings=1)
+
+
+def test_batch_statistics_are_named_with_the_ways_out():
+    case = CASES["resnet"]
+    variables, x, y = case.data()
+    training = {"train": True, "mutable": ["batch_stats"]}
+    common = (case.model, variables, x, y)
+    with pytest.raises(
+        ValueError, match=r"through bn_init \(BatchNorm\)\. .*running statistics.*alone.*batch.*do not mix"
+    ):
+        neuron_mech.recorder(*common, case.names, recordings=1, **training)
+    for mixing in ("alone", "batch"):
+        neuron_mech.recorder(*common, case.names, recordings=1, mixing=mixing, **training).update(variables)
+    # In batch statistics, knowingly: the derivative of the batch's sum.
+    known = neuron_mech.recorder(*common, case.names, recordings=1, mixing="batch", **training).update(variables)
+    sites = known.design.sites
+    found = taps.activation_gradients(*common, taps.zeros(sites, len(y)), {"": margin}, "pre_activation", **training)
+    for site, tally in known.tallies.items():
+        agreed = (tally.positive - tally.negative) == np.sign(found[""][site])
+        assert agreed.mean() > 0.999

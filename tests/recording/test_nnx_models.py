@@ -1,0 +1,71 @@
+"""NNX models, as Linen modules with the same sites."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import neuron_mech
+from neuron_mech import store, taps
+from neuron_mech.taps.objectives import margin
+
+pytestmark = pytest.mark.usefixtures("lenient")
+
+
+class Block(nnx.Module):
+    def __init__(self, width, rngs):
+        self.up, self.down = nnx.Linear(width, 2 * width, rngs=rngs), nnx.Linear(2 * width, width, rngs=rngs)
+        self.norm, self.drop = nnx.BatchNorm(width, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(x + self.drop(self.down(nnx.gelu(self.up(x)))))
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs, scanned=False):
+        self.first, self.last = nnx.Linear(64, 8, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
+        self.blocks, self.rematerialised = nnx.List([Block(8, rngs) for _ in range(2)]), scanned
+
+    def __call__(self, x):
+        x = self.first(x.reshape(len(x), -1))
+        for block in self.blocks:
+            x = nnx.remat(lambda b, x: b(x))(block, x) if self.rematerialised else block(x)
+        return self.last(x)
+
+
+def test_an_nnx_model_has_sites_like_any_other(digits, tmp_path):
+    x, y = digits.train.inputs[:200], digits.train.labels[:200]
+    net = Net(nnx.Rngs(0))
+    net.eval()
+    linen, variables = neuron_mech.from_nnx(net)
+    assert [*neuron_mech.sites(linen, variables, x)] == [
+        *("first", "blocks/0/up", "blocks/0/down", "blocks/1/up", "blocks/1/down", "last")
+    ]
+    logits, values = neuron_mech.read(linen, variables, x, "blocks/*/up")
+    np.testing.assert_allclose(logits, net(x), rtol=1e-6)
+    np.testing.assert_allclose(values["blocks/0/up"], net.blocks[0].up(net.first(x.reshape(len(x), -1))), rtol=1e-5)
+    recorder = neuron_mech.recorder(linen, variables, x, y, "blocks/*/up", recordings=1).update(
+        neuron_mech.variables(net)
+    )
+    # The bias's own gradient, sample by sample, by nothing but NNX.
+    for i in range(5):
+        gradient = nnx.grad(lambda net, i=i: margin(net(x[i : i + 1]), y[i : i + 1]).sum())(net)
+        for b in range(2):
+            seen = recorder.average_sign(f"blocks/{b}/up")[i]
+            np.testing.assert_array_equal(np.nan_to_num(seen), np.sign(gradient["blocks"][b]["up"]["bias"][...]))
+    store.write_dataset(tmp_path / "signs.nc", recorder.signs())  # where names may hold no slash
+    assert store.read_dataset(tmp_path / "signs.nc").label.values.tolist() == ["blocks/0/up", "blocks/1/up"]
+    cut = neuron_mech.replace(linen, {"blocks/1/up": jnp.zeros_like})(variables, x)
+    assert float(jnp.abs(cut - logits).max()) > 0
+
+
+def test_what_an_nnx_model_cannot_do_is_said(digits):
+    x, y = digits.train.inputs[:200], digits.train.labels[:200]
+    net = Net(nnx.Rngs(0))
+    linen, variables = neuron_mech.from_nnx(net)
+    with pytest.raises(ValueError, match=r"another sample's input changes.*eval\(\)"):
+        neuron_mech.recorder(linen, variables, x, y, "*", recordings=1)
+    net = Net(nnx.Rngs(0), scanned=True)
+    net.eval()
+    with pytest.raises(taps.SiteError, match="inside a transformation"):
+        neuron_mech.sites(*neuron_mech.from_nnx(net), x)

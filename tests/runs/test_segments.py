@@ -1,0 +1,228 @@
+"""Recording in its three modes, against tallies kept one sample at a time."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oracles
+from neuron_mech import runs, taps, training
+from neuron_mech.config import PRESETS, Config, Model, Record, Train
+from neuron_mech.runs import planning
+from neuron_mech.taps.objectives import margin
+from neuron_mech.training import models
+from neuron_mech.training.datasets import Dataset, Samples
+
+SMALL = Config(
+    "digits",
+    model=Model(width=1 / 32),
+    train=Train(batch_size=16, epochs=3),
+    record=Record(every=2, samples=70, chunk=32),
+)
+
+
+def few(digits, count=90):
+    """The first digits alone: five full batches of 16, and a last one of 10."""
+    return replace(digits, train=digits.train.rows(jnp.arange(count)))
+
+
+def after(config, dataset, epochs):
+    """(study, state, tallies in canonical order, states before each segment, plans) after whole epochs."""
+    study, state = planning.study(config, dataset)
+    counts, recorded = study.empty_counts(), dataset.train.rows(study.recorded)
+    advance = runs.advancing(study)
+    before = []
+    for epoch in range(epochs):
+        plan = runs.plan_epoch(study, epoch)
+        for steps, rest in plan.segments:
+            before.append(jax.tree.map(jnp.copy, state))  # the segment takes over its buffers
+            state, counts, _ = advance(state, counts, dataset.train, recorded, steps, rest)
+        counts = runs.end_epoch(counts, plan.positions)
+    return study, state, counts.tallies, before
+
+
+def assert_equal(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_tally(tally, signs, rows):
+    """`signs`: (recordings, samples, neurons) as recorded by hand."""
+    for row in range(rows):
+        for neuron in range(signs.shape[-1]):
+            by_hand = oracles.tally(signs[:, row, neuron])
+            assert int(tally.positive[row, neuron]) == by_hand["positive"]
+            assert int(tally.negative[row, neuron]) == by_hand["negative"]
+            assert int(tally.flips[row, neuron]) == by_hand["flips"]
+
+
+def test_the_paper_s_counts_of_recordings():
+    sizes = {"mnist-relu": 60_000, "mnist-sigmoid": 60_000, "cifar10-relu": 50_000, "cifar10-linear": 50_000}
+    counts = {}
+    for name, size in (sizes | {"digits": 1_437}).items():
+        shape = Samples(jnp.zeros((size, 8, 8, 1), jnp.uint8), jnp.zeros(size, jnp.int32), 255)
+        config = replace(PRESETS[name], model=replace(PRESETS[name].model, width=1 / 64))
+        study, _ = planning.study(config, Dataset(name, shape, shape, 10))
+        counts[name] = (study.batches, study.segments_per_epoch, study.recordings)
+        if name.startswith("cifar10"):
+            assert {site: study.rows(site) for site in study.sites} == {
+                "stage0layer0": 500,
+                "stage2layer2": 5_000,
+                "stage3layer2": 10_000,
+            }
+    assert counts["mnist-relu"] == counts["mnist-sigmoid"] == (469, 47, 2350)
+    assert counts["cifar10-relu"] == counts["cifar10-linear"] == (1563, 16, 1600)
+    assert counts["digits"] == (45, 9, 450)
+
+
+@given(
+    samples=st.integers(1, 200),
+    batch=st.integers(1, 64),
+    every=st.integers(1, 9),
+    share=st.floats(0.01, 1),
+    fewer=st.integers(1, 100),
+    epoch=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_s_plan_trains_on_every_sample_and_finds_every_recorded_row(
+    samples, batch, every, share, fewer, epoch
+):
+    batch = min(batch, samples)
+    record = Record(mode="online", every=every, site_samples=(f"dense1:{fewer}",))
+    config = Config("digits", train=Train(batch_size=batch), record=record)
+    sites = {name: taps.Site(name, "Neurons", (4,), jnp.float32) for name in ("dense1", "dense2")}
+    recorded = runs.random_ids(config, samples, max(1, int(share * samples)))
+    study = runs.Study(
+        config, models.build(config.model, 10), training.optimizer(config, samples), sites, {}, recorded, samples
+    )
+    plan = runs.plan_epoch(study, epoch)
+    rows = {"dense1": min(fewer, len(recorded)), "dense2": len(recorded)}
+    seen, written = [], {site: np.full(count + batch, -1) for site, count in rows.items()}
+    for steps, rest in plan.segments:
+        assert len(steps.ids) + (rest is not None) <= every
+        for part in [steps] if rest is None else [steps, rest]:
+            for index, ids in enumerate(part.ids):
+                for site, offsets in part.offsets.items():
+                    assert offsets[index] + len(ids) <= len(written[site])
+                    written[site][offsets[index] : offsets[index] + len(ids)] = ids
+                seen += list(ids)
+    assert sorted(seen) == list(range(samples))
+    # What each window wrote last is, at every tally row's position, that row's sample.
+    for site, count in rows.items():
+        np.testing.assert_array_equal(written[site][plan.positions[site]], recorded[:count])
+    assert len(plan.segments) == study.segments_per_epoch
+
+
+@pytest.mark.parametrize("derivative", ["activation", "pre_activation"])
+def test_probe_counts_every_recorded_sample_before_each_segment(digits, derivative):
+    config = replace(SMALL, record=replace(SMALL.record, derivative=derivative))
+    data = few(digits)
+    study, _, tallies, before = after(config, data, 2)
+    assert len(before) == 6  # 6 batches an epoch, at batches 0, 2, 4
+    for site in ("dense1", "dense2"):
+        signs = np.stack(
+            [
+                [
+                    oracles.MLP(state.params, "relu").margin_gradients(np.asarray(x), int(y))[derivative][site]
+                    for x, y in zip(*(lambda s: (s.inputs, s.labels))(data.train.rows(study.recorded)), strict=True)
+                ]
+                for state in before
+            ]
+        )
+        assert_tally(tallies["margin"][site], np.sign(np.where(np.abs(signs) < 1e-9, 0, signs)), 70)
+
+
+def test_chunks_do_not_change_what_is_recorded(digits):
+    data = few(digits)
+    whole = after(replace(SMALL, record=replace(SMALL.record, chunk=1000)), data, 1)[2]
+    parts = after(SMALL, data, 1)[2]  # 32, 32, and a last chunk of 6
+    assert_equal(whole, parts)
+
+
+@pytest.mark.parametrize("samples", [70, "all"])
+def test_online_counts_the_training_steps_own_gradients(digits, samples):
+    config = replace(SMALL, record=replace(SMALL.record, mode="online", samples=samples))
+    data = few(digits)
+    study, _, tallies, _ = after(config, data, 3)
+    # The same steps once more, one at a time, with a dictionary for a tally.
+    _, state = planning.study(config, data)
+    step = jax.jit(lambda state, batch, perturbations: training.train_step(study.model, study.optimizer, state, batch, perturbations))
+    signs = {site: {} for site in study.sites}
+    for epoch in range(3):
+        plan = runs.plan_epoch(study, epoch)
+        for part in (p for segment in plan.segments for p in segment if p is not None):
+            for ids in part.ids:
+                batch = data.train.rows(ids)
+                state, _, found = step(state, batch, taps.zeros(study.sites, len(ids)))
+                for site, gradient in found.items():
+                    for row, i in enumerate(ids):
+                        signs[site].setdefault(int(i), []).append(np.sign(gradient[row]))
+    for site in study.sites:
+        history = np.stack([np.stack(signs[site][int(i)]) for i in study.recorded], axis=1)
+        assert_tally(tallies["margin"][site], history, len(study.recorded))
+        assert tallies["margin"][site].positive.dtype == np.int8  # 3 recordings a sample
+
+
+def test_probe_train_has_dropout_on_and_leaves_no_trace_in_the_training(digits):
+    data = few(digits)
+    probe_train = replace(SMALL, record=replace(SMALL.record, mode="probe-train"))
+    study, trained, tallies, _ = after(probe_train, data, 1)
+    _, alone, _, _ = after(replace(SMALL, record=replace(SMALL.record, mode="none")), data, 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), trained.params, alone.params)
+    # Dropout of 1/2 makes half of all activation derivatives exactly zero; without it none is.
+    zero = 1 - float(tallies["margin"]["dense2"].recorded.sum()) / (study.segments_per_epoch * 70 * 16)
+    assert 0.4 < zero < 0.6
+
+
+def test_chosen_neurons_are_columns_of_all(digits):
+    data = few(digits)
+    some = replace(SMALL, record=replace(SMALL.record, neurons=5))
+    study, _, tallies, _ = after(some, data, 1)
+    all_tallies = after(SMALL, data, 1)[2]
+    for site, chosen in study.neurons.items():
+        assert len(chosen) == len(set(chosen)) == 5
+        assert_equal(tallies["margin"][site], jax.tree.map(lambda a, c=chosen: a[:, c], all_tallies["margin"][site]))
+
+
+def test_objectives_are_compared_on_the_same_passes(digits):
+    data = few(digits)
+    compared = replace(SMALL, record=replace(SMALL.record, compare_objectives=("cross_entropy",)))
+    tallies = after(compared, data, 2)[2]
+    alone = after(replace(SMALL, record=replace(SMALL.record, objective="cross_entropy")), data, 2)[2]
+    assert_equal(tallies["cross_entropy"], alone["cross_entropy"])
+    # An untrained network is unsure of everything, where all objectives agree.
+    for site in ("dense1", "dense2"):
+        np.testing.assert_array_equal(tallies["margin"][site].positive, tallies["cross_entropy"][site].positive)
+
+
+def test_smaller_choices_of_samples_are_nested():
+    config = SMALL
+    many = runs.random_ids(config, 1000, "all")
+    np.testing.assert_array_equal(runs.random_ids(config, 1000, 30), many[:30])
+    assert sorted(many) == list(range(1000))
+
+
+def test_exact_signs_at_scale_against_double_precision(mnist):
+    """On real images and a network trained until it is sure, the margin's float32 signs are float64's."""
+    config = replace(
+        PRESETS["mnist-relu"], train=replace(PRESETS["mnist-relu"].train, epochs=1), record=Record(mode="none")
+    )
+    data = replace(mnist, train=mnist.train.rows(jnp.arange(6000)))
+    study, state, _, _ = after(config, data, 1)
+    samples = data.train.rows(jnp.arange(100))
+    found = taps.per_sample_gradients(
+        study.model, state.variables, samples.inputs, samples.labels, study.sites, {"margin": margin}
+    )["margin"]
+    oracle = oracles.MLP(state.params, "relu")
+    for site in study.sites:
+        exact = np.stack(
+            [
+                oracle.margin_gradients(np.asarray(samples.inputs[i]), int(samples.labels[i]))["activation"][site]
+                for i in range(100)
+            ]
+        )
+        assert (np.sign(found[site]) != np.sign(exact)).mean() < 1e-4
