@@ -189,6 +189,8 @@ def main() -> None:
         if {"-h", "--help"} & set(names):
             print(__doc__)
             return
+        if not (ROOT / "pyproject.toml").exists():  # such as site-packages
+            raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
         for name in names:
             publish(Path(name), ROOT / "results")
         readme = ROOT / "README.md"

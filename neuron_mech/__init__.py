@@ -13,6 +13,8 @@ from neuron_mech.taps.naming import sites
 from neuron_mech.taps.nnx_models import from_nnx, variables
 from neuron_mech.taps.objectives import margin
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Online",
     "Plan",
