@@ -32,6 +32,8 @@ WIDTH = 1000
 LARGEST = 2**26
 """Bytes of a figure, at most."""
 BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
+NARROW = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit where a cell is narrow."""
 MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}
 
 
@@ -152,6 +154,7 @@ def table(published: Path, short: bool = False) -> str:
     for index in range(len(found[presets[0]])):
         entries = [found[name][index] for name in presets]
         cells = [f"{MARKS[e['verdict']]} {markdown(measured(e, short))}".strip() for e in entries]
+        cells = [cell.replace(" ", NARROW) for cell in cells] if short else cells
         lines.append(f"| {entries[0]['id']}. {markdown(entries[0]['statement'])} | " + " | ".join(cells) + " |")
     if short:
         return "\n".join(lines) + "\n"
