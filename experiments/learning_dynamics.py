@@ -65,7 +65,7 @@ def dataset(run: Run) -> xr.Dataset:
             np.random.default_rng(study.config.train.seed),
         )
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
-        of_wide.append(apart.merge(summaries.of_neurons(site, wide.neurons[site], of)))
+        of_wide.append(apart.assign(summaries.of_neurons(site, wide.neurons[site], of)))
         if site in close.neurons:
             values, own = run.trajectories.values("close", site), trajectories.seen(study, close, site, category)
             of_close.append(separation.of_watched(site, close.neurons[site], values, own, watched))

@@ -201,7 +201,7 @@ class Recorder(struct.PyTreeNode):
             values = np.asarray(self.kept[site], np.float32)[done].reshape(-1, *flat)[:, *where]
             of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
             apart = separation.of_separation(site, neurons, values, category, rng)
-            wide.append(apart.merge(summaries.of_neurons(site, neurons, of)))
+            wide.append(apart.assign(summaries.of_neurons(site, neurons, of)))
             close.append(separation.of_watched(site, neurons[:3], values[..., :3], category[:, :3], len(ids)))
         return separation.of_dynamics(wide, close, coords, labels).assign_attrs(
             steps=int(self.count), epochs=int(self.count), time="recording"

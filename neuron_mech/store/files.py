@@ -32,7 +32,7 @@ LARGEST_TEXT = 2**24
 """The same of text."""
 
 UNFOLDED = 20
-"""How many times its own size an HDF5 file beyond 64 MB may claim to hold: signs compress well, Keras's weights do not."""
+"""How many times its own size an HDF5 file may claim to hold, beyond 64 MB: only average signs are compressed."""
 
 _PART = re.compile(r"\..*\.[0-9a-f]{16}\.part(\.\w+)?")
 

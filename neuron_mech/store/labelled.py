@@ -1,7 +1,7 @@
 """Labelled arrays on disk: NetCDF results, and plain arrays that are filled where they lie.
 
 What is known of single neurons has one dimension `neuron`, all sites in turn: the coordinates `neuron_site` and
-`neuron_index` say whose each value is, and select it: `signs.neuron_constancy.sel(neuron_site="dense2", neuron_index=17)`.
+`neuron_index` say whose each value is, and select it: `neuron_constancy.sel(neuron_site="dense2", neuron_index=17)`.
 """
 
 from __future__ import annotations

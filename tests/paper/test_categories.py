@@ -231,7 +231,7 @@ def test_without_an_encoder_a_gif_is_written_and_without_that_the_run_goes_on(dy
     with Image.open(tmp_path / "small.gif") as picture:
         assert picture.n_frames < 20
     monkeypatch.setattr(
-        videos.results.files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        videos.store.files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     said = videos.write(tmp_path / "b", figure, draw, frames=3)
     assert [line[:9] for line in said] == ["no mp4 of", "no gif of"]

@@ -13,7 +13,6 @@ from neuron_mech.paper.claims.claim import Claim, Condition, Control, untested
 from neuron_mech.paper.claims.estimates import Estimate, estimate, lead, lead_of_others, minus
 from neuron_mech.paper.claims.findings import Findings, label
 
-
 CONSTANCY = ("neuron_constancy", "neuron_independent_constancy")
 """Of each neuron: measured, and expected of independent signs."""
 

@@ -80,7 +80,8 @@ def atlas(found: xr.Dataset, which: int, images: UInt[np.ndarray, "sheets places
     with style():
         figure = Figure(figsize=(7.2, 4.5))
         figure.suptitle(
-            f"neuron {int(at.atlas_neuron_index)} of {at.atlas_label.item()}\n{low:.0%} of {int(counts.sum()):,} {unit} low, "
+            f"neuron {int(at.atlas_neuron_index)} of {at.atlas_label.item()}\n"
+            f"{low:.0%} of {int(counts.sum()):,} {unit} low, "
             f"{1 - low:.0%} high; {float(at.atlas_constancy):.0%} of signs constant",
             fontsize=9.5,
         )
