@@ -153,7 +153,7 @@ class Online(struct.PyTreeNode):
         if int(self.filled):
             raise InputError(f"{int(self.filled)} samples' signs have not been counted: call end_epoch first")
         neurons = {site: np.arange(at.shape[-1]) for site, at in self.design.sites.items()}
-        return {summaries.in_files(s): Recorded(tally, neurons[s], s) for s, tally in self.tallies.items()}
+        return {s: Recorded(tally, neurons[s], s) for s, tally in self.tallies.items()}
 
     def signs(self, seed: int = 0) -> xr.Dataset:
         """What gradient_signs.nc holds of a run, for figures 1 and 5 (`figures.average_sign_histograms`)."""
@@ -198,7 +198,6 @@ def online(
     Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
-    summaries.check_names(sites)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **kwargs)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "

@@ -17,7 +17,7 @@ from neuron_mech.cluster import memory
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording import counting, summaries
+from neuron_mech.recording import counting
 from neuron_mech.recording.checks import LOOKED_AT, Mixing, check_loss, check_mixing, warn_of_signs
 from neuron_mech.recording.choices import Choice, chosen
 from neuron_mech.recording.design import Design
@@ -175,7 +175,6 @@ def plan(
     size = taps.batch_size((inputs, labels))
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     sites = selected(model, variables, some[0], names, **kwargs)
-    summaries.check_names(sites)
     check_loss(model, variables, some[0], some[1], loss, every=labels, **kwargs)
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")

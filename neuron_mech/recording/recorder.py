@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt8
 from neuron_mech.cluster import jax_settings
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, partitions, summaries
+from neuron_mech.recording import counting, partitions, separation, summaries
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Design, keep, record
@@ -129,9 +129,8 @@ class Recorder(struct.PyTreeNode):
 
     @property
     def recorded(self) -> dict[str, Recorded]:
-        """What `summaries` takes: tallies and the neurons they are of, by the sites' names in datasets."""
-        named = summaries.in_files
-        return {named(site): Recorded(tally, self.design.indices(site), site) for site, tally in self.counted.items()}
+        """What `summaries` takes: tallies and the neurons they are of, by site."""
+        return {site: Recorded(tally, self.design.indices(site), site) for site, tally in self.counted.items()}
 
     def average_sign(self, site: str) -> Float[Array, samples * values]:
         """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
@@ -170,7 +169,7 @@ class Recorder(struct.PyTreeNode):
             order = np.asarray(jax.random.permutation(jax.random.key(seed), len(of)))
         dealt = of[order]
         found = [summaries.of_classes(site, at, of, dealt, classes) for site, at in self.recorded.items()]
-        return summaries.with_sites(xr.concat(found, "neuron", combine_attrs="override"), self.recorded)
+        return summaries.with_sites(found, self.recorded)
 
     def dynamics(self, seed: int = 0) -> xr.Dataset:
         """What learning_dynamics.nc holds of a run, for `figures.separation` and figure 2 (`figures.dynamics`).
@@ -188,23 +187,23 @@ class Recorder(struct.PyTreeNode):
         at = np.asarray(self.design.keeps)[done]
         coords: dict[str, object] = {
             "site": list(self.recorded),
-            "label": ("site", list(self.tallies)),
+            "label": ("site", list(self.recorded)),
             "wide_epoch": at,
             "close_epoch": at,
+            "close_sample": ids,
         }
-        variables: dict[str, tuple] = {}
-        for site, (tally, neurons, path) in self.recorded.items():
+        wide, close = [], []
+        for site, (tally, neurons, _) in self.recorded.items():
             positions = int(np.prod(tally.positive.shape[1:-1]))
             where = (np.arange(len(ids)), rng.integers(positions, size=len(ids)))
             flat = (len(ids), positions, len(neurons))
-            category = np.asarray(self.partition(path)).reshape(flat)[where]
-            values = np.asarray(self.kept[path], np.float32)[done].reshape(-1, *flat)[:, *where]
-            variables |= summaries.of_separation(site, values, category, rng)
-            variables |= summaries.of_watched(site, values[..., :3], category[:, :3], labels)
+            category = np.asarray(self.partition(site)).reshape(flat)[where]
+            values = np.asarray(self.kept[site], np.float32)[done].reshape(-1, *flat)[:, *where]
             of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
-            variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
-            coords |= {f"neuron_{site}": neurons, f"close_neuron_{site}": neurons[:3], f"close_sample_{site}": ids}
-        return summaries.with_ends(variables, coords, list(self.recorded)).assign_attrs(
+            apart = separation.of_separation(site, neurons, values, category, rng)
+            wide.append(apart.assign(summaries.of_neurons(site, neurons, of)))
+            close.append(separation.of_watched(site, neurons[:3], values[..., :3], category[:, :3], len(ids)))
+        return separation.of_dynamics(wide, close, coords, labels).assign_attrs(
             steps=int(self.count), epochs=int(self.count), time="recording"
         )
 
