@@ -7,7 +7,7 @@ from pathlib import Path
 from neuron_mech.config import PRESETS
 
 GROUPS = {
-    "Everything": ("reproduce", "report", "export", "publish"),
+    "Everything": ("reproduce", "report", "composites", "export", "publish"),
     "The paper's experiments": (
         "train",
         "gradient_signs",
