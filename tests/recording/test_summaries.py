@@ -105,10 +105,8 @@ def test_a_site_that_records_fewer_samples_has_its_own_in_learning_dynamics(tmp_
         np.testing.assert_array_equal(at.category, category[site])
         assert at.close_sample.values.tolist() == [7 * row for row in range(of.shape[1])]
         assert at.close_neuron_index.values.tolist() == neurons[site].tolist()
-        sided = category[site] != 0
-        end = [
-            metrics.roc_auc_score(c[s] < 0, v[s]) for c, s, v in zip(category[site].T, sided.T, of[-1].T, strict=True)
-        ]
+        pairs = zip(category[site].T, of[-1].T, strict=True)
+        end = [metrics.roc_auc_score(kind[kind != 0] < 0, of_one[kind != 0]) for kind, of_one in pairs]
         np.testing.assert_allclose(at.watched_auc[-1], end, rtol=1e-6)
         np.testing.assert_allclose(found.auc.sel(partition="own", neuron_site=site)[-1], end, rtol=1e-6)
         assert float(found.separation.sel(site=site)) == pytest.approx(np.mean(end))
