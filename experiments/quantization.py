@@ -152,10 +152,8 @@ _NUMBERS = {
 def over_seeds(by_seed: list[xr.Dataset], seeds: list[int]) -> xr.Dataset:
     """Results by name as means over seeds; `NAME_by_seed` holds what each seed gave, `neurons` those of the first."""
     together = xr.concat(by_seed, xr.DataArray(seeds, dims="seed", name="seed"), combine_attrs="override")
-    mean = together.mean("seed", keep_attrs=True)
-    for name in together.data_vars:
-        mean[f"{name}_by_seed"] = together[name]
-    return mean
+    by_seed_too = {f"{name}_by_seed": variable.variable for name, variable in together.data_vars.items()}
+    return together.mean("seed", keep_attrs=True).assign(by_seed_too).assign_coords(seed=seeds)
 
 
 def table_1(found: xr.Dataset) -> str:

@@ -1,4 +1,4 @@
-"""Average signs of single samples against a loop over lists of signs, in memory and from disk."""
+"""Datasets of several sites: average signs of single samples against a loop, samples that one site alone records."""
 
 import math
 from fractions import Fraction
@@ -6,9 +6,12 @@ from fractions import Fraction
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from neuron_mech import store
-from neuron_mech.recording import counting, summaries
+from neuron_mech.paper import figures
+from neuron_mech.paper.figures import watching
+from neuron_mech.recording import counting, separation, summaries
 from neuron_mech.recording.summaries import Recorded
 
 IDS, LABELS = np.array([40, 7, 3, 99, 12], np.int32), np.array([0, 1, 1, 2, 0])
@@ -79,3 +82,34 @@ def test_where_there_are_too_many_equal_shares_are_kept_and_that_is_said(histori
     for site, index in part.neuron.values:
         at = {"neuron_site": site, "neuron_index": index, "sample": part.sample.values}
         np.testing.assert_array_equal(part.average_sign.sel(at), whole.average_sign.sel(at))
+
+
+def test_a_site_that_records_fewer_samples_has_its_own_in_learning_dynamics(tmp_path):
+    rng = np.random.default_rng(0)
+    values = {"late": rng.normal(size=(3, 40, 2)), "early": rng.normal(size=(3, 25, 1))}
+    category = {site: rng.choice([-1, 0, 1], of.shape[1:]).astype(np.int8) for site, of in values.items()}
+    neurons = {"late": np.array([4, 9]), "early": np.array([2])}
+    wide, close = [], []
+    for site, of in values.items():
+        wide.append(separation.of_separation(site, neurons[site], of, category[site], rng))
+        close.append(separation.of_watched(site, neurons[site], of, category[site], 40))
+    coords = {"site": list(values), "label": ("site", ["late-relu", "early-relu"]), "close_sample": np.arange(40) * 7}
+    coords |= {"wide_epoch": [0, 1, 2], "close_epoch": [0, 1, 2]}
+    made = separation.of_dynamics(wide, close, coords, np.arange(40) % 10).assign_attrs(epochs=2)
+    store.write_dataset(tmp_path / "learning_dynamics.nc", made)
+    found = store.read_dataset(tmp_path / "learning_dynamics.nc")
+    assert np.isnan(found.pre_activation.sel(close_neuron_site="early")[:, 25:]).all()
+    for site, of in values.items():
+        at = watching.watched(found, site)
+        np.testing.assert_array_equal(at.pre_activation, of)
+        np.testing.assert_array_equal(at.category, category[site])
+        assert at.close_sample.values.tolist() == [7 * row for row in range(of.shape[1])]
+        assert at.close_neuron_index.values.tolist() == neurons[site].tolist()
+        pairs = zip(category[site].T, of[-1].T, strict=True)
+        end = [metrics.roc_auc_score(kind[kind != 0] < 0, of_one[kind != 0]) for kind, of_one in pairs]
+        np.testing.assert_allclose(at.watched_auc[-1], end, rtol=1e-6)
+        np.testing.assert_allclose(found.auc.sel(partition="own", neuron_site=site)[-1], end, rtol=1e-6)
+        assert float(found.separation.sel(site=site)) == pytest.approx(np.mean(end))
+    figures.dynamics(found, [("late", 1), ("early", 0)]).draw_without_rendering()
+    bare = separation.of_dynamics(wide, [], coords, np.zeros(0))
+    assert not {"close_sample", "close_neuron", "pre_activation"} & {*bare.dims, *bare.variables}
