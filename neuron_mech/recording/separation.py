@@ -160,7 +160,9 @@ def of_dynamics(
         "separation": (-1, "AUC at the end, mean over neurons"),
         "first_separation": (0, "AUC at the start, mean over neurons"),
     }
-    found = stacked(wide).assign(
+    whole = stacked(wide)
+    whole["value_histogram"].encoding = {"zlib": True}  # mostly small numbers and zeros
+    found = whole.assign(
         {
             name: ("site", [np.nanmean(part.auc.values[0, at]) for part in wide], about("1", said))
             for name, (at, said) in ends.items()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from neuron_mech.lazily import jinja2
 from neuron_mech.paper.claims import Findings
-from neuron_mech.paper.explorer.payload import SAMPLES, SHEET, packed
+from neuron_mech.paper.explorer.payload import MISSING, SAMPLES, SHEET, packed
 
-__all__ = ["SAMPLES", "SHEET", "html"]
+__all__ = ["MISSING", "SAMPLES", "SHEET", "html", "packed"]
 
 
 def html(directory: Path, found: Findings) -> str | None:

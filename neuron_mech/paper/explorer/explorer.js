@@ -27,12 +27,12 @@ const site = () => head.sites[state.site], row = () => site().first + state.at, 
 const one = (name, r) => data[name] ? data[name](r)[0] : NaN;
 const lastAuc = (r) => data.auc ? data.auc(r)[data.auc.shape[1] - 1] : NaN;
 
-// The first moment from which the separation stays within 0.02 of where it ends; null where it never separates.
+// The first moment from which the separation stays within 0.03 of where it ends; null where it never separates.
 function settled(auc) {
   const end = auc[auc.length - 1];
   if (Number.isNaN(end) || end < .55) return null;
   let at = auc.length - 1;
-  while (at > 0 && Math.abs(auc[at - 1] - end) <= .02) at--;
+  while (at > 0 && Math.abs(auc[at - 1] - end) <= .03) at--;
   return at;
 }
 
@@ -112,7 +112,7 @@ function look(s) {
 }
 
 function learning() {
-  $("learning").hidden = !data.auc;
+  $("learning-part").hidden = !data.auc;
   if (!data.auc) return;
   const auc = Array.from(data.auc(row())), { first, neurons } = site(), band = [[], []];
   head.epochs.forEach((_, m) => {
@@ -135,18 +135,18 @@ function learning() {
 function sentence(signs) {
   const seen = signs.filter((v) => v !== MISSING), down = seen.filter((v) => v > 0).length;
   const said = [`Of ${seen.length.toLocaleString("en")} images shown here it pushes ${down.toLocaleString("en")} down.`];
-  if (data.neuron_constancy) said.push(`${percent(one("neuron_constancy", row()))} of its signs never changed.`);
+  if (data.neuron_constancy) said.push(`${percent(one("neuron_constancy", row()))} of its signs are constant.`);
   if (data.auc) {
     const auc = Array.from(data.auc(row())), at = settled(auc), end = auc[auc.length - 1];
     said.push(at === null ? `Its two categories hardly come apart (AUC ${end.toFixed(2)} at the end).`
-      : `It settled by epoch ${head.epochs[at].toFixed(1)}: from then on the AUC stays within 0.02 of its end, ${end.toFixed(2)}.`);
+      : `It settled by epoch ${head.epochs[at].toFixed(1)}: from then on the AUC stays within 0.03 of its end, ${end.toFixed(2)}.`);
   }
   return said.join(" ");
 }
 
 function codes() {
   const windows = site().windows, r = row(), rank = one("best_rank", r), bit = one("bit", r), whole = one("whole", r);
-  $("codes").hidden = !windows && Number.isNaN(rank);
+  $("codes-part").hidden = !windows && Number.isNaN(rank);
   $("windows-figure").hidden = !windows;
   if (windows) {
     windowChart($("windows"), windows);

@@ -76,7 +76,7 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
         sections=[one for one in shown if one.pictures or one.measured],
         film=films[-1] if films else None,
         films=films[:-1],
-        still=next((p for one in shown for p in one.pictures if p.name in ("figure2", "figure5")), None),
+        still=next((picture for name in ("figure2", "figure5") if (picture := _named(shown, name))), None),
         explorer=store.whole(directory / "average_signs.nc"),
         table_1=files.read_text(table) if store.whole(table) else "",
         missing=[name for name in found.missing if name not in OPTIONAL],
@@ -104,6 +104,10 @@ def _shown(section: Section, directory: Path, found: Findings, claims: Sequence[
         alt = f"{section.title}, {name}. {' '.join(measured[:2]) or section.see}"
         pictures.append(Picture(name, f"figures/{path.stem}", _data(path), alt))
     return Shown(section, pictures, measured, judged, _table(section, found) if pictures else "")
+
+
+def _named(shown: Sequence[Shown], name: str) -> Picture | None:
+    return next((picture for one in shown for picture in one.pictures if picture.name == name), None)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -150,7 +154,7 @@ def _sentence(found: Findings, claims: Sequence[Claim]) -> str:
     with suppress(*UNFIT):
         last = found.signs[0].isel(site=-1)
         said = (
-            f"In {last.label.item()}, the derivative keeps its sign through the whole training for "
+            f"In {last.label.item()}, the derivative hardly ever changes its sign during training for "
             f"{float(last.constancy):.0%} of the (image, neuron) pairs. {said}"
         )
     return said or "Nothing has been measured yet."
