@@ -90,6 +90,7 @@ def publish(directory: Path, into: Path) -> None:
         if (size := signs.stat().st_size) <= LARGEST_SIGNS:
             files.write(place / signs.name, partial(Path.write_bytes, data=files.read(signs)))
         else:
+            (place / signs.name).unlink(missing_ok=True)  # of an earlier run
             print(f"left out: {signs} has {size / 1e6:.1f} MB, more than the {LARGEST_SIGNS / 1e6:g} MB published")
 
 

@@ -21,6 +21,8 @@ from neuron_mech.store import about, of_site, stacked
 
 LARGEST_AVERAGE_SIGNS = 2**25
 """Average signs that are stored, at most; each takes a byte before compression."""
+HUNDREDTH = np.float32(0.01)
+"""What average signs are stored in."""
 
 
 class Recorded(NamedTuple):
@@ -133,7 +135,8 @@ def of_average_signs(
         lead, seen = positive - negative, positive + negative
         average = np.full((samples, len(columns)), np.nan, np.float32)
         with np.errstate(invalid="ignore"):
-            average[: len(lead)] = np.where(seen, np.sign(lead) * np.ceil(100 * np.abs(lead) / seen) / 100, np.nan)
+            hundredths = np.where(seen, np.sign(lead) * np.ceil(100 * np.abs(lead) / seen), np.nan)
+        average[: len(lead)] = hundredths.astype(np.float32) * HUNDREDTH  # as they come back from the file
         parts.append(of_site(site, indices[columns], {"average_sign": (("sample", "neuron"), average)}))
     found = stacked(parts).assign_coords(
         sample=("sample", ids[:samples], about("id", "in the training set")),
@@ -145,7 +148,7 @@ def of_average_signs(
         "the site does not record the sample. Positive: low, the loss falls when the activation does"
     )
     found["average_sign"].attrs = about("1", said)
-    found["average_sign"].encoding = {"dtype": "int8", "scale_factor": 0.01, "_FillValue": -128, "zlib": True}
+    found["average_sign"].encoding = {"dtype": "int8", "scale_factor": HUNDREDTH, "_FillValue": -128, "zlib": True}
     kept = f"{samples:,} of {len(ids):,} recorded samples and {found.sizes['neuron']:,} of {neurons:,} recorded neurons"
     return found.assign_attrs(holds=kept if share < 1 else f"all: {kept}")
 
