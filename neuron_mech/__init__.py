@@ -5,6 +5,7 @@ module and its variables; `from_nnx` makes these of an NNX model.
 """
 
 from neuron_mech.recording.checks import SignHealthWarning
+from neuron_mech.recording.live import LiveView
 from neuron_mech.recording.online import Online, online
 from neuron_mech.recording.planner import Plan, plan, recorder
 from neuron_mech.recording.recorder import Recorder
@@ -17,6 +18,7 @@ from neuron_mech.taps.objectives import margin
 __version__ = "0.1.0"
 
 __all__ = [
+    "LiveView",
     "Online",
     "Plan",
     "Recorder",

@@ -118,7 +118,7 @@ def two_values(found: Findings) -> list[str]:
             said.append(
                 f"{codes.label.sel(site=site).item()}: {float(codes.original_accuracy):.1%} as it is, from "
                 f"{float(curve.min()):.1%} to {float(curve.max()):.1%} with two values, best at rank "
-                f"{float(curve.idxmax("percentile_rank")):.0f}."
+                f"{float(curve.idxmax('percentile_rank')):.0f}."
             )
     return said
 
