@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
 from neuron_mech.lazily import stats
@@ -53,10 +53,15 @@ def empty(shape: tuple[int, ...], recordings: int) -> Tally:
     return Tally(*(jnp.zeros(shape, count_type(recordings)) for _ in range(3)))
 
 
+def signs(gradient: Num[Array, "*values"], kind: DTypeLike = jnp.int8) -> Int[Array, "*values"]:
+    """-1, 0 or 1: what is counted of derivatives."""
+    return (gradient > 0).astype(kind) - (gradient < 0).astype(kind)
+
+
 def update(tally: Tally, gradient: Num[Array, samples * values]) -> Tally:
     """The tally after one more recording of all its samples, from their derivatives or the signs of those."""
     kind = tally.trail.dtype
-    sign = (gradient > 0).astype(kind) - (gradient < 0).astype(kind)
+    sign = signs(gradient, kind)
     turned = tally.trail * sign < 0
     # From +3 a negative sign leads to -4: the trail's own sign turns and its length grows by one.
     trail = jnp.where(turned, sign - tally.trail, jnp.where(tally.trail == 0, sign, tally.trail))

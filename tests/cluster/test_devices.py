@@ -61,7 +61,7 @@ def one_recording(study, state):
         losses.append(np.asarray(loss))
         if len(losses) == 1:
             first = recording.collected(study, recording.Counts(jax.tree.map(jnp.copy, counts.tallies), {}))
-        if study.config.record.mode == "probe":
+        if study.config.record.mode == "eval":
             break
     counts = recording.end_epoch(counts, plan.positions)
     held = [a.addressable_shards[0].data.shape[0] for a in jax.tree.leaves(counts.tallies)]
@@ -78,7 +78,7 @@ for config in (dense, cnn, replace(dense, record=replace(dense.record, mode="onl
     for a, b in zip(jax.tree.leaves((first, last)), jax.tree.leaves((ours, also)), strict=True):
         assert np.asarray(a).shape == np.asarray(b).shape
         assert (np.asarray(a) != np.asarray(b)).mean() < 2e-3, "the order of a sum"
-    if config.record.mode == "probe":
+    if config.record.mode == "eval":
         assert held == sorted(held) == [2] * 3 + [5] * 3  # 13 and 37 rows among eight
 
 directory = Path(sys.argv[1])

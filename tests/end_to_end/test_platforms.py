@@ -75,7 +75,7 @@ def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, pl
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize(("preset", "mode"), [("mnist-relu", "probe-train"), ("cifar10-relu", "probe")])
+@pytest.mark.parametrize(("preset", "mode"), [("mnist-relu", "train"), ("cifar10-relu", "eval")])
 def test_every_product_of_a_recording_is_exact_there(preset, mode, platform):
     data, config = blank_data(PRESETS[preset].data.name), PRESETS[preset]
 

@@ -20,7 +20,7 @@ def start(digits):
     return study, state, digits.train.rows(study.recorded)
 
 
-@pytest.mark.parametrize("mode", ["probe", "probe-train", "online"])
+@pytest.mark.parametrize("mode", ["eval", "train", "online"])
 def test_first_categories_are_the_signs_of_the_first_derivatives(start, mode):
     study, state, recorded = start
     study = replace(study, config=replace(study.config, record=replace(study.config.record, mode=mode)))

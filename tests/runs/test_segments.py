@@ -173,7 +173,7 @@ def test_online_counts_the_training_steps_own_gradients(digits, samples):
 
 def test_probe_train_has_dropout_on_and_leaves_no_trace_in_the_training(digits):
     data = few(digits)
-    probe_train = replace(SMALL, record=replace(SMALL.record, mode="probe-train"))
+    probe_train = replace(SMALL, record=replace(SMALL.record, mode="train"))
     study, trained, tallies, _ = after(probe_train, data, 1)
     _, alone, _, _ = after(replace(SMALL, record=replace(SMALL.record, mode="none")), data, 1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), trained.params, alone.params)
