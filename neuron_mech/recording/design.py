@@ -7,7 +7,7 @@ one forward pass serves every site that counts a sample, and no derivative is co
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -83,13 +83,13 @@ class Design:
     mesh: Mesh
     stepwise: bool
     """Whether chunks are driven from the host (see `training.stepwise`)."""
-    shapes: PyTree
+    shapes: PyTree = field(repr=False)
     """Of the variables."""
     batched: bool = False
     """Whether the samples of a chunk share a batch, rather than each being alone in one."""
     keeps: tuple[int, ...] = ()
     """Recordings at which pre-activations are kept."""
-    prepare: Callable[[PyTree], PyTree] = as_they_are
+    prepare: Callable[[PyTree], PyTree] = field(default=as_they_are, repr=False)
     """What the model takes of inputs as they are stored: floats of bytes, say. Applied to a chunk at a time."""
     rngs: Mapping[str, Array] | None = None
     """Keys for a model with random layers; each recording and each chunk has its own, folded out of these."""

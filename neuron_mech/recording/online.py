@@ -53,7 +53,7 @@ class Online(Counted):
     """Whose the waiting signs are."""
     filled: dict[str, Int[Any, ""]]
     """Rows that wait."""
-    needed: Int[Any, ""]
+    needed: dict[str, Int[Any, ""]]
     """Rows that there would have to be room for."""
     stray: Int[Any, ""]
     """An id that came and is none, or -1."""
@@ -108,7 +108,7 @@ class Online(Counted):
             waiting={site: put(before, signs[site], self.filled[site]) for site, before in self.waiting.items()},
             ids={site: put(before, ids, self.filled[site]) for site, before in self.ids.items()},
             filled={site: before + counted[site] for site, before in self.filled.items()},
-            needed=jnp.max(jnp.stack([self.needed, *(before + len(ids) for before in self.filled.values())])),
+            needed={site: jnp.maximum(self.needed[site], before + len(ids)) for site, before in self.filled.items()},
             stray=jnp.where(wrong.any(), ids[jnp.argmax(wrong)], self.stray),
         )
 
@@ -118,12 +118,13 @@ class Online(Counted):
         A sample that came more than once is counted each time, in order. Raises InputError where more came than there
         is room for, where an id is none, or where the counts would overflow.
         """
-        design, room = self.design, min(len(signs) for signs in self.waiting.values())
-        if int(self.needed) > room:
-            raise InputError(
-                f"{int(self.needed)} samples came since the last end_epoch, and there is room for {room}: call it more "
-                "often, or make the recorder with more room="
-            )
+        design = self.design
+        for site, signs in self.waiting.items():
+            if (needed := int(self.needed[site])) > len(signs):
+                raise InputError(
+                    f"{needed} samples came since the last end_epoch, and there is room for {len(signs)}: call it more "
+                    "often, or make the recorder with more room="
+                )
         if int(self.stray) >= 0:
             raise InputError(f"sample {int(self.stray)} came, but the recorder was made for samples={len(self.row_of)}")
         row_of, most = np.asarray(self.row_of), int(self.most)
@@ -137,11 +138,10 @@ class Online(Counted):
                 where = np.full(rows, -1, np.int32)
                 where[came[passes == now]] = np.flatnonzero(passes == now)
                 tallies[site] = _count(tallies[site], self.waiting[site], where)
-        zero = {site: jnp.zeros_like(count) for site, count in self.filled.items()}
         return self.replace(
             tallies={loss: tallies},
-            filled=zero,
-            needed=jnp.zeros_like(self.needed),
+            filled=jax.tree.map(jnp.zeros_like, self.filled),
+            needed=jax.tree.map(jnp.zeros_like, self.needed),
             most=jnp.full_like(self.most, most),
         )
 
@@ -202,7 +202,7 @@ def begin(design: Design, samples: int, ids: Int[np.ndarray, " recorded"], room:
         waiting={site: jnp.zeros((rooms[site], *design.value_shape(site)), jnp.int8) for site in design.sites},
         ids={site: jnp.zeros(rooms[site], jnp.int32) for site in design.sites},
         filled={site: zero() for site in design.sites},
-        needed=zero(),
+        needed={site: zero() for site in design.sites},
         stray=jnp.full((), -1, jnp.int32),
         most=zero(),
         row_of=jnp.asarray(row_of),

@@ -145,7 +145,7 @@ class Recorder(Counted):
         """
         self.check_room(int(self.count))
         of = self.tallies[self.design.main if loss is None else loss]
-        return {site: self._gathered(site, of[site]) for site in self.design.sites}
+        return {site: jax.tree.map(jnp.asarray, self._gathered(site, of[site])) for site in self.design.sites}
 
     def watched(self, site: str) -> tuple[Float[np.ndarray, "kept samples neurons"], Int[np.ndarray, " samples"]]:
         """(pre-activations kept at a site, the position at which each sample was looked at)."""

@@ -6,7 +6,7 @@ from jaxtyping import Int
 from neuron_mech import training
 from neuron_mech.runs.study import Study
 
-Segment = tuple[Int[np.ndarray, "steps batch"], Int[np.ndarray, "1 batch"] | None]
+Segment = tuple[Int[np.ndarray, "steps batch"], Int[np.ndarray, "last smaller"] | None]
 """Ids of the samples of training steps with full batches, and of the epoch's last, smaller batch where it is in it."""
 
 

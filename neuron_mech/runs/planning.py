@@ -144,7 +144,7 @@ def _design(
         stepwise=training.stepwise(training.convolutional(available.values())),
         shapes=shapes,
         batched=batched,
-        prepare=lambda images: train.replace(images=images).inputs,
+        prepare=train.prepared,
         # The name is older than the mode's, and what a seed means follows from it.
         rngs={"dropout": random_stream(config.train.seed, "probe-train")} if batched else None,
         kwargs=as_training if batched else None,

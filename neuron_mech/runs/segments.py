@@ -27,11 +27,12 @@ Recording = Recorder | Online | None
 """What a run records with."""
 
 Ids = Int[Array | np.ndarray, "steps batch"]
+Rest = Int[Array | np.ndarray, "last smaller"]
 
 
 def advancing(
     study: Study,
-) -> Callable[[TrainState, Recording, Samples, Ids, Ids | None], tuple[TrainState, Recording, Float[Array, " steps"]]]:
+) -> Callable[[TrainState, Recording, Samples, Ids, Rest | None], tuple[TrainState, Recording, Float[Array, " losses"]]]:
     """`segment`, compiled: as one program, or where the design is stepwise as one a chunk and one a step.
 
     The first two arguments are donated: what comes back takes their place. State and training samples are on all
@@ -42,8 +43,8 @@ def advancing(
     compiled_step = jax.jit(partial(step, study), donate_argnums=(0, 1))
 
     def advance(
-        state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Ids | None
-    ) -> tuple[TrainState, Recording, Float[Array, " steps"]]:
+        state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
+    ) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
         recorder, online = _before_steps(state, recorder)
         losses = []
         for several in (ids,) if rest is None else (ids, rest):
@@ -56,8 +57,8 @@ def advancing(
 
 
 def segment(
-    study: Study, state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Ids | None
-) -> tuple[TrainState, Recording, Float[Array, " steps"]]:
+    study: Study, state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
+) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
     """One recording, then the steps: (state, recorder, each step's loss in nats). Pure; `advancing` compiles it.
 
     `rest` is the epoch's last, smaller batch, if this is its last segment.

@@ -21,9 +21,9 @@ def start(digits):
 
 
 @pytest.mark.parametrize("mode", ["eval", "train", "online"])
-def test_first_categories_are_the_signs_of_the_first_derivatives(start, mode):
+def test_first_categories_are_the_signs_of_the_first_derivatives(start, digits, mode):
     study, state, recorded = start
-    study = replace(study, config=replace(study.config, record=replace(study.config.record, mode=mode)))
+    study, _ = planning.study(replace(study.config, record=replace(study.config.record, mode=mode)), digits)
     found = predictions.first_categories(study, state, recorded)
     by_hand = [
         oracles.MLP(state.params, "relu").margin_gradients(np.asarray(x), int(y))["activation"]

@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(tmp_path)
 
 
 def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
-    original = runs.recording.segment
+    original = runs.segment
 
     def poisoned(study, state, *rest):
         after, counts, losses = original(study, state, *rest)
