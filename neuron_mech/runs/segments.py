@@ -32,7 +32,9 @@ Rest = Int[Array | np.ndarray, "last smaller"]
 
 def advancing(
     study: Study,
-) -> Callable[[TrainState, Recording, Samples, Ids, Rest | None], tuple[TrainState, Recording, Float[Array, " losses"]]]:
+) -> Callable[
+    [TrainState, Recording, Samples, Ids, Rest | None], tuple[TrainState, Recording, Float[Array, " losses"]]
+]:
     """`segment`, compiled: as one program, or where the design is stepwise as one a chunk and one a step.
 
     The first two arguments are donated: what comes back takes their place. State and training samples are on all
