@@ -1,7 +1,8 @@
 """How constant is the sign of a sample's derivative at a neuron, through training? (Section 4.1; figures 1 and 5.)
 
-Writes gradient_signs.nc and figures/: figure1 (one random neuron a site), figure5 (all neurons), constancy (over
-training time, before and after saturation), and objectives where several were recorded.
+Writes gradient_signs.nc, average_signs.nc (of every sample and neuron), and figures/: figure1 (one random neuron a
+site), figure5 (all neurons), constancy (over training time, before and after saturation), and objectives where several
+were recorded.
 """
 
 from __future__ import annotations
@@ -124,6 +125,18 @@ def recorded(run: Run) -> dict[str, Recorded]:
     return {site: Recorded(tally, study.design.indices(site), study.label(site)) for site, tally in tallies.items()}
 
 
+def average_signs(run: Run) -> xr.Dataset:
+    """average_signs.nc: `average_sign(sample, neuron)` of all recorded pairs, or of a share of them that is not large.
+
+    It says of single images what gradient_signs.nc counts: which images does neuron 17 of dense2 push down?
+    """
+    study = run.study
+    labels = np.asarray(run.dataset.train.labels)[study.recorded]
+    rng = np.random.default_rng(study.config.train.seed)
+    found = summaries.of_average_signs(recorded(run), study.recorded, labels, rng)
+    return found.assign_attrs(preset=study.config.preset, objective=study.config.record.objective)
+
+
 def _shown(run: Run, site: str) -> int:
     """The neuron of figure 1."""
     key = random_stream(run.study.config.train.seed, f"neuron shown of {site}")
@@ -227,6 +240,7 @@ def report(run: Run) -> None:
     figures.write_figure(directory, "constancy", figures.constancy_over_training(signs))
     if signs.sizes["objective"] > 1:
         figures.write_figure(directory, "objectives", figures.objectives(signs))
+    store.write_dataset(directory / "average_signs.nc", average_signs(run))
     store.write_dataset(directory / "gradient_signs.nc", signs)
     print(summary(signs))
     print(f"results: {directory / 'gradient_signs.nc'}; figures: {directory / 'figures'}")

@@ -2,7 +2,8 @@
 
     python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid
 
-Copies claims.json and the main figures, smaller, and writes run.json: the command, the commit, seeds, device and time.
+Copies claims.json, the main figures, smaller, and average_signs.nc where that is no more than a few megabytes; and
+writes run.json: the command, the commit, seeds, device and time.
 Without a directory it only makes the README's table anew from what results/ holds.
 """
 
@@ -31,6 +32,8 @@ WIDTH = 1000
 """Pixels across a published figure, at most."""
 LARGEST = 2**26
 """Bytes of a figure, at most."""
+LARGEST_SIGNS = 4_000_000
+"""Bytes of an average_signs.nc that is published, at most."""
 BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
 MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}
 
@@ -81,6 +84,12 @@ def publish(directory: Path, into: Path) -> None:
     for name, picture in pictures.items():
         files.write(place / f"{name}.png", partial(Path.write_bytes, data=picture))
     files.write_text(place / "run.json", json.dumps(run, indent=2) + "\n")
+    if (signs := directory / "average_signs.nc").exists():
+        if (size := signs.stat().st_size) <= LARGEST_SIGNS:
+            files.write(place / signs.name, partial(Path.write_bytes, data=files.read(signs)))
+        else:
+            (place / signs.name).unlink(missing_ok=True)  # of an earlier run
+            print(f"left out: {signs} has {size / 1e6:.1f} MB, more than the {LARGEST_SIGNS / 1e6:g} MB published")
 
 
 def smaller(path: Path) -> bytes:

@@ -28,6 +28,7 @@ from neuron_mech.cluster import devices
 from neuron_mech.codes import sources
 from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError, Interrupted
+from neuron_mech.paper import claims
 from neuron_mech.runs import Run, subjects
 from neuron_mech.store import parameters, pieces
 from neuron_mech.training import datasets
@@ -106,6 +107,7 @@ def experiment(session: Session) -> None:
     options = session.options
     assert isinstance(options, ReproduceOptions)
     first, directory = session.config.train.seed, session.directory
+    claims.findings(directory)  # refuses result files of another format, before anything is trained
     export = Exporting(directory, options.export, ExportOptions(leave_out=options.export_without), options.save_seconds)
     each, together = of_each_run(session), of_all_runs(session, export.now_and_then)
     places = [directory, *(directory / f"seed{first + k}" for k in range(1, options.seeds))]

@@ -10,6 +10,7 @@ from neuron_mech.recording.plan import Plan
 from neuron_mech.recording.planner import online, plan, recorder
 from neuron_mech.recording.recorder import Recorder
 from neuron_mech.recording.replacing import read, replace, signs
+from neuron_mech.store.labelled import load
 from neuron_mech.taps.naming import sites
 from neuron_mech.taps.nnx_models import from_nnx, variables
 from neuron_mech.taps.objectives import margin
@@ -20,6 +21,7 @@ __all__ = [
     "Recorder",
     "SignHealthWarning",
     "from_nnx",
+    "load",
     "margin",
     "online",
     "plan",

@@ -26,6 +26,8 @@ from pathlib import Path
 
 import h5py
 
+from places import ROOT
+
 OUTCOMES = ("same", "said", "silent", "page", "lost")
 SMALL = ("digits", "--train.epochs", "2", "--model.width", "0.03125", "--watch.recordings", "5")
 SMALL += ("--watch.wide-recordings", "3", "--watch.wide-samples", "50", "--record.samples", "200")

@@ -20,7 +20,7 @@ from neuron_mech import store
 from neuron_mech.cluster import processes
 from neuron_mech.errors import RunError
 from neuron_mech.paper.figures.styles import NEUTRAL, style
-from neuron_mech.paper.figures.watching import CategoryHistogram, handles, samples_of, value_edges
+from neuron_mech.paper.figures.watching import CategoryHistogram, handles, samples_of, value_edges, watched
 
 FRAMES, RATE = 360, 30
 """Frames of a video, and frames a second."""
@@ -39,8 +39,8 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
     recordings every sample's value is interpolated linearly; what is measured is at the recordings.
     """
     epochs, accuracy = found.close_epoch.values, found.accuracy.values
-    values = found[f"pre_activation_{site}"].values
-    neurons = found[f"close_neuron_{site}"].values
+    at = watched(found, site)
+    values, neurons = at.pre_activation.values, at.close_neuron_index.values
     label = found.label.sel(site=site).item()
     with style():
         figure = Figure(figsize=(8.0, 4.5), dpi=160)
@@ -54,7 +54,7 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
             axes.set_title(f"neuron {neuron} of {label}")
             axes.set_xlabel("pre-activation")
             edges = value_edges(values[:, :, index])
-            histograms.append(CategoryHistogram(axes, samples_of(found, site, index), edges))
+            histograms.append(CategoryHistogram(axes, samples_of(at, index), edges))
         bar = figure.add_subplot(grid[1, :])
         bar.set_xlim(0, 1)
         bar.set_ylim(0, 1)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -34,12 +35,23 @@ def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
         assert figure.stat().st_size < (reproduced / "figures" / figure.name).stat().st_size
         assert figure.stat().st_size < 150_000
     assert {"figure3.png", "figure4.png", "figure5.png", "figure8.png"} <= {f.name for f in place.iterdir()}
+    assert (place / "average_signs.nc").read_bytes() == (reproduced / "average_signs.nc").read_bytes()
     made = publish.table(tmp_path)
     assert made.count("\n| ") == 13
     assert "`train.epochs 3`" in made
     assert "`digits`" in made
     assert publish.with_table(f"a\n{publish.BEGIN}old\n{publish.END}b\n", made) == (
         f"a\n{publish.BEGIN}{made}{publish.END}b\n"
+    )
+
+
+def test_average_signs_that_are_large_are_left_out_and_that_is_said(reproduced, tmp_path, monkeypatch, capsys):
+    publish.publish(reproduced, tmp_path)
+    monkeypatch.setattr(publish, "LARGEST_SIGNS", 50_000)
+    publish.publish(reproduced, tmp_path)
+    assert not (tmp_path / "digits" / "average_signs.nc").exists()
+    assert re.search(
+        r"left out: .*average_signs.nc has 0\.\d MB, more than the 0.05 MB published", capsys.readouterr().out
     )
 
 

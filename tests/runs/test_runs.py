@@ -79,7 +79,7 @@ def test_the_file_says_what_the_tallies_say(undisturbed):
         assert int(at.histogram.sum()) == seen.size
         assert float(at.zero_share[0]) == pytest.approx(1 - (p + n).sum() / (36 * p.size))
         assert float(at.constancy_so_far[-1]) == pytest.approx(float(at.constancy))
-        assert int(signs[f"neuron_histogram_{site}"].sum()) == seen.size
+        assert int(signs.neuron_histogram.sel(neuron_site=site).sum()) == seen.size
         nonzero = (p + n).sum() - seen.size
         assert float(at.flips_per_recording) == pytest.approx(np.asarray(tally.flips).sum() / nonzero)
 

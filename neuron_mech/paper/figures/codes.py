@@ -102,13 +102,14 @@ def information(found: xr.Dataset) -> Figure:
         panels = np.atleast_2d(figure.subplots(2, len(names), squeeze=False))
         for column, name in enumerate(names):
             top, below = panels[:, column]
-            top.set_title(str(found.label.sel(site=name).values))
-            best = found[f"best_rank_{name}_by_seed"].values.ravel()
+            at = found.sel(site=name, neuron_site=name)
+            top.set_title(at.label.item())
+            best = at.best_rank_by_seed.values.ravel()
             top.hist(best, bins=np.linspace(0, 100, 21), color=HIGH)
             top.axvline(50, color=NEUTRAL, linestyle=":")
             top.set_xlabel("samples below best threshold (%)")
             top.set_ylabel("neurons")
-            whole, bit = (found[f"{k}_information_{name}_by_seed"].values.ravel() for k in ("value", "code"))
+            whole, bit = (at[f"{k}_information_by_seed"].values.ravel() for k in ("value", "code"))
             bins = np.linspace(0, max(whole.max(), bit.max()) * 1.02, 31)
             below.hist(whole, bins=bins, color=NEUTRAL, alpha=0.6, label=f"whole value, median {np.median(whole):.2f}")
             below.hist(

@@ -21,26 +21,26 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
         figure = Figure(figsize=(3.3 * columns, 2.5 * rows + 0.35))
         for panel, name in enumerate(names):
             axes = figure.add_subplot(rows, columns, panel + 1)
-            by_neuron = signs[f"neuron_histogram_{name}"]
-            label = str(signs.label.sel(site=name).values)
+            at = signs.sel(site=name, neuron_site=name)
+            by_neuron, label = at.neuron_histogram, at.label.item()
             if one_neuron:
-                neuron = int(signs.random_neuron.sel(site=name))
-                counts = by_neuron.sel({f"neuron_{name}": neuron})
+                neuron = int(at.random_neuron)
+                counts = by_neuron.sel(neuron_index=neuron)
                 axes.set_title(f"neuron {neuron} of {label}", y=1, pad=14)  # above the axis's power of ten
             else:
-                counts = by_neuron.sum(f"neuron_{name}")
-                axes.set_title(f"all {by_neuron.sizes[f'neuron_{name}']} neurons of {label}", y=1, pad=14)
-            center = signs.average_sign.values
+                counts = by_neuron.sum("neuron_index")
+                axes.set_title(f"all {by_neuron.sizes['neuron_index']} neurons of {label}", y=1, pad=14)
+            center = signs.bin.values
             width = center[1] - center[0]
             axes.bar(center, counts, width=0.9 * width, color=np.where(center < 0, HIGH, LOW))
             for edge in (-0.9, 0.9):
                 axes.axvline(edge, color=NEUTRAL, linestyle=":", linewidth=0.8)
             axes.set_xlim(-1.03, 1.03)
             axes.set_xlabel("average derivative sign")
-            axes.set_ylabel(_counted(int(signs.positions.sel(site=name)), one_neuron))
+            axes.set_ylabel(_counted(int(at.positions), one_neuron))
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the text
-            share = _constant_share(signs, name, one_neuron)
-            axes.text(0.5, 0.97, f"{share:.0%} constant", transform=axes.transAxes, ha="center", va="top")
+            share = at.neuron_constancy.sel(neuron_index=neuron) if one_neuron else at.constancy
+            axes.text(0.5, 0.97, f"{float(share):.0%} constant", transform=axes.transAxes, ha="center", va="top")
         handles = [
             mpl.patches.Patch(color=HIGH, label="high: should rise"),
             mpl.patches.Patch(color=LOW, label="low: should fall"),
@@ -52,13 +52,6 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
 def _counted(positions: int, one_neuron: bool) -> str:
     parts = ("sample", *(("position",) if positions > 1 else ()), *(() if one_neuron else ("neuron",)))
     return "samples" if parts == ("sample",) else f"({', '.join(parts)})" + (" pairs" if len(parts) == 2 else "")
-
-
-def _constant_share(signs: xr.Dataset, name: str, one_neuron: bool) -> float:
-    if not one_neuron:
-        return float(signs.constancy.sel(site=name))
-    neuron = int(signs.random_neuron.sel(site=name))
-    return float(signs[f"neuron_constancy_{name}"].sel({f"neuron_{name}": neuron}))
 
 
 def constancy_over_training(signs: xr.Dataset) -> Figure:

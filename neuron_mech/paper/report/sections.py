@@ -75,8 +75,7 @@ def _predictions(found: Findings) -> list[str]:
     said = []
     for classes in found.classes[:1]:
         for site in classes.site.values:
-            at = classes.isel(neuron=np.flatnonzero(classes.neuron_site.values == site))
-            by = at.agreement.mean("neuron")
+            by = classes.agreement.sel(neuron_site=site).mean("neuron_index")
             said.append(
                 f"{classes.site_label.sel(site=site).item()}: of the final categories "
                 + ", ".join(f"{float(by.sel(predictor=kind)):.1%} by {kind}" for kind in classes.predictor.values)
@@ -89,7 +88,8 @@ def _information(found: Findings) -> list[str]:
     codes, said = found.quantization, []
     if codes is not None:
         for site in codes.site.values:
-            bit, whole = (codes[f"{kind}_information_{site}_by_seed"].values for kind in ("code", "value"))
+            at = codes.sel(neuron_site=site)
+            bit, whole = (at[f"{kind}_information_by_seed"].values for kind in ("code", "value"))
             said.append(
                 f"{codes.label.sel(site=site).item()}: the median neuron's best bit holds "
                 f"{np.median(bit / np.maximum(whole, 1e-9)):.0%} of what its whole value says about the label."
