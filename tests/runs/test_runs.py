@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import gradient_signs, train
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech import runs, store
 from neuron_mech.config import PRESETS, Config, Model
 from neuron_mech.errors import RunError
@@ -165,7 +166,7 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
 def test_whatever_asks_to_stop_is_heard(signum):
     ours = signal.signal(signum, signal.SIG_DFL)  # tests in the background may have been told to ignore it
     try:
-        with loop._signals() as received:
+        with stopping() as received:
             os.kill(os.getpid(), signum)
             assert received == [signum]
         assert signal.getsignal(signum) == signal.SIG_DFL
@@ -177,7 +178,7 @@ def test_what_is_ignored_stays_ignored():
     """As under nohup, when the terminal ends."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with loop._signals() as received:
+        with stopping() as received:
             os.kill(os.getpid(), signal.SIGHUP)
             assert received == []
     finally:
