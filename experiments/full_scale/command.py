@@ -11,6 +11,7 @@ from experiments.command_line import ask
 from experiments.full_scale.runner import Runner
 from experiments.full_scale.steps import NAMES, Name, Table
 from neuron_mech import store
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech.errors import InputError, Interrupted, RunError
 
 

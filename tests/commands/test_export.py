@@ -27,7 +27,7 @@ from experiments import (
 from experiments import gradient_signs as signs
 from neuron_mech import runs, store
 from neuron_mech.errors import InputError, RunError
-from neuron_mech.runs import measuring, planning
+from neuron_mech.runs import loop, measuring, planning
 from neuron_mech.store import checkpoints, parameters
 from neuron_mech.training import datasets
 
