@@ -75,7 +75,7 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
     named = dict(zip(blocks, recorder.recorded().values(), strict=True))
     rng = np.random.default_rng(0)
     shown = {block: int(rng.choice(at.neurons)) for block, at in named.items()}
-    signs = summaries.of_signs(named, int(recorder.count), shown)
+    signs = summaries.of_signs(named, recorder.recordings, shown)
     signs = signs.assign_coords(label=("site", [f"block {index + 1}" for index in range(len(blocks))]))
     constancy, independent, auc = (np.full((len(blocks), n), np.nan) for n in (context, context, 2))
     for row, (site, tally) in enumerate(recorder.counts().items()):
