@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from experiments import gradient_signs
 from experiments.command_line import Seeded, Session, check_recording, main
+from experiments.progress import doing
 from neuron_mech import runs, store, training
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
@@ -176,7 +177,9 @@ def experiment(session: Session) -> None:
 @store.step("class_consistency")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write class_consistency.nc, last: where it is, all of it is."""
+    doing("asking what decides the categories")
     found, directory = dataset(run), run.directory
+    doing("drawing figure 8 and the atlas")
     figures.write_figure(directory, "figure8", figures.class_consistency(found))
     figures.write_figure(directory, "predictions", figures.predictions(found))
     for page in range(found.sizes.get("atlas_neuron", 0)):

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from experiments.command_line import Options, Seeded, Session, check_recording, main
+from experiments.progress import doing
 from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
@@ -120,7 +121,9 @@ def report(run: Run, with_videos: bool = True) -> None:
     """Draw a finished run, print its summary, and write learning_dynamics.nc, last: where it is, all of it is."""
     from neuron_mech.paper import videos
 
+    doing("measuring how far low and high come apart")
     found, directory = dataset(run), run.directory
+    doing("drawing figures 2, 6 and 7")
     number = "figure7" if any(len(at.shape) > 1 for at in run.study.sites.values()) else "figure6"
     neurons = run.trajectories["close"].neurons
     watched = [site for site in run.study.sites if site in neurons]

@@ -5,6 +5,7 @@ module and its variables; `from_nnx` makes these of an NNX model.
 """
 
 from neuron_mech.recording.checks import SignHealthWarning
+from neuron_mech.recording.live import LiveView
 from neuron_mech.recording.online import Online
 from neuron_mech.recording.plan import Plan
 from neuron_mech.recording.planner import online, plan, recorder
@@ -15,7 +16,10 @@ from neuron_mech.taps.naming import sites
 from neuron_mech.taps.nnx_models import from_nnx, variables
 from neuron_mech.taps.objectives import margin
 
+__version__ = "0.1.0"
+
 __all__ = [
+    "LiveView",
     "Online",
     "Plan",
     "Recorder",

@@ -169,3 +169,35 @@ def test_separation_of_many_sites_goes_on_below():
         own = top.lines[0].get_ydata()
         np.testing.assert_allclose(own, np.median(found.auc.values[0, :, 5 * index : 5 * index + 5], axis=1))
     assert all(axes.get_xlim() == (0, 3) for axes in shown)
+
+
+def test_composites_have_a_row_a_network_and_a_column_a_site(signs, codes):
+    wider = signs.assign_attrs(signs.attrs)
+    figure = figures.composite("figure5", {"one": signs, "other": wider})
+    assert len(figure.axes) == 4
+    heights = [bar.get_height() for bar in figure.axes[2].patches]
+    np.testing.assert_array_equal(heights, signs.neuron_histogram.sel(neuron_site="a").sum("neuron_index"))
+    assert figure.axes[2].get_ylabel().startswith("other\n")
+    fewer = codes.isel(site=[0])
+    figure = figures.composite("figure3", {"two": codes, "one": fewer})
+    assert [axes.get_visible() for axes in figure.axes] == [True, True, True, False]
+
+
+def test_one_colour_has_one_meaning():
+    from neuron_mech.paper.figures import styles
+
+    named = (styles.HIGH, styles.LOW, styles.PICKED, styles.MEASURED, *styles.CONTROLS, styles.PALE)
+    assert len({color.lower() for color in named}) == len(named)
+    sites = [styles.site_color(index, 12) for index in range(12)]
+    assert len(set(sites)) == 12
+    assert not {color.lower() for color in named} & set(sites)
+    light = [sum(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in sites]
+    assert light == sorted(light), "from dark to light"
+
+
+def test_figures_are_written_in_three_kinds_and_say_no_time(signs, tmp_path):
+    for name in ("one", "other"):
+        written = figures.write_figure(tmp_path / name, "constancy", figures.constancy_over_training(signs))
+        assert [path.suffix for path in written] == [".png", ".svg", ".pdf"]
+    one, other = (tmp_path / name / "figures" / "constancy.pdf" for name in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()

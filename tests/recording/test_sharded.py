@@ -6,7 +6,7 @@ import sys
 
 from places import ROOT
 
-PROGRAM = '''
+PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 import neuron_mech
@@ -59,7 +59,7 @@ for variables in (whole, parts):
     for site in ("Dense_0", "Dense_1"):
         np.testing.assert_array_equal(again.average_sign(site), many.average_sign(site))
 print("equal")
-'''
+"""
 
 
 def test_ten_lines_with_variables_over_eight_devices_and_nested_samples():
