@@ -123,7 +123,7 @@ def recorded(run: Run) -> dict[str, Recorded]:
     """What a finished run recorded of its main objective, by site."""
     study = run.study
     tallies = run.tallies[study.config.record.objective]
-    return {site: Recorded(tally, study.indices(site), study.label(site)) for site, tally in tallies.items()}
+    return {site: Recorded(tally, study.design.indices(site), study.label(site)) for site, tally in tallies.items()}
 
 
 def average_signs(run: Run) -> xr.Dataset:
@@ -143,7 +143,7 @@ def _shown(run: Run, site: str) -> int:
     if run.trajectories.watching and site in (watched := run.trajectories["close"].neurons):
         return int(watched[site][0])
     key = random_stream(run.study.config.train.seed, f"neuron shown of {site}")
-    return int(jax.random.choice(key, run.study.indices(site)))
+    return int(jax.random.choice(key, run.study.design.indices(site)))
 
 
 def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:

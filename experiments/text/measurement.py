@@ -72,13 +72,13 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
     """
     # Short names in the place of the model's own paths.
     blocks = [f"block{index + 1}" for index in range(len(recorder.tallies))]
-    named = dict(zip(blocks, recorder.recorded.values(), strict=True))
+    named = dict(zip(blocks, recorder.recorded().values(), strict=True))
     rng = np.random.default_rng(0)
     shown = {block: int(rng.choice(at.neurons)) for block, at in named.items()}
-    signs = summaries.of_signs(named, int(recorder.count), shown)
+    signs = summaries.of_signs(named, recorder.recordings, shown)
     signs = signs.assign_coords(label=("site", [f"block {index + 1}" for index in range(len(blocks))]))
     constancy, independent, auc = (np.full((len(blocks), n), np.nan) for n in (context, context, 2))
-    for row, (site, tally) in enumerate(recorder.counted.items()):
+    for row, (site, tally) in enumerate(recorder.counts().items()):
         chosen = recorder.design.positions[site]
         for index, position in enumerate(range(context) if chosen is None else chosen):
             at = jax.tree.map(lambda leaf, index=index: leaf[:, index], tally)

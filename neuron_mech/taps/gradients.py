@@ -109,8 +109,8 @@ def _adding(site: str, perturbation: jax.Array) -> Edit:
         if perturbation.shape != value.shape:
             raise SiteError(
                 f"the perturbation at site {site!r} has shape {list(perturbation.shape)}, its values "
-                f"{list(value.shape)}: broadcasting would sum gradients of several samples; build it with taps.zeros for "
-                "this batch"
+                f"{list(value.shape)}: broadcasting would sum gradients of several samples; build it with taps.zeros "
+                "for this batch"
             )
         return value + perturbation
 

@@ -186,9 +186,9 @@ def test_sites_of_any_names_stay_apart_in_datasets(first, second):
     variables = model.init(jax.random.key(0), x)
     recorder = neuron_mech.recorder(model, variables, x, y, recordings=1).update(variables)
     found = recorder.signs()
-    assert list(found.site.values) == list(recorder.tallies)
+    assert list(found.site.values) == list(recorder.counts())
     assert set(found.site.values) == {first, second, "out"}
-    for site, tally in recorder.tallies.items():
+    for site, tally in recorder.counts().items():
         low = (np.asarray(tally.positive) > np.asarray(tally.negative)).sum(0)
         ever = (np.asarray(tally.recorded) > 0).sum(0)
         share = low / np.where(ever, ever, np.nan)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import gradient_signs, train
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech import runs, store
 from neuron_mech.config import PRESETS, Config, Model
 from neuron_mech.errors import RunError
@@ -114,7 +115,7 @@ def test_objectives_and_sites_keep_the_order_they_were_asked_in(tmp_path):
     figures.objectives(found)
 
 
-@pytest.mark.parametrize("mode", ["online", "probe-train", "none"])
+@pytest.mark.parametrize("mode", ["online", "train", "none"])
 def test_the_other_modes_run_whole(tmp_path, mode):
     config = replace(SMALL, record=replace(SMALL.record, mode=mode), train=replace(SMALL.train, epochs=2))
     run = finished(config, tmp_path)
@@ -146,7 +147,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(tmp_path)
 
 
 def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
-    original = runs.recording.segment
+    original = runs.segment
 
     def poisoned(study, state, *rest):
         after, counts, losses = original(study, state, *rest)
@@ -165,7 +166,7 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
 def test_whatever_asks_to_stop_is_heard(signum):
     ours = signal.signal(signum, signal.SIG_DFL)  # tests in the background may have been told to ignore it
     try:
-        with loop._signals() as received:
+        with stopping() as received:
             os.kill(os.getpid(), signum)
             assert received == [signum]
         assert signal.getsignal(signum) == signal.SIG_DFL
@@ -177,7 +178,7 @@ def test_what_is_ignored_stays_ignored():
     """As under nohup, when the terminal ends."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with loop._signals() as received:
+        with stopping() as received:
             os.kill(os.getpid(), signal.SIGHUP)
             assert received == []
     finally:
