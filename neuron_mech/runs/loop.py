@@ -4,10 +4,8 @@ The only loop of the house. Everything it calls is pure; everything it must reme
 """
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,27 +15,24 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from neuron_mech import store, training
+from neuron_mech import store
 from neuron_mech.cluster import devices, processes
 from neuron_mech.cluster.stopping import stopping
 from neuron_mech.config import Config, Model
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.precision import multiplying
-from neuron_mech.recording import counting
-from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Tallies
 from neuron_mech.recording.online import Online
 from neuron_mech.runs import costs, measuring, planning, study, trajectories
 from neuron_mech.runs.epochs import Segment, plan_epoch
 from neuron_mech.runs.planning import RunState
 from neuron_mech.runs.segments import Recording, advancing
-from neuron_mech.runs.study import Study, random_ids
+from neuron_mech.runs.study import Study
 from neuron_mech.runs.trajectories import Trajectories
 from neuron_mech.store import parameters, provenance
 from neuron_mech.store.checkpoints import Checkpoints
 from neuron_mech.taps import sample_mixing
-from neuron_mech.taps.objectives import OBJECTIVES
-from neuron_mech.training import TrainState, datasets, fingerprints
+from neuron_mech.training import datasets, fingerprints
 from neuron_mech.training.datasets import Dataset
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from experiments import gradient_signs, train
-from neuron_mech.cluster.stopping import stopping
 from neuron_mech import runs, store
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech.config import PRESETS, Config, Model
 from neuron_mech.errors import RunError
 from neuron_mech.paper import figures
