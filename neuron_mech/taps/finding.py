@@ -4,7 +4,6 @@ A module that is used several times in one pass is as many sites: `shared@0`, `s
 `layers/dense@2` for the third layer of an `nn.scan` or `nn.vmap` that lets `intermediates` through.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from neuron_mech.errors import InputError
+from neuron_mech.errors import InputError, nearest
 from neuron_mech.taps.intermediates import called_path, sown_by, with_intermediates
 from neuron_mech.taps.neurons import Neurons
 
@@ -101,8 +100,7 @@ def _matching(available: Mapping[str, Site], name: str | re.Pattern, field: str)
             f"the module {shown} is used {len(several)} times in one pass: name a use, {several[0]!r} to "
             f"{several[-1]!r}, or all of them, '{name}@*'"
         )
-    near = difflib.get_close_matches(name, available, n=1) if isinstance(name, str) else []
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = nearest(name, available) if isinstance(name, str) else ""
     named = f"{field} names {shown}, which" if field else shown
     raise SiteError(f"{named} is no site; {hint}sites are: {', '.join(available)}")
 

@@ -56,7 +56,9 @@ def test_bars_are_the_histogram_and_titles_name_the_site(signs, one_neuron):
     heights = [bar.get_height() for bar in panels[0].patches]
     counts = signs.neuron_histogram.values[:3]
     np.testing.assert_array_equal(heights, counts[2] if one_neuron else counts.sum(0))
-    assert "30% constant" in [t.get_text() for t in panels[0].texts] or not one_neuron
+    said = [text.get_text() for text in panels[0].texts]
+    share = signs.neuron_constancy.values[2] if one_neuron else signs.constancy.values[0]
+    assert said == [f"{share:.0%} constant"]
 
 
 def test_every_panel_has_labelled_axes(signs):
