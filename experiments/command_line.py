@@ -8,17 +8,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import tyro
-
+from experiments.arguments import ask, split_preset
 from experiments.helping import about
 from neuron_mech.cluster import devices, jax_settings, joining, processes
 from neuron_mech.config import LIMITS, PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
-from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless, nearest
+from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.precision import multiplying
 from neuron_mech.runs import Run, check_trained_here, run
@@ -26,7 +25,6 @@ from neuron_mech.runs.subjects import Subject, subject
 from neuron_mech.store import exists, opened, parameters, provenance, read_dataset
 from neuron_mech.store.files import advice
 
-T = TypeVar("T")
 Kind = TypeVar("Kind", bound="Options")
 
 
@@ -161,36 +159,6 @@ OPTIONS = {
 """The numbers that options may have which are no fields of a config."""
 
 
-def split_preset(arguments: Sequence[str], name: str, known: Collection[str]) -> tuple[str, list[str]]:
-    """(first argument, the rest); a call for help without a preset is one about the first known."""
-    if arguments and arguments[0] in ("-h", "--help"):
-        return next(iter(known)), ["--help"]
-    if not arguments:
-        raise InputError(
-            f"no preset given: python -m experiments.{name} PRESET, where PRESET is one of {', '.join(known)}"
-        )
-    if arguments[0] not in known:
-        hint = nearest(arguments[0], known)
-        raise InputError(f"{arguments[0]!r} is no preset; {hint}presets are: {', '.join(known)}")
-    return arguments[0], list(arguments[1:])
-
-
-def ask(kind: type[T], default: T, arguments: Sequence[str], name: str, description: str) -> T:
-    """`arguments` as a dataclass, by tyro. Raises InputError, one line, where they do not fit."""
-    errors = io.StringIO()
-    helping = bool({"-h", "--help"} & set(arguments))
-    try:
-        # tyro draws its errors as boxes as wide as the terminal; a wide one keeps each message on one line.
-        with contextlib.redirect_stderr(errors), contextlib.nullcontext() if helping else _wide_terminal():
-            return tyro.cli(
-                kind, default=default, args=arguments, prog=f"python -m experiments.{name}", description=description
-            )
-    except SystemExit as stop:
-        if stop.code == 0:
-            raise
-        raise InputError(_one_line(errors.getvalue())) from None
-
-
 def check_training(options: Options) -> None:
     """Refuse a network that is not trained here. Raises InputError."""
     check_trained_here(options.model)
@@ -298,24 +266,3 @@ def exiting(work: Callable[[], None]) -> None:
     except MemoryError as error:
         print(f"error: out of memory ({first_line(error)}): ask for less, or give it more", file=sys.stderr)
         sys.exit(RunError.exit_code)
-
-
-@contextlib.contextmanager
-def _wide_terminal() -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ["COLUMNS"] = "2000"
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _one_line(box: str) -> str:
-    """The message inside one of tyro's boxes, without its title, rules and borders: tyro says it in no other way."""
-    lines = [
-        line.strip(" │|╭╮╰╯─-") if set(line) <= set(" │|╭╮╰╯─-") else line.strip(" │|") for line in box.splitlines()
-    ]
-    said = [line for line in lines if line][1:]
-    meant = f"; perhaps you meant {said[2]}" if len(said) > 2 and said[1].startswith("Perhaps") else ""
-    return f"{said[0].rstrip('.')}{meant} (--help lists every option)"
