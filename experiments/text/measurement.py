@@ -71,7 +71,7 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
     Of the last block only the last position reaches the output: no other ever has a derivative.
     """
     # Short names in the place of the model's own paths.
-    blocks = [f"block{index + 1}" for index in range(len(recorder.tallies))]
+    blocks = [f"block{index + 1}" for index in range(len(recorder.design.sites))]
     named = dict(zip(blocks, recorder.recorded().values(), strict=True))
     rng = np.random.default_rng(0)
     shown = {block: int(rng.choice(at.neurons)) for block, at in named.items()}
