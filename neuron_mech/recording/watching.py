@@ -82,14 +82,21 @@ def read(
 
 
 def watched_places(
-    sites: Mapping[str, Site], rows: Mapping[str, int], samples: int, keys: Mapping[str, jax.Array]
+    sites: Mapping[str, Site],
+    rows: Mapping[str, int],
+    samples: int,
+    keys: Mapping[str, jax.Array],
+    among: Mapping[str, Int[np.ndarray, " positions"] | None] = {},
 ) -> dict[str, Int[np.ndarray, " rows"]]:
     """By site, one random position for each of its first `rows` samples, drawn by the site's key.
 
-    It is drawn of all samples, so that who looks at fewer of them looks in the same places.
+    It is drawn of all samples, so that who looks at fewer of them looks in the same places, and of the positions in
+    `among` where it has some for the site.
     """
     found = {}
     for name, site in sites.items():
-        drawn = jax.random.randint(keys[name], (samples,), 0, math.prod(site.shape[:-1]))
-        found[name] = np.asarray(drawn)[: rows[name]]
+        these = among.get(name)
+        several = math.prod(site.shape[:-1]) if these is None else len(these)
+        drawn = np.asarray(jax.random.randint(keys[name], (samples,), 0, several))[: rows[name]]
+        found[name] = drawn if these is None else these[drawn]
     return found
