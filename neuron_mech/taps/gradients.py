@@ -12,8 +12,10 @@ from jaxtyping import PyTree
 from neuron_mech import precision as precise
 from neuron_mech.config import Derivative
 from neuron_mech.precision import Precision, Product
-from neuron_mech.taps.edits import Edit, edited
+from neuron_mech.taps.edits import outputs, tasks
 from neuron_mech.taps.finding import Site, SiteError
+from neuron_mech.taps.programs import Place, traced
+from neuron_mech.taps.running import run
 
 PerSampleLoss = Callable[[Any, Any], jax.Array]
 """(the model's outputs, the labels) -> one value a sample."""
@@ -32,8 +34,16 @@ def perturbed(
     The derivative of a summed per-sample loss with respect to a perturbation of zeros is every sample's own derivative,
     in one backward pass, as long as samples do not mix (see `sample_mixing`).
     """
-    edits = {site: _adding(site, perturbation) for site, perturbation in perturbations.items()}
-    return edited(model, pre=edits) if derivative == "pre_activation" else edited(model, post=edits)
+
+    def apply(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        program = traced(model, variables, *args, **kwargs)
+        found = tasks(program, derivative, perturbations, added=perturbations)
+        for task in found:
+            for name in task.names:
+                _check(name, perturbations.get(name), task.place)
+        return run(program, found)[0]
+
+    return apply
 
 
 def activation_gradients(
@@ -71,13 +81,10 @@ def _gradients(
 
     def forward(perturbations: Mapping[str, jax.Array]) -> Any:
         out = perturbed(model, perturbations, derivative)(variables, inputs, **kwargs)
-        # Flax returns (output, updated collections) when any are mutable: a recording drops the updates.
-        return out if kwargs.get("mutable", False) is False else out[0]
+        return outputs(out, kwargs)
 
-    outputs, backward = jax.vjp(forward, perturbations)
-    return {
-        name: backward(jax.grad(lambda out, f=f: f(out, labels).sum())(outputs))[0] for name, f in objectives.items()
-    }
+    out, backward = jax.vjp(forward, perturbations)
+    return {name: backward(jax.grad(lambda o, f=f: f(o, labels).sum())(out))[0] for name, f in objectives.items()}
 
 
 def per_sample_gradients(
@@ -104,13 +111,17 @@ def per_sample_gradients(
     return precise.at(precision, jax.vmap(one, in_axes=(None, 0, 0)))(variables, inputs, labels)
 
 
-def _adding(site: str, perturbation: jax.Array) -> Edit:
-    def add(value: jax.Array) -> jax.Array:
-        if perturbation.shape != value.shape:
-            raise SiteError(
-                f"the perturbation at site {site!r} has shape {list(perturbation.shape)}, its values "
-                f"{list(value.shape)}: broadcasting would sum gradients of several samples; build it with taps.zeros for this batch"
-            )
-        return value + perturbation
-
-    return add
+def _check(site: str, perturbation: jax.Array | None, place: Place) -> None:
+    """Raise SiteError where a perturbation is not of the site's own shape and type."""
+    if perturbation is None:
+        return
+    if perturbation.shape != place.value:
+        raise SiteError(
+            f"the perturbation at site {site!r} has shape {list(perturbation.shape)}, its values "
+            f"{list(place.value)}: broadcasting would sum gradients of several samples; build it with taps.zeros for this batch"
+        )
+    if perturbation.dtype != place.dtype:
+        raise SiteError(
+            f"the perturbation at site {site!r} is {perturbation.dtype}, its values {place.dtype}: adding it would change "
+            "their type"
+        )
