@@ -17,6 +17,7 @@ from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
 from neuron_mech.recording import auditing, counting
 from neuron_mech.recording.auditing import SignHealth
+from neuron_mech.recording.chunks import in_chunks
 from neuron_mech.recording.counting import Tally
 from neuron_mech.taps import PerSampleLoss, Site
 

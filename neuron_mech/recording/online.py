@@ -202,8 +202,8 @@ def online(
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **kwargs)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "
-            "mixing='batch', to record them as training sees them, knowingly; neuron_mech.recorder, which can use running "
-            "statistics; or a network without batch statistics"
+            "mixing='batch', to record them as training sees them, knowingly; neuron_mech.recorder, which can use "
+            "running statistics; or a network without batch statistics"
         )
     room = samples + max(samples // 10, 1024) if room is None else room
     values = sum(math.prod(site.shape) for site in sites.values())
@@ -211,7 +211,8 @@ def online(
     if need > (free := memory.free_memory()[0]):
         raise InputError(
             f"counts and waiting signs need {memory.size(need)} on the device and {memory.size(free)} are free: "
-            "name fewer sites, give less room= and call end_epoch more often, or count fewer samples with neuron_mech.recorder"
+            "name fewer sites, give less room= and call end_epoch more often, or count fewer samples with "
+            "neuron_mech.recorder"
         )
     return Online(
         {name: counting.empty((samples, *site.shape), recordings) for name, site in sites.items()},

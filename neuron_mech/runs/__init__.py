@@ -8,22 +8,31 @@ from neuron_mech.runs.epochs import Epoch, Steps, end_epoch, plan_epoch
 from neuron_mech.runs.loop import STOPPING, Run, check_trained_here, data, run
 from neuron_mech.runs.passes import Group, groups, record, record_chunk, recorder
 from neuron_mech.runs.segments import advancing, segment
-from neuron_mech.runs.study import Counts, Study, Tallies, collected, dealt, distinct, held, random_ids, recorded_neurons
+from neuron_mech.runs.study import (
+    Counts,
+    Study,
+    Tallies,
+    collected,
+    dealt,
+    distinct,
+    held,
+    random_ids,
+    recorded_neurons,
+)
 
 __all__ = [
     "STOPPING",
-    "Run",
-    "check_trained_here",
-    "data",
-    "run",
     "Counts",
     "Epoch",
     "Group",
+    "Run",
     "Steps",
     "Study",
     "Tallies",
     "advancing",
+    "check_trained_here",
     "collected",
+    "data",
     "dealt",
     "distinct",
     "end_epoch",
@@ -35,5 +44,6 @@ __all__ = [
     "record_chunk",
     "recorded_neurons",
     "recorder",
+    "run",
     "segment",
 ]

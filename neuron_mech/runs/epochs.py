@@ -6,8 +6,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Int
 
-from neuron_mech.recording import counting
 from neuron_mech import training
+from neuron_mech.recording import counting
 from neuron_mech.runs.study import Counts, Study
 
 

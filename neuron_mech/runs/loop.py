@@ -17,26 +17,25 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from neuron_mech.runs.study import Study, Tallies, collected, dealt, distinct, random_ids
-from neuron_mech.runs.epochs import Epoch, end_epoch, plan_epoch
-from neuron_mech.runs.segments import advancing
-from neuron_mech.training import datasets
-from neuron_mech.cluster import devices, processes
-from neuron_mech.recording import counting
-from neuron_mech.store import identity, parameters, provenance
-from neuron_mech.taps import sample_mixing
-from neuron_mech.runs import planning, trajectories
 from neuron_mech import store, training
-from neuron_mech.store.checkpoints import Checkpoints
-from neuron_mech.training.datasets import Dataset
-from neuron_mech.errors import InputError, Interrupted, RunError
-from neuron_mech.recording.counting import Tally
-from neuron_mech.taps.objectives import OBJECTIVES
-from neuron_mech.runs.planning import RunState
-from neuron_mech.precision import multiplying
+from neuron_mech.cluster import devices, processes
 from neuron_mech.config import Config, Model
-from neuron_mech.training import TrainState
+from neuron_mech.errors import InputError, Interrupted, RunError
+from neuron_mech.precision import multiplying
+from neuron_mech.recording import counting
+from neuron_mech.recording.counting import Tally
+from neuron_mech.runs import planning, trajectories
+from neuron_mech.runs.epochs import Epoch, end_epoch, plan_epoch
+from neuron_mech.runs.planning import RunState
+from neuron_mech.runs.segments import advancing
+from neuron_mech.runs.study import Study, Tallies, collected, dealt, distinct, random_ids
 from neuron_mech.runs.trajectories import Trajectories
+from neuron_mech.store import parameters, provenance
+from neuron_mech.store.checkpoints import Checkpoints
+from neuron_mech.taps import sample_mixing
+from neuron_mech.taps.objectives import OBJECTIVES
+from neuron_mech.training import TrainState, datasets, fingerprints
+from neuron_mech.training.datasets import Dataset
 
 SATURATION_SAMPLES = 10_000
 """Training accuracy is measured on this many random training samples, or on all where there are fewer."""
@@ -54,7 +53,7 @@ class Run:
     dataset: Dataset
     state: RunState
     mixing: Mapping[str, float]
-    """Per site, `sample_mixing.mixing` of the derivatives as recorded; empty in mode probe, where samples cannot mix."""
+    """Per site, `sample_mixing.mixing` of the derivatives recorded; empty in mode probe, where samples cannot mix."""
     trajectories: Trajectories
     """Pre-activations kept through training."""
     directory: Path
@@ -174,7 +173,7 @@ def _drive(
     own = devices.shard_rows(recorded, len(what.recorded), what.devices)
     samples = devices.replicate(dataset.train, what.devices)
     advance = advancing(what)
-    end_epoch = jax.jit(end_epoch, donate_argnums=0)
+    take_over = jax.jit(end_epoch, donate_argnums=0)
     look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
     measure = _measures(what, dataset)
 
@@ -231,7 +230,7 @@ def _drive(
             pending.append((first, losses, seen))
             done += 1
             if index == per_epoch - 1:
-                counts = end_epoch(counts, plan.positions)
+                counts = take_over(counts, plan.positions)
                 settle()
                 measured = measure(devices.on_one(train, what.devices), counts.tallies)
                 for name, values in measured.items():

@@ -7,24 +7,22 @@ that one forward pass serves every site that counts a sample, and no derivative 
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from neuron_mech.cluster import devices
-from neuron_mech.recording import counting
 from neuron_mech import taps
-from neuron_mech.training.datasets import Samples
-from neuron_mech.recording.counting import Tally
-from neuron_mech.taps.objectives import OBJECTIVES
+from neuron_mech.cluster import devices
 from neuron_mech.config import random_stream
+from neuron_mech.recording import counting
 from neuron_mech.recording.chunks import in_chunks
+from neuron_mech.recording.counting import Tally
 from neuron_mech.runs.study import Study, Tallies
+from neuron_mech.taps.objectives import OBJECTIVES
 from neuron_mech.training import TrainState
-
+from neuron_mech.training.datasets import Samples
 
 
 def recorder(study: Study) -> Callable[[Tallies, TrainState, Samples], Tallies]:

@@ -12,20 +12,20 @@ import jax
 import numpy as np
 from flax import struct
 
-from neuron_mech.runs.study import Counts, Study, held, random_ids, recorded_neurons
-from neuron_mech.store import checkpoints
-from neuron_mech.cluster import devices, memory, processes
-from neuron_mech.training import models
 from neuron_mech import taps, training
-from neuron_mech.runs import trajectories
-from neuron_mech.training.datasets import Dataset, Samples
-from neuron_mech.errors import InputError
-from neuron_mech.training.models import Neurons
-from neuron_mech.precision import Arithmetic
+from neuron_mech.cluster import devices, processes
+from neuron_mech.cluster.memory import free_memory, size
 from neuron_mech.config import Config
-from neuron_mech.taps import Site
-from neuron_mech.training import TrainState
+from neuron_mech.errors import InputError
+from neuron_mech.precision import Arithmetic
+from neuron_mech.runs import trajectories
+from neuron_mech.runs.study import Counts, Study, held, random_ids, recorded_neurons
 from neuron_mech.runs.trajectories import Watched
+from neuron_mech.store import checkpoints
+from neuron_mech.taps import Site
+from neuron_mech.training import TrainState, models
+from neuron_mech.training.datasets import Dataset, Samples
+from neuron_mech.training.models import Neurons
 
 
 class RunState(struct.PyTreeNode):
@@ -65,10 +65,10 @@ def _check_size(config: Config, variables: Mapping[str, Any], batches: int) -> N
             f"train.epochs is {config.train.epochs}, with train.batch_size {config.train.batch_size} {steps:,} steps: "
             f"at most {STEPS:,} can be kept; lower the first, or raise the second"
         )
-    needed, (room, _) = 4 * checkpoints.nbytes(variables), memory.free_memory()
+    needed, (room, _) = 4 * checkpoints.nbytes(variables), free_memory()
     if needed > room:
         raise InputError(
-            f"the network needs {memory.size(needed)} of memory and {memory.size(room)} are free: lower model.width (now "
+            f"the network needs {size(needed)} of memory and {size(room)} are free: lower model.width (now "
             f"{config.model.width:g})" + (f" or model.depth (now {config.model.depth})" if config.model.depth else "")
         )
 
@@ -193,12 +193,12 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
 def announce(study: Study, cost: Cost, directory: Path) -> str:
     """One line that says what the run will take. Raises InputError, naming fields to change, where it cannot fit."""
     device = jax.local_devices()[0]
-    room, shared = memory.free_memory()
+    room, shared = free_memory()
     needed = cost.device * jax.local_device_count() + cost.host if shared else cost.device
     record = study.config.record
     if needed > room:
         raise InputError(
-            f"recording needs {memory.size(needed)} of {device.platform} memory and {memory.size(room)} are free: lower "
+            f"recording needs {size(needed)} of {device.platform} memory and {size(room)} are free: lower "
             f"record.samples (now {len(study.recorded)}), record.neurons (now {record.neurons}) or record.chunk "
             f"(now {record.chunk}), limit record.site_samples, or name fewer record.sites (now "
             f"{', '.join(study.sites)})"
@@ -208,24 +208,24 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
     if cost.disk - sum(f.stat().st_size for f in written) > free:
         watch = study.config.watch
         raise InputError(
-            f"checkpoints need up to {memory.size(cost.checkpoints)} in --run-dir {directory}, trajectories "
-            f"{memory.size(cost.trajectories)}, and {memory.size(free)} are free: make room, name another directory, or lower "
+            f"checkpoints need up to {size(cost.checkpoints)} in --run-dir {directory}, trajectories "
+            f"{size(cost.trajectories)}, and {size(free)} are free: make room, name another directory, or lower "
             f"record.samples (now {len(study.recorded)}), watch.recordings (now {watch.recordings}) or "
             f"watch.wide_recordings (now {watch.wide_recordings})"
         )
     how = f"training in {arithmetic(study.config.train.precision)}"
     where = "the device" if study.devices == 1 else f"each of {study.devices} devices"
     if record.mode == "none":
-        return f"no recording; {how}; {memory.size(cost.device)} on {where}, up to {memory.size(cost.disk)} on disk in {directory}"
+        return f"no recording; {how}; {size(cost.device)} on {where}, up to {size(cost.disk)} on disk in {directory}"
     parts = (
         f"{site} ({study.rows(site):,} samples x {int(np.prod(study.value_shape(site))):,} values)"
         for site in study.sites
     )
     return (
         f"{study.recordings:,} recordings ({record.mode}, {record.precision}; {how}) of {', '.join(parts)}: "
-        f"{memory.size(cost.counts)} of counts, "
-        f"{memory.size(cost.device)} on {where}; on disk in {directory} {memory.size(cost.trajectories)} of trajectories and up "
-        f"to {memory.size(cost.checkpoints)} of checkpoints"
+        f"{size(cost.counts)} of counts, "
+        f"{size(cost.device)} on {where}; on disk in {directory} {size(cost.trajectories)} of trajectories and up "
+        f"to {size(cost.checkpoints)} of checkpoints"
     )
 
 

@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from neuron_mech.cluster import devices
 from neuron_mech import taps, training
-from neuron_mech.training.augmentation import augmented
-from neuron_mech.training.datasets import Samples
+from neuron_mech.cluster import devices
 from neuron_mech.config import random_stream
 from neuron_mech.runs.epochs import Steps
 from neuron_mech.runs.passes import recorder
 from neuron_mech.runs.study import Counts, Study
 from neuron_mech.training import TrainState
+from neuron_mech.training.augmentation import augmented
+from neuron_mech.training.datasets import Samples
 
 
 def advancing(

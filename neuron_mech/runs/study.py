@@ -13,11 +13,11 @@ import optax
 from flax import struct
 from jaxtyping import Int
 
-from neuron_mech.cluster import devices
-from neuron_mech.recording import counting
 from neuron_mech import training
-from neuron_mech.recording.counting import Tally
+from neuron_mech.cluster import devices
 from neuron_mech.config import Config, random_stream
+from neuron_mech.recording import counting
+from neuron_mech.recording.counting import Tally
 from neuron_mech.taps import Site
 
 Tallies = dict[str, dict[str, Tally]]

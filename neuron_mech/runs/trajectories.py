@@ -23,14 +23,14 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
+from neuron_mech import taps
+from neuron_mech.cluster import processes
+from neuron_mech.config import numbered, random_stream
+from neuron_mech.errors import InputError, RunError, first_line
 from neuron_mech.runs.study import Study
 from neuron_mech.store import files
-from neuron_mech.cluster import processes
-from neuron_mech import taps
-from neuron_mech.training.datasets import Samples
-from neuron_mech.errors import InputError, RunError, first_line
-from neuron_mech.config import numbered, random_stream
 from neuron_mech.training import TrainState
+from neuron_mech.training.datasets import Samples
 
 Watched = dict[str, dict[str, np.ndarray]]
 """{"accuracy": {watch: on the watched samples, at every recording kept}, "checksums": {file: CRC-32 of every row}}"""

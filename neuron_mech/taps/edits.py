@@ -130,7 +130,8 @@ def _missing(name: str, role: str, there: list[str]) -> str:
             f"site {name!r} is used {len(several)} times: name a use, {several[0]!r} to {several[-1]!r}, or all of "
             f"them, '{name}@*'"
         )
-    return f"{name!r}: no such site or one out of reach; there are {', '.join(site for site in there if ':' not in site) or 'none'}"
+    modules = ", ".join(site for site in there if ":" not in site)
+    return f"{name!r}: no such site, or one out of reach; there are {modules or 'none'}"
 
 
 def _keeping(edit: Edit, site: str) -> Edit:

@@ -6,11 +6,11 @@ comes out. Further places have a colon in their names:
 - `block_0:input` is what enters a module: the residual stream. Several arrays are `block_0:input0`, `block_0:input1`.
 - `block_0:gelu` is a bare function that is called in `block_0`, `attention:softmax` the pattern of an attention;
   `:relu` one called in the model itself.
-- `cell:output1` is one of several arrays that leave a module, `embed.attend` the output of another method than its call.
+- `cell:output1` is one of several arrays that leave a module, `embed.attend` what leaves another method than its call.
 
 What is used several times in one pass is as many sites, numbered in order: `shared@0`, `shared@1` for two calls of one
-module, `layers/dense@2` for the third layer of a scan, `rnn/cell:output1@5` for the sixth step of a sequence, `heads@3` for
-the fourth member of a `vmap`. An axis that `vmap` maps over is no member where it is the batch itself.
+module, `layers/dense@2` for the third layer of a scan, `rnn/cell:output1@5` for the sixth step of a sequence, `heads@3`
+for the fourth member of a `vmap`. An axis that `vmap` maps over is no member where it is the batch itself.
 """
 
 import difflib
@@ -101,8 +101,8 @@ def sites(
     found = _sites(traced_abstractly(model, variables, inputs, **kwargs))
     if not found:
         raise SiteError(
-            f"{type(model).__name__} calls no named module and no activation function of JAX's, so that it has no sites: "
-            "pass a value through neuron_mech.taps.neurons.Neurons(lambda x: x, name=...) where neurons live"
+            f"{type(model).__name__} calls no named module and no activation function of JAX's, so that it has no "
+            "sites: pass a value through neuron_mech.taps.neurons.Neurons(lambda x: x, name=...) where neurons live"
         )
     return found if every else {name: found[name] for name in usual(found)}
 
@@ -166,8 +166,8 @@ def select(available: Mapping[str, Site], names: Iterable[str | re.Pattern], fie
     """The sites that `names` name, in their order; those of one pattern in the order of computation.
 
     A name is a site's own, a glob (`blocks_*/mlp`; `*` stands for a `/` too, and for a `:` where the glob has one) or a
-    compiled regular expression that matches all of it. A pattern takes stock layers and `Neurons` where it fits any, and
-    else other modules. ("all",) is every `Neurons`, or every stock layer if there are none. What a pattern fits and
+    compiled regular expression that matches all of it. A pattern takes stock layers and `Neurons` where it fits any,
+    and else other modules. ("all",) is every `Neurons`, or every stock layer if there are none. What a pattern fits and
     cannot be reached is left out, and a SiteWarning says so. Raises SiteError for a name that is no site, with the
     nearest names, and for a site named, or all of a pattern's, that cannot be reached.
     """

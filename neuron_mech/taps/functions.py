@@ -1,7 +1,7 @@
 """Activation functions in a program: a bare `nn.relu`, `nn.gelu` or softmax, found by what JAX says of its operations.
 
-No module is called there, so that nothing can be marked. But an operation knows which function of JAX's wrote it: by its
-name where the function is compiled by itself, and otherwise by the calls that led to it.
+No module is called there, so that nothing can be marked. But an operation knows which function of JAX's wrote it: by
+its name where the function is compiled by itself, and otherwise by the calls that led to it.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Marks in a model's program: the values that enter and leave its modules, as operations that do nothing.
 
 A mark is written by an interceptor around each module's call while the model is traced. It says whose value this is, and
-is the same whatever is asked later: what is read, replaced or differentiated is decided by whoever runs the program. So
-nothing of an edit can stay behind in a cache, such as `nn.jit`'s.
+is the same whatever is asked later: what is read, replaced or differentiated is decided by whoever runs the program.
+So nothing of an edit can stay behind in a cache, such as `nn.jit`'s.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from neuron_mech.taps.inputs import arguments
 from neuron_mech.taps.neurons import Neurons
 
 mark_p = jex.Primitive("neuron_mech_mark")
-"""value -> value. `path` is the site's, `role` what it is there; `mapped` the sizes of axes in front that `vmap` hides."""
+"""value -> value. `path` is the site's, `role` what it is there; `mapped` the sizes of axes in front, hidden by `vmap`."""
 
 
 def _batched(values: Any, axes: Any, *, mapped: tuple[int, ...], **params: Any) -> tuple[jax.Array, int]:

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from places import ROOT
 import numpy as np
 import pytest
 
@@ -21,6 +20,7 @@ from neuron_mech.errors import RunError
 from neuron_mech.paper import figures
 from neuron_mech.runs import loop
 from neuron_mech.store import checkpoints
+from places import ROOT
 
 SMALL = replace(PRESETS["digits"], train=replace(PRESETS["digits"].train, epochs=4), model=Model(width=1 / 8))
 ARGUMENTS = ("digits", "--train.epochs", "4", "--model.width", "0.125")

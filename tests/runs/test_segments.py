@@ -150,7 +150,11 @@ def test_online_counts_the_training_steps_own_gradients(digits, samples):
     study, _, tallies, _ = after(config, data, 3)
     # The same steps once more, one at a time, with a dictionary for a tally.
     _, state = planning.study(config, data)
-    step = jax.jit(lambda state, batch, perturbations: training.train_step(study.model, study.optimizer, state, batch, perturbations))
+    step = jax.jit(
+        lambda state, batch, perturbations: training.train_step(
+            study.model, study.optimizer, state, batch, perturbations
+        )
+    )
     signs = {site: {} for site in study.sites}
     for epoch in range(3):
         plan = runs.plan_epoch(study, epoch)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from test_segments import after
 
 import oracles
 from neuron_mech import runs, store
@@ -13,7 +14,6 @@ from neuron_mech.errors import Interrupted, RunError
 from neuron_mech.runs import planning, trajectories
 from neuron_mech.store import files as files_of
 from neuron_mech.taps import Site
-from test_recording import after
 
 SMALL = Config(
     "digits",
