@@ -8,17 +8,20 @@ from neuron_mech.recording.checks import SignHealthWarning
 from neuron_mech.recording.online import Online, online
 from neuron_mech.recording.planner import Plan, plan, recorder
 from neuron_mech.recording.recorder import Recorder
-from neuron_mech.recording.replacing import read, replace, signs
+from neuron_mech.recording.replacing import gradients, read, replace, signs
+from neuron_mech.taps.inputs import Inputs
 from neuron_mech.taps.naming import sites
 from neuron_mech.taps.nnx_models import from_nnx, variables
 from neuron_mech.taps.objectives import margin
 
 __all__ = [
+    "Inputs",
     "Online",
     "Plan",
     "Recorder",
     "SignHealthWarning",
     "from_nnx",
+    "gradients",
     "margin",
     "online",
     "plan",

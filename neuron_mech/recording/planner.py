@@ -18,7 +18,15 @@ from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
 from neuron_mech.recording import counting, summaries
-from neuron_mech.recording.checks import LOOKED_AT, Mixing, check_loss, check_mixing, warn_of_signs
+from neuron_mech.recording.checks import (
+    LOOKED_AT,
+    Mixing,
+    check_apply,
+    check_labels_fit,
+    check_loss,
+    check_mixing,
+    warn_of_signs,
+)
 from neuron_mech.recording.choices import Choice, chosen
 from neuron_mech.recording.design import Design
 from neuron_mech.recording.recorder import Recorder
@@ -150,10 +158,11 @@ def plan(
     audit: bool = True,
     chunk: int = 500,
     seed: int = 0,
-    **kwargs: Any,
+    apply: Mapping[str, Any] = {},
 ) -> Plan:
     """What a recorder of these samples at these sites would count, and what it would cost.
 
+    - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
     - `names`: sites, by name, glob or regular expression; see `sites` for what there is.
     - `recordings`: how many there will be at most; the counts are made as small as that allows.
     - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
@@ -168,20 +177,22 @@ def plan(
     - `keep`: recordings, evenly spaced, at which pre-activations are kept.
     - `budget`: bytes on the device that may not be exceeded.
     - `mixing`: what to do where another sample's input changes a sample's derivative.
-    - `chunk`: samples looked at at once. `kwargs` go to `model.apply`, such as `train=False`.
+    - `chunk`: samples looked at at once.
+    - `apply`: what else `model.apply` is given, the same for all samples, such as `{"train": False}`.
 
     Raises InputError, or its SiteError, where any of this cannot be.
     """
     size = taps.batch_size((inputs, labels))
+    check_apply(apply, size)
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
-    sites = selected(model, variables, some[0], names, **kwargs)
+    sites = selected(model, variables, some[0], names, **apply)
     summaries.check_names(sites)
-    check_loss(model, variables, some[0], some[1], loss, every=labels, **kwargs)
+    check_labels_fit(loss, labels, check_loss(model, variables, some[0], some[1], loss, **apply))
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
     if keep == 1 or keep < 0:
         raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
-    everything = taps.sites(model, variables, some[0], **kwargs)
+    everything = taps.sites(model, variables, some[0], **apply)
     design = Design(
         model,
         loss,
@@ -191,7 +202,7 @@ def plan(
         derivative or in_reach(sites),
         precision,
         mixing == "batch",
-        kwargs,
+        dict(apply),
         recordings,
         taps.fitting(sites, chunk),
         tuple(np.unique(np.linspace(0, recordings - 1, keep).round().astype(int)).tolist()),

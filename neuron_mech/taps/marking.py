@@ -1,8 +1,8 @@
 """Marks in a model's program: the values that enter and leave its modules, as operations that do nothing.
 
-A mark is written by an interceptor around each module's call while the model is traced. It says whose value this is, and
-is the same whatever is asked later: what is read, replaced or differentiated is decided by whoever runs the program.
-So nothing of an edit can stay behind in a cache, such as `nn.jit`'s.
+A mark is written by an interceptor around each module's call while the model is traced. It says whose value this is,
+and is the same whatever is asked later: what is read, replaced or differentiated is decided by whoever runs the
+program. So nothing of an edit can stay behind in a cache, such as `nn.jit`'s.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
-from flax.linen import transforms
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import PyTree
 
@@ -20,7 +19,8 @@ from neuron_mech.taps.inputs import arguments
 from neuron_mech.taps.neurons import Neurons
 
 mark_p = jex.Primitive("neuron_mech_mark")
-"""value -> value. `path` is the site's, `role` what it is there; `mapped` the sizes of axes in front, hidden by `vmap`."""
+"""value -> value. `path` is the site's, `role` what it is there, `mapped` the sizes of axes in front that `vmap` hides.
+"""
 
 
 def _batched(values: Any, axes: Any, *, mapped: tuple[int, ...], **params: Any) -> tuple[jax.Array, int]:
@@ -35,7 +35,7 @@ batching.primitive_batchers[mark_p] = _batched
 mlir.register_lowering(mark_p, lambda _, value, **__: [value])
 
 _marking: Any = jax.make_user_context(None)
-"""Is part of what `jax.jit` caches by: a function that `nn.jit` compiled knows the path that it was marked for."""
+"""Is part of what `jax.jit` caches by: what `nn.jit` compiled inside a module knows which marks are in it, if any."""
 
 
 def marked(model: nn.Module) -> Callable[..., Any]:
@@ -48,15 +48,11 @@ def marked(model: nn.Module) -> Callable[..., Any]:
             module, method = context.module, context.method_name
             path = "/".join(module.path)
             name = path if method == "__call__" else f"{path}.{method}"
-            if _lifted(context.orig_method):
-                # What nn.scan, nn.jit and their like make of a module calls the module itself, which is what is marked.
-                with _marking(name):
-                    return call(*args, **kwargs)
             if method == "setup" or (id(module), method) in active:  # the second is a call of super()
                 return call(*args, **kwargs)
             active.append((id(module), method))
             try:
-                with scope(name):
+                with scope(name), _marking(name):
                     return around(call, args, kwargs, name, type(module))
             finally:
                 active.pop()
@@ -110,13 +106,3 @@ def _is_values(leaf: Any) -> bool:
 
 def _mark(value: jax.Array, name: str, kind: type, role: str) -> jax.Array:
     return mark_p.bind(value, path=name, kind=kind, role=role, mapped=())
-
-
-def _lifted(method: Any) -> bool:
-    """Whether a bound method is one that a transformation of Flax's made of another."""
-    function = method.func
-    while function is not None:
-        if getattr(getattr(function, "__code__", None), "co_filename", "") == transforms.__file__:
-            return True
-        function = getattr(function, "__wrapped__", None)
-    return False

@@ -70,7 +70,8 @@ def mixing_layers(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree
             return out
 
         with nn.intercept_methods(notice):
-            model.apply(variables, inputs, **kwargs)
+            args, words = taps.arguments((inputs,), kwargs)
+            model.apply(variables, *args, **words)
         return values
 
     # Not compiled: values of modules inside a transformed one belong to its trace, and are left out by `_rows`.
