@@ -7,13 +7,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import precision as precise
 from neuron_mech.config import Derivative
 from neuron_mech.precision import Precision, Product
+from neuron_mech.taps import random_keys
 from neuron_mech.taps.edits import outputs, tasks
-from neuron_mech.taps.finding import Site, SiteError
+from neuron_mech.taps.finding import Site, SiteError, batch_size
 from neuron_mech.taps.programs import Place, traced
 from neuron_mech.taps.running import run
 
@@ -96,19 +98,27 @@ def per_sample_gradients(
     objectives: Mapping[str, PerSampleLoss],
     derivative: Derivative = "activation",
     precision: Precision | Product = "exact",
+    ids: Int[Array | np.ndarray, " batch"] | None = None,
     **kwargs: Any,
 ) -> dict[str, dict[str, jax.Array]]:
     """`activation_gradients` by `vmap` over batches of one: samples cannot mix, whatever the model does.
 
-    XLA turns the mapped products back into whole-batch ones; measured, it costs what one backward pass costs.
+    Random keys of the model, in `rngs` or among its variables, are folded with each sample's id, so that every sample
+    has noise of its own: its row in the batch unless `ids` says otherwise. XLA turns the mapped products back into
+    whole-batch ones; measured, it costs what one backward pass costs.
     """
+    rngs = {name: kwargs.pop(name) for name in ("rngs",) if name in kwargs}
+    noisy = random_keys.has_keys(variables, rngs)
+    size = batch_size((inputs, labels))
 
-    def one(variables: PyTree, sample: PyTree, label: PyTree) -> dict[str, dict[str, jax.Array]]:
+    def one(variables: PyTree, sample: PyTree, label: PyTree, number: Array) -> dict[str, dict[str, jax.Array]]:
         sample, label = jax.tree.map(lambda leaf: leaf[None], (sample, label))
-        gradients = _gradients(model, objectives, derivative, kwargs, variables, sample, label, zeros(sites, 1))
+        own, keys = random_keys.folded(variables, rngs, number) if noisy else (variables, rngs)
+        gradients = _gradients(model, objectives, derivative, {**kwargs, **keys}, own, sample, label, zeros(sites, 1))
         return jax.tree.map(lambda g: g[0], gradients)
 
-    return precise.at(precision, jax.vmap(one, in_axes=(None, 0, 0)))(variables, inputs, labels)
+    numbers = jnp.arange(size) if ids is None else jnp.asarray(ids)
+    return precise.at(precision, jax.vmap(one, in_axes=(None, 0, 0, 0)))(variables, inputs, labels, numbers)
 
 
 def _check(site: str, perturbation: jax.Array | None, place: Place) -> None:
@@ -118,8 +128,13 @@ def _check(site: str, perturbation: jax.Array | None, place: Place) -> None:
     if perturbation.shape != place.value:
         raise SiteError(
             f"the perturbation at site {site!r} has shape {list(perturbation.shape)}, its values "
-            f"{list(place.value)}: broadcasting would sum gradients of several samples; build it with taps.zeros for "
-            "this batch"
+            f"{list(place.value)}: "
+            + (
+                "broadcasting would sum gradients of several samples; build it with taps.zeros for this batch"
+                if perturbation.shape[1:] == place.value[1:]
+                else "the model does something else with a batch of this size, such as squeeze() with a batch of one: "
+                "squeeze the axis that is meant, or record batches as they are with mixing='batch'"
+            )
         )
     if perturbation.dtype != place.dtype:
         raise SiteError(

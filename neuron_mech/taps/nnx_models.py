@@ -5,6 +5,7 @@ class of its own, whose call marks what enters and leaves it. What is known of L
 differentiating, replacing, and what is refused.
 """
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -23,15 +24,22 @@ class FromNNX(nn.Module):
     """Its graph definition: all but its arrays."""
 
     @nn.compact
-    def __call__(self, inputs: PyTree, *args: Any, **kwargs: Any) -> Any:
-        """The model's outputs."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's outputs. Keys that `apply` is given as `rngs` are the model's own, or its argument `rngs`."""
         state = self.variables
         model = nnx.merge(
             self.graph, *(nnx.restore_int_paths(dict(state[k])) for k in ("params", "rest") if k in state)
         )
+        takes_keys = "rngs" in inspect.signature(model.__call__).parameters
         for path, layer in nnx.iter_modules(model):
             layer.__class__ = _marked(type(layer), "/".join(map(str, path)))
-        return model(inputs, *args, **kwargs)
+        streams = self.scope.rngs if self.scope else ()
+        keys: dict[str, Any] = {name: self.make_rng(name) for name in streams}
+        if keys and takes_keys:
+            kwargs.setdefault("rngs", nnx.Rngs(**keys))
+        elif keys:
+            nnx.reseed(model, **keys)
+        return model(*args, **kwargs)
 
 
 def _marked(kind: type, path: str) -> type:
@@ -50,11 +58,16 @@ def from_nnx(model: nnx.Module) -> tuple[FromNNX, dict[str, PyTree]]:
     Sites are its layers, by path: `blocks/0/linear`. In a training loop, `variables(model)` gives the variables of
     the moment.
     """
-    return FromNNX(nnx.graphdef(model)), variables(model)
+    without = nnx.clone(model)
+    nnx.pop(without, nnx.Intermediate)
+    return FromNNX(nnx.graphdef(without)), variables(model)
 
 
 def variables(model: nnx.Module) -> dict[str, PyTree]:
-    """An NNX model's arrays now, as `apply` of its Linen module takes them: parameters, and all else as `rest`."""
-    _, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
+    """An NNX model's arrays now, as `apply` of its Linen module takes them: parameters, and all else as `rest`.
+
+    What a call has sown is left out.
+    """
+    _, params, _, rest = nnx.split(model, nnx.Param, nnx.Intermediate, ...)  # type: ignore[misc]
     found = {"params": nnx.to_pure_dict(params), "rest": nnx.to_pure_dict(rest)}
     return {name: tree for name, tree in found.items() if jax.tree.leaves(tree)}
