@@ -173,19 +173,22 @@ def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, l
 
 
 def warn_of_signs(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
-    """Warn where double precision contradicts too many signs."""
-    try:
-        health = design.audit(variables, inputs, labels)
-    except InputError as error:
-        warnings.warn(f"signs could not be held against double precision: {error}", SignHealthWarning, stacklevel=4)
-        return
-    for site, of in health.items():
+    """Warn where double precision contradicts too many signs, or where derivatives are too small or not finite."""
+    for site, of in design.audit(variables, inputs, labels).items():
+        found = []
         if of.wrong > auditing.LIMIT or of.zeroed > auditing.LIMIT:
             fast = design.precision == "fast"
             way_out = "precision='exact'" if fast else "loss=margin, which has the exact signs of a cross-entropy"
-            warnings.warn(
-                f"at {site!r} {of.wrong:.2%} of signs are wrong and {of.zeroed:.2%} are lost in this arithmetic "
-                f"({of.underflowed:.2%} underflow): take {way_out}",
-                SignHealthWarning,
-                stacklevel=4,
+            found.append(
+                f"{of.wrong:.2%} of signs are wrong and {of.zeroed:.2%} are lost in this arithmetic "
+                f"({of.underflowed:.2%} underflow): take {way_out}"
             )
+        if of.unresolved > auditing.LIMIT:
+            found.append(
+                f"{of.unresolved:.2%} of signs are of derivatives at most {auditing.RESOLUTION:.0e} of the largest, "
+                "which are zero to this arithmetic: rounding decides them"
+            )
+        if of.not_finite:
+            found.append(f"{of.not_finite:,} derivatives are not finite: they count as no sign")
+        if found:
+            warnings.warn(f"at {site!r} {'; '.join(found)}", SignHealthWarning, stacklevel=4)

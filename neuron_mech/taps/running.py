@@ -10,7 +10,7 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-from neuron_mech.precision import rewriting
+from neuron_mech.precision import rewriting, scan_operands
 from neuron_mech.taps.functions import Call
 from neuron_mech.taps.marking import mark_p
 from neuron_mech.taps.programs import Address, Place, Program
@@ -161,7 +161,7 @@ class _Runner:
     ) -> tuple[list[Any], dict[Key, jax.Array]]:
         """The same of a loop: what is added comes in with each turn, and what is read goes out with it."""
         params = equation.params
-        fixed, carried = _counts(params)
+        fixed, carried = scan_operands(params)
         here = {key: part for key, part in parts.items() if key[0][: len(at)] == at}
 
         def turn(carry: list[Any], xs: tuple[list[Any], dict[Key, Any]]) -> tuple[list[Any], Any]:
@@ -173,14 +173,6 @@ class _Runner:
         how = {name: params[name] for name in ("length", "reverse", "unroll")}
         last, (outs, found) = jax.lax.scan(turn, start, (each, here), **how)
         return [*last, *outs], found
-
-
-def _counts(params: Mapping[str, Any]) -> tuple[int, int]:
-    """(operands that are the same in each turn, operands that a turn hands to the next) of a loop."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    fixed, carried, _ = params["ft_in"].unpack()
-    return len(fixed), len(carried)
 
 
 def _bind(equation: Any, operands: list[Any]) -> list[Any]:
