@@ -13,6 +13,7 @@ from neuron_mech import taps
 from neuron_mech.errors import InputError, first_line
 from neuron_mech.recording import auditing
 from neuron_mech.recording.design import Design
+from neuron_mech.recording.reading import SignHealthWarning
 from neuron_mech.taps import PerSampleLoss, sample_mixing
 from neuron_mech.taps.objectives import check_labels, margin
 
@@ -21,10 +22,6 @@ LOOKED_AT = 32
 
 Mixing = Literal["refuse", "alone", "batch"]
 """What to do where samples mix: refuse, record every sample as a batch of one, or record batches as they are."""
-
-
-class SignHealthWarning(UserWarning):
-    """Too many signs that the arithmetic decides, and not the network."""
 
 
 def check_apply(apply: Mapping[str, Any], size: int) -> None:
@@ -156,12 +153,14 @@ def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, l
     if taps.batch_size(inputs) < 4:
         return
     common = (design.model, variables, inputs, labels)
-    found = sample_mixing.mixing(*common, design.sites, design.loss, design.derivative, **design.kwargs)
+    found = sample_mixing.mixing(
+        *common, design.sites, design.losses[design.main], design.derivative, **design.arguments
+    )
     leaking = {site: value for site, value in found.items() if not value <= sample_mixing.LIMIT}
     if not leaking:
         return
     site, worst = max(leaking.items(), key=lambda pair: pair[1])
-    layers = sample_mixing.mixing_layers(design.model, variables, inputs, **design.kwargs)
+    layers = sample_mixing.mixing_layers(design.model, variables, inputs, **design.arguments)
     clean = [site for site in found if site not in leaking]
     raise InputError(
         f"another sample's input changes a sample's own derivative (at {site!r} by up to {worst:.0%}), through "

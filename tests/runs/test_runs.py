@@ -114,7 +114,7 @@ def test_objectives_and_sites_keep_the_order_they_were_asked_in(tmp_path):
     figures.objectives(found)
 
 
-@pytest.mark.parametrize("mode", ["online", "probe-train", "none"])
+@pytest.mark.parametrize("mode", ["online", "train", "none"])
 def test_the_other_modes_run_whole(tmp_path, mode):
     config = replace(SMALL, record=replace(SMALL.record, mode=mode), train=replace(SMALL.train, epochs=2))
     run = finished(config, tmp_path)
@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(tmp_path)
 
 
 def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
-    original = runs.recording.segment
+    original = runs.segment
 
     def poisoned(study, state, *rest):
         after, counts, losses = original(study, state, *rest)
