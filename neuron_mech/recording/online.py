@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import serialization, struct
+from flax import serialization
 from jaxtyping import Array, Int
 
 from neuron_mech import taps
@@ -61,7 +61,6 @@ class Online(Counted):
     """Recordings of any one sample so far, at most."""
     row_of: Int[Any, " samples"]
     """By training sample, its row in the tallies, or NOWHERE."""
-    design: Design = struct.field(pytree_node=False)
 
     def perturbations(self, batch: int) -> dict[str, Array]:
         """Zeros for a batch of so many samples, to differentiate the loss with respect to."""

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import serialization, struct
+from flax import serialization
 from jaxtyping import Array, Float, Int, UInt8
 
 from neuron_mech.cluster import devices
@@ -27,7 +27,7 @@ from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import counting, reading
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import Tally
-from neuron_mech.recording.design import Design, Moment, Samples, Tallies
+from neuron_mech.recording.design import Moment, Samples, Tallies
 from neuron_mech.recording.reading import Counted
 from neuron_mech.store import identity
 
@@ -49,7 +49,6 @@ class Recorder(Counted):
     """Dealt among the devices as the tallies are."""
     rows: Int[Any, " samples"]
     """Which of the user's samples these are, in the order of the tallies' rows."""
-    design: Design = struct.field(pytree_node=False)
 
     def update(self, variables: Mapping[str, Any], number: Int[Array, ""] | None = None) -> Recorder:
         """The recorder after one more recording with these variables: what `model.apply` takes, `{"params": ...}`.

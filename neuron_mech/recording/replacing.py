@@ -76,7 +76,8 @@ def gradients(
     except TypeError:  # something of it has no hash, and is compiled anew
         compiled = _compiled.__wrapped__(*key)
     check_labels_fit(loss, labels, compiled.classes(variables, inputs, labels, data))
-    return compiled.run(variables, inputs, labels, data)
+    found = compiled.run(variables, inputs, labels, data)
+    return {site: found[site] for site in compiled.order}
 
 
 def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, "batch *values"]]:
@@ -122,6 +123,8 @@ class _Compiled:
         self.model, self.names, self.loss, self.derivative, self.precision, fixed = key
         self.fixed = dict(fixed)
         self.checked: dict[Any, int | None] = {}
+        self.order: tuple[str, ...] = ()
+        """Of the sites, in which `jit` does not return them."""
         self.run = jax.jit(self._run)
 
     def classes(self, variables: PyTree, inputs: PyTree, labels: PyTree, data: Mapping[str, Any]) -> int | None:
@@ -137,6 +140,7 @@ class _Compiled:
     def _run(self, variables: PyTree, inputs: PyTree, labels: PyTree, data: Mapping[str, Any]) -> dict[str, Array]:
         apply = {**self.fixed, **data}
         sites = selected(self.model, variables, inputs, self.names, **apply)
+        self.order = tuple(sites)
         how = ({"loss": self.loss}, self.derivative or in_reach(sites), self.precision)
         return taps.per_sample_gradients(self.model, variables, inputs, labels, sites, *how, **apply)["loss"]
 

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from neuron_mech.errors import InputError, first_line
 from neuron_mech.precision import rewriting
 from neuron_mech.taps.functions import Call, calls
 from neuron_mech.taps.inputs import arguments
@@ -94,7 +95,15 @@ class Program:
 def traced(model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Program:
     """The program of `model.apply` with these arguments, and its places in the order of computation."""
     args, kwargs = arguments(args, kwargs)
-    program = _traced(model, dict(variables), args, kwargs)
+    try:
+        program = _traced(model, dict(variables), args, kwargs)
+    except NameError as error:
+        if "axis name" not in str(error):
+            raise
+        raise InputError(
+            f"the model has an axis_name that exists inside a pmap or shard_map only ({first_line(error)}): make it "
+            "without one here, or with running statistics"
+        ) from error
     size = _batch(args)
     places = tuple(replace(place, batch=_unambiguous(place, size)) for place in program.places)
     if any(place.batch is None and size in place.shape for place in places):

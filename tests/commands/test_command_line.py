@@ -17,7 +17,7 @@ from neuron_mech import taps
 from neuron_mech.config import PRESETS, Config
 from neuron_mech.errors import InputError
 from neuron_mech.recording.design import Moment
-from neuron_mech.runs import planning
+from neuron_mech.runs import study as studies
 from neuron_mech.training import datasets
 
 CNN = ("--model.network", "cnn", "--model.depth", "None", "--model.dropout", "None", "--model.width", "0.0625")
@@ -196,7 +196,7 @@ def test_a_site_that_is_not_recorded_is_refused_before_anything_is_trained(monke
 
 
 def test_a_run_too_large_for_memory_or_disk_names_the_fields_to_change(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(planning, "start", lambda *_: pytest.fail("it allocated before it asked"))
+    monkeypatch.setattr(studies, "recorder", lambda *_: pytest.fail("it allocated before it asked"))
     with monkeypatch.context() as patch:
         patch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 10**7})())
         code, _, err = call(patch, capsys, "train", "digits", "--run-dir", tmp_path)

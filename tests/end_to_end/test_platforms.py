@@ -18,6 +18,7 @@ from neuron_mech import runs, training
 from neuron_mech.codes import evaluation, quantization, retraining, windowing
 from neuron_mech.config import PRESETS
 from neuron_mech.recording.design import Moment, Samples
+from neuron_mech.recording.recorder import Recorder
 from neuron_mech.runs import planning
 from neuron_mech.training import datasets
 
@@ -63,7 +64,9 @@ def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, pl
     study, state = planning.study(PRESETS[preset], data)
     ids, rest = runs.plan_epoch(study, 0)[0]
     assert len(ids) == study.config.record.every
-    recorder = jax.eval_shape(lambda: study.plan.recorder())
+    of = jax.eval_shape(lambda rows: (data.train.images[rows], data.train.labels[rows]), study.recorded)
+    tallies, count = jax.eval_shape(study.design.empty), jax.ShapeDtypeStruct((), jnp.int32)
+    recorder = Recorder(study.design, tallies, count, {}, Samples(*of, {}), study.recorded)
     arguments = (state, recorder, data.train, ids, rest)
     program, out = lowered(partial(runs.segment, study), arguments, platform)
     assert "stablehlo.while" in program

@@ -24,7 +24,7 @@ def start(digits):
 def test_first_categories_are_the_signs_of_the_first_derivatives(start, digits, mode):
     study, state, recorded = start
     study, _ = planning.study(replace(study.config, record=replace(study.config.record, mode=mode)), digits)
-    found = predictions.first_categories(study, state, recorded)
+    found = predictions.first_categories(study, state)
     by_hand = [
         oracles.MLP(state.params, "relu").margin_gradients(np.asarray(x), int(y))["activation"]
         for x, y in zip(recorded.inputs, recorded.labels, strict=True)

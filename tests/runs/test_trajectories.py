@@ -140,7 +140,9 @@ def test_a_full_disk_stops_the_run_in_a_line_and_loses_nothing(run, tmp_path, mo
 def test_what_a_watch_sees_of_a_tally(run):
     study = run.study
     places = Site("conv", "Neurons", (2, 3, 16), np.float32)
-    wide = replace(study, sites={"conv": places}, neurons={"conv": np.array([1, 4, 9])})
+    chosen = {"neurons": {"conv": np.array([1, 4, 9])}, "rows": {"conv": 300}, "positions": {"conv": None}}
+    design = replace(study.design, sites={"conv": places}, **chosen)
+    wide = replace(study, plan=replace(study.plan, design=design))
     close, all_neurons = trajectories.watches(replace(wide, config=replace(SMALL, watch=Watch(samples=20, neurons=2))))
     pairs = np.arange(300 * 6 * 3).reshape(300, 2, 3, 3)
     for watch in (close, all_neurons):
