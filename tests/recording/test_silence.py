@@ -85,7 +85,7 @@ def test_an_edit_of_a_rematerialised_layer_is_made_once():
 WRONG = {
     "one logit": (Logits(1), (Y > 0).astype(int), "one logit a sample"),
     "labels outside": (Logits(), Y + 1, "none of 3 classes"),
-    "labels as floats": (Logits(), Y * 1.0, "class labels are integers"),
+    "labels as floats": (Logits(), Y.astype(jnp.float32), "class labels are integers"),
     "one-hot labels": (Logits(), jax.nn.one_hot(Y, 3), r"labels.argmax\(-1\)"),
     "labels in a tuple": (Logits(), (Y, Y), "one class index a sample"),
 }
@@ -200,11 +200,8 @@ def test_an_nnx_model_with_dropout_has_noise_of_its_own_too():
 
     x, y = jnp.tile(X[:1], (400, 1)), jnp.tile(Y[:1], 400)
     keys = {"rngs": {"dropout": jax.random.key(3)}}
-    for net, apply in (
-        (Held(nnx.Rngs(0), False), {}),
-        (Held(nnx.Rngs(0), False), keys),
-        (Given(nnx.Rngs(0), True), keys),
-    ):
+    held, given = Held(nnx.Rngs(0), False), Given(nnx.Rngs(0), True)
+    for net, apply in ((held, {}), (held, keys), (given, keys)):
         linen, variables = neuron_mech.from_nnx(net)
         found = neuron_mech.gradients(linen, variables, x, y, "drop:input", apply=apply)["drop:input"]
         np.testing.assert_allclose((np.asarray(found) != 0).mean(0), 0.5, atol=0.12)
@@ -262,9 +259,7 @@ def test_a_site_out_of_reach_is_left_out_of_all_and_refused_by_name():
             return nn.Dense(3, name="out")(nn.relu(nn.Dense(12, name="hidden")(x))) + 0 * summed.mean()
 
     variables = started(Model())
-    with pytest.warns(
-        SiteWarning, match=r"left out: site 'of_batch' has shape \[12\], none of whose axes is the batch"
-    ):
+    with pytest.warns(SiteWarning, match="left out: site 'of_batch' has shape"):
         assert set(neuron_mech.signs(Model(), variables, X, Y)) == {"hidden", "out"}
     with pytest.raises(SiteError, match="none of whose axes is the batch"):
         neuron_mech.signs(Model(), variables, X, Y, "of_batch")
@@ -311,7 +306,7 @@ def test_an_axis_name_that_is_bound_nowhere_is_named_as_the_cause():
         },
         "batch_stats": {"BatchNorm_0": {"mean": jnp.zeros(4), "var": jnp.ones(4)}},
     }
-    with pytest.raises(InputError, match="axis_name.*'devices'"):
+    with pytest.raises(InputError, match=r"axis_name.*devices"):
         neuron_mech.signs(Shared(), variables, X, Y, apply={"mutable": ["batch_stats"]})
 
 
