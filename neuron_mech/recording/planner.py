@@ -16,7 +16,7 @@ from neuron_mech.cluster import devices, jax_settings, memory
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording import counting, summaries, watching
+from neuron_mech.recording import counting, watching
 from neuron_mech.recording import online as onlines
 from neuron_mech.recording.checks import (
     LOOKED_AT,
@@ -94,7 +94,6 @@ def plan(
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     seen = prepare(some[0])
     sites = selected(model, variables, seen, names, **apply)
-    summaries.check_names(sites)
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
         check_labels_fit(each, labels, check_loss(model, variables, seen, some[1], each, **apply))
@@ -197,7 +196,6 @@ def online(
     Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
     """
     sites = selected(model, variables, inputs, names, **apply)
-    summaries.check_names(sites)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **apply)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "
