@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import json
 import os
@@ -12,14 +11,14 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import tyro
 
 from experiments.helping import about
 from neuron_mech.cluster import devices, jax_settings, joining, processes
 from neuron_mech.config import LIMITS, PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
-from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless
+from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless, nearest
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.precision import multiplying
 from neuron_mech.runs import Run, check_trained_here, run
@@ -70,11 +69,11 @@ class Seeded(Options):
 
 
 @dataclass(frozen=True)
-class Session:
+class Session(Generic[Kind]):
     """One call of an experiment: its config, its options, and its run's directory, held open."""
 
     config: Config
-    options: Options
+    options: Kind
     directory: Path
 
     def seeds(self) -> Iterator[Run]:
@@ -158,8 +157,7 @@ def split_preset(arguments: Sequence[str], name: str, known: Collection[str]) ->
             f"no preset given: python -m experiments.{name} PRESET, where PRESET is one of {', '.join(known)}"
         )
     if arguments[0] not in known:
-        near = difflib.get_close_matches(arguments[0], known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = nearest(arguments[0], known)
         raise InputError(f"{arguments[0]!r} is no preset; {hint}presets are: {', '.join(known)}")
     return arguments[0], list(arguments[1:])
 
@@ -195,9 +193,9 @@ def check_recording(options: Options) -> None:
 def main(
     name: str,
     description: str,
-    experiment: Callable[[Session], None],
-    kind: type[Options] = Options,
-    check: Callable[[Options], None] = lambda _: None,
+    experiment: Callable[[Session[Kind]], None],
+    kind: type[Kind] = Options,  # type: ignore[assignment]
+    check: Callable[[Kind], None] = lambda _: None,
 ) -> None:
     """Parse the command line, `check` it, and do `experiment` with its run's directory held open.
 
@@ -222,7 +220,7 @@ def timed(directory: Path, step: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(config: Config, options: Options) -> Iterator[Session]:
+def held(config: Config, options: Kind) -> Iterator[Session[Kind]]:
     """A session with its run's directory held open, and with the other processes where there are several."""
     directory = options.run_dir or Path("runs") / config.preset
     devices.deterministic()

@@ -15,7 +15,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from experiments.command_line import Options, Seeded, Session, check_recording, main
+from experiments.command_line import Seeded, Session, check_recording, main
 from experiments.progress import doing
 from neuron_mech import store
 from neuron_mech.errors import InputError
@@ -110,9 +110,8 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def experiment(session: Session) -> None:
+def experiment(session: Session[DynamicsOptions]) -> None:
     """Train and record, write the results, draw, and print the summary."""
-    assert isinstance(session.options, DynamicsOptions)
     session.each("learning_dynamics", partial(report, with_videos=session.options.videos), summary)
 
 
@@ -145,7 +144,7 @@ def report(run: Run, with_videos: bool = True) -> None:
     print(f"results: {directory / 'learning_dynamics.nc'}; figures: {directory / 'figures'}")
 
 
-def check(options: Options) -> None:
+def check(options: DynamicsOptions) -> None:
     """Refuse a run that keeps no trajectories before anything is trained."""
     check_recording(options)
     if not options.watch.recordings:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.command_line import Options, Seeded, Session, main
+from experiments.command_line import Seeded, Session, main
 from neuron_mech import store, taps
 from neuron_mech.codes import evaluation, information, percentiles, quantization, sources
 from neuron_mech.config import check_once, random_stream
@@ -190,9 +190,8 @@ def summary(found: xr.Dataset) -> str:
 
 
 @store.step("quantization")
-def experiment(session: Session) -> None:
+def experiment(session: Session[QuantizationOptions]) -> None:
     """Measure every seed, write the results and print their summary."""
-    assert isinstance(session.options, QuantizationOptions)
     by_seed, seeds = [], []
     for subject in session.subjects():
         by_seed.append(measure(subject, session.options.ranks))
@@ -207,9 +206,8 @@ def experiment(session: Session) -> None:
     print(summary(found))
 
 
-def check(options: Options) -> None:
+def check(options: QuantizationOptions) -> None:
     """Refuse ranks that are none before anything is trained."""
-    assert isinstance(options, QuantizationOptions)
     percentiles.check_ranks(options.ranks, "--ranks")
     check_once("--ranks", options.ranks)
 

@@ -7,7 +7,7 @@ writes claims.json and report.html. Stopped at any moment, the same command goes
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +52,9 @@ class ReproduceOptions(Seeded):
     """Files that are not exported, by name or glob, such as report.html, which `experiments.report` makes anew."""
 
 
-def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
+def of_each_run(session: Session[ReproduceOptions]) -> dict[str, Callable[[Run], None]]:
     """What is done with every seed's run, by the result file that says that it was: it is written last."""
     options = session.options
-    assert isinstance(options, ReproduceOptions)
     if session.config.model.weights is not None:
         return {}  # not trained here: nothing was recorded
     steps: dict[str, Callable[[Run], None]] = {"gradient_signs": gradient_signs.report}
@@ -67,12 +66,11 @@ def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
     return steps
 
 
-def of_all_runs(session: Session, saved: Callable[[], None]) -> dict[str, Callable[[], None]]:
+def of_all_runs(session: Session[ReproduceOptions], saved: Callable[[], None]) -> dict[str, Callable[[], None]]:
     """What is done once, with all seeds together; `saved` is called after every group of windows."""
     options = session.options
-    assert isinstance(options, ReproduceOptions)
-    codes = replace(session, options=_options(quantization.QuantizationOptions, options))
-    windows = replace(session, options=_options(binarization.BinarizationOptions, options))
+    codes = Session(session.config, _options(quantization.QuantizationOptions, options), session.directory)
+    windows = Session(session.config, _options(binarization.BinarizationOptions, options), session.directory)
     steps = {"quantization": lambda: quantization.experiment(codes)}
     return steps | ({"binarization": lambda: binarization.experiment(windows, saved)} if options.windows else {})
 
@@ -81,7 +79,7 @@ PARTS = {"gradient_signs": ("train", "gradient_signs")}
 """Steps that another does on the way."""
 
 
-def missing(session: Session, step: str, directory: Path, seeds: int) -> str | None:
+def missing(session: Session[ReproduceOptions], step: str, directory: Path, seeds: int) -> str | None:
     """Why a step is still to be done in a directory, for so many seeds; None where it is not.
 
     What was done is held against the checksums of its files: one that is gone or damaged is made again, with the step.
@@ -104,10 +102,9 @@ def missing(session: Session, step: str, directory: Path, seeds: int) -> str | N
     return "" if step == "binarization" and np.isnan(found.accuracy_by_seed.sel(wanted)).any() else None
 
 
-def experiment(session: Session) -> None:
+def experiment(session: Session[ReproduceOptions]) -> None:
     """Do what is missing, judge the claims, and write the report."""
     options = session.options
-    assert isinstance(options, ReproduceOptions)
     first, directory = session.config.train.seed, session.directory
     claims.findings(directory)  # refuses result files of another format, before anything is trained
     export = Exporting(directory, options.export, ExportOptions(leave_out=options.export_without), options.save_seconds)
@@ -149,7 +146,7 @@ def experiment(session: Session) -> None:
     export()
 
 
-def _check_projections(session: Session) -> None:
+def _check_projections(session: Session[ReproduceOptions]) -> None:
     """Refuse, before anything is trained, windows on random projections of images that have no such blocks."""
     dataset = datasets.load(session.config.data, session.options.data_dir, session.options.workers)
     height, width, channels = dataset.test.blank.inputs.shape[1:]
@@ -157,7 +154,11 @@ def _check_projections(session: Session) -> None:
 
 
 def _plan(
-    session: Session, places: Sequence[Path], each: Collection[str], together: Collection[str], todo: Collection[str]
+    session: Session[ReproduceOptions],
+    places: Sequence[Path],
+    each: Collection[str],
+    together: Collection[str],
+    todo: Collection[str],
 ) -> Overall:
     """The steps to be done, in their order, with what they took in the published run of this preset."""
     first, preset = session.config.train.seed, PRESETS[session.config.preset]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from neuron_mech import store
 from neuron_mech.cluster import processes
-from neuron_mech.errors import RunError
+from neuron_mech.errors import RunError, first_line
 from neuron_mech.paper.figures.styles import NEUTRAL, style
 from neuron_mech.paper.figures.watching import SCALE, CategoryHistogram, handles, samples_of, value_edges, watched
 
@@ -104,7 +104,7 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[
         try:
             store.write_result(path, partial(encode, figure, draw, frames, stem.name))
         except Exception as error:  # whatever an encoder can think of: a video is not worth a run
-            reason = error if isinstance(error, RunError) else (str(error).splitlines() or [type(error).__name__])[0]
+            reason = error if isinstance(error, RunError) else first_line(error)
             said.append(f"no {suffix[1:]} of {stem.name}: {reason}")
         else:
             return [*said, f"video: {path} ({path.stat().st_size / 1e6:.1f} MB)"]

@@ -16,6 +16,7 @@ from neuron_mech.recording.design import Design
 from neuron_mech.recording.reading import SignHealthWarning
 from neuron_mech.taps import PerSampleLoss, sample_mixing
 from neuron_mech.taps.objectives import check_labels, margin
+from neuron_mech.taps.programs import explained
 
 LOOKED_AT = 32
 """Samples on which a recorder is checked before it begins."""
@@ -58,7 +59,8 @@ def check_loss(
         out = model.apply(variables, *args, **words)
         return out if kwargs.get("mutable", False) is False else out[0]
 
-    out = jax.eval_shape(outputs, dict(variables), inputs)
+    with explained():
+        out = jax.eval_shape(outputs, dict(variables), inputs)
     classes = None
     if loss is margin:
         if not isinstance(out, jax.ShapeDtypeStruct) or len(out.shape) != 2:
@@ -126,7 +128,9 @@ def _check_loss_of_one(
         return  # outputs that are none of the samples', such as a loss that the model adds
     floats, rest = _floats(out)
     of_first = lambda floats: loss(rest(floats), some[1])[: size // 2].sum()  # noqa: E731
-    if any(bool(jnp.any(gradient[size // 2 :] != 0)) for gradient in jax.grad(of_first)(floats)):
+    # Where a derivative is infinite, zero times it is no number, and says nothing.
+    others = [gradient[size // 2 :] for gradient in jax.grad(of_first)(floats)]
+    if any(bool(jnp.any((gradient != 0) & jnp.isfinite(gradient))) for gradient in others):
         raise InputError(
             "the loss of one sample is made of other samples' outputs, as a contrastive loss is, so that no sample has "
             "a derivative of its own: give a loss of each sample's own outputs, or with the others held fixed, as "

@@ -7,6 +7,8 @@ sample.
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -125,7 +127,7 @@ def average_sign(
     return (up - down) / (up + down)
 
 
-CONSTANT = 0.9
+CONSTANT = Fraction(9, 10)
 """A (sample, neuron) pair is constant when its |average sign| exceeds this."""
 
 BIN_EDGES = np.linspace(-1, 1, 21)
@@ -141,7 +143,9 @@ def constant_counts(
     Constancy is the first over the second. In integers, so that an average of exactly 0.9 is not above 0.9.
     """
     lead, recorded = _by_neuron(positive, negative)
-    return (10 * jnp.abs(lead) > 9 * recorded).sum(0, dtype=jnp.int32), (recorded > 0).sum(0, dtype=jnp.int32)
+    return (CONSTANT.denominator * jnp.abs(lead) > CONSTANT.numerator * recorded).sum(0, dtype=jnp.int32), (
+        recorded > 0
+    ).sum(0, dtype=jnp.int32)
 
 
 def constancy(constant: ArrayLike, ever: ArrayLike) -> float:
@@ -195,8 +199,9 @@ def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
     often = np.stack([np.bincount(of, minlength=most + 1) for of in recorded.T])
     for n in range(1, most + 1):
         if (many := often[:, n]).any():
-            # 2K - n > 0.9 n and 2K - n < -0.9 n, in integers.
-            tails = stats.binom.sf(19 * n // 20, n, share) + stats.binom.cdf(-(-n // 20) - 1, n, share)
+            # 2K - n > CONSTANT n and 2K - n < -CONSTANT n, as K > above and K < below, in integers.
+            above, below = math.floor((1 + CONSTANT) * n / 2), math.ceil((1 - CONSTANT) * n / 2)
+            tails = stats.binom.sf(above, n, share) + stats.binom.cdf(below - 1, n, share)
             expected += np.where(many > 0, many * tails, 0.0)
             pairs += many
     with np.errstate(invalid="ignore"):

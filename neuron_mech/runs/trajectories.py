@@ -9,7 +9,6 @@ row twice changes nothing, so a resumed run ends in the same bytes; the checksum
 several processes, the first keeps the files.
 """
 
-import difflib
 import os
 import zlib
 from collections.abc import Mapping
@@ -18,18 +17,18 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from neuron_mech.cluster import processes
 from neuron_mech.config import numbered, random_stream
-from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.errors import InputError, RunError, first_line, nearest
 from neuron_mech.recording import watching
 from neuron_mech.recording.watching import watched_places
 from neuron_mech.runs.study import Study
 from neuron_mech.store import files
+from neuron_mech.taps.objectives import right
 from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Samples
 
@@ -105,10 +104,9 @@ def _named(name: str, recorded: Mapping[str, np.ndarray]) -> tuple[str, int]:
         )
     site, index = found
     if site not in recorded:
-        near = difflib.get_close_matches(site, recorded, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
-            f"watch.named has {name!r}, whose site is not recorded; {hint}recorded sites are: {', '.join(recorded)}"
+            f"watch.named has {name!r}, whose site is not recorded; {nearest(site, recorded)}recorded sites are: "
+            f"{', '.join(recorded)}"
         )
     if index not in recorded[site]:
         raise InputError(
@@ -129,7 +127,7 @@ def read(
     samples = recorded.rows(np.arange(watch.samples))
     common = (study.model, state.variables, samples.images, watch.positions, watch.neurons)
     kept, logits = watching.read(*common, study.config.record.chunk, study.design.prepare)
-    return kept, (jnp.argmax(logits, axis=-1) == samples.labels).mean()
+    return kept, right(logits, samples.labels).mean()
 
 
 def seen(

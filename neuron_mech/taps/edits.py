@@ -46,7 +46,8 @@ def tasks(program: Program, role: str, names: Mapping[str, Any] | tuple[str, ...
             raise SiteError(_missing(name, role, sites.names))
         place = sites[name, role][0]
         if wrong := trouble(name, place):
-            raise SiteError(wrong)
+            alone = "; or the model drops the axis of a batch of one, as squeeze() does: say which axis it squeezes"
+            raise SiteError(wrong + alone * (program.size == 1 and place.batch is None))
         places[place.address] = place
     found = []
     for place in places.values():

@@ -13,7 +13,6 @@ module, `layers/dense@2` for the third layer of a scan, `rnn/cell:output1@5` for
 for the fourth member of a `vmap`. An axis that `vmap` maps over is no member where it is the batch itself.
 """
 
-import difflib
 import math
 import re
 import warnings
@@ -29,7 +28,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
-from neuron_mech.errors import InputError
+from neuron_mech.errors import InputError, nearest
 from neuron_mech.taps.neurons import Neurons
 from neuron_mech.taps.programs import Place, Program, traced
 
@@ -202,8 +201,7 @@ def _matching(available: Mapping[str, Site], name: str | re.Pattern, field: str)
             f"the module {shown!r} is used {len(several)} times in one pass: name a use, {several[0]!r} to "
             f"{several[-1]!r}, or all of them, '{name}@*'"
         )
-    near = difflib.get_close_matches(name, available, n=1) if isinstance(name, str) else []
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = nearest(name, available) if isinstance(name, str) else ""
     named = f"{field} names {shown!r}, which" if field else repr(shown)
     raise SiteError(f"{named} is no site; {hint}sites are: {', '.join(listed)}")
 

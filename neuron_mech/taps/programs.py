@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,13 +91,27 @@ class Program:
     out: Any
     """The tree of its outputs."""
     places: tuple[Place, ...]
+    size: int | None = None
+    """Of the batch."""
 
 
 def traced(model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Program:
     """The program of `model.apply` with these arguments, and its places in the order of computation."""
     args, kwargs = arguments(args, kwargs)
-    try:
+    with explained():
         program = _traced(model, dict(variables), args, kwargs)
+    size = _batch(args)
+    places = tuple(replace(place, batch=_unambiguous(place, size)) for place in program.places)
+    if any(place.batch is None and size in place.shape for place in places):
+        places = _told_apart(model, variables, args, kwargs, places, size)
+    return replace(program, places=places, size=size)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """A context in which a model may be run: what JAX says of an axis that is not there becomes what to do."""
+    try:
+        yield
     except NameError as error:
         if "axis name" not in str(error):
             raise
@@ -104,11 +119,6 @@ def traced(model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs:
             f"the model has an axis_name that exists inside a pmap or shard_map only ({first_line(error)}): make it "
             "without one here, or with running statistics"
         ) from error
-    size = _batch(args)
-    places = tuple(replace(place, batch=_unambiguous(place, size)) for place in program.places)
-    if any(place.batch is None and size in place.shape for place in places):
-        places = _told_apart(model, variables, args, kwargs, places, size)
-    return replace(program, places=places)
 
 
 def _traced(model: nn.Module, variables: Mapping[str, Any], args: tuple, kwargs: Mapping[str, Any]) -> Program:

@@ -149,7 +149,7 @@ def test_the_list_the_slider_and_the_keyboard(reproduced, found):
         page.get_by_role("button", name="dense1-relu").click()
         page.locator("#order").select_option("constant")
         constancy = run["gradient_signs"].neuron_constancy.sel(neuron_site="dense1")
-        most = int(constancy.neuron_index[int(constancy.argmax())])
+        most = int(constancy.neuron_index[np.argmax(constancy.values)])
         assert page.locator("#title").inner_text() == f"Neuron {most} of dense1-relu"
         page.locator("#list").focus()
         page.keyboard.press("ArrowDown")

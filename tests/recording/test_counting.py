@@ -43,7 +43,7 @@ def test_counts_are_those_of_a_list_of_signs(history):
 
 
 @pytest.mark.parametrize("kind", [jnp.float32, jnp.bfloat16])
-def test_derivatives_that_are_not_finite_count_as_nothing_and_are_counted(kind):
+def test_derivatives_that_are_not_finite_count_as_nothing_and_are_counted(kind, lenient):
     gradient = jnp.asarray([[[jnp.nan, 1.0], [jnp.inf, -jnp.inf]], [[0.0, -1.0], [2.0, 3.0]]], kind)
     tally = counting.empty((2, 2, 2), 5)
     # As derivatives, and as the signs of them that an online recorder keeps.

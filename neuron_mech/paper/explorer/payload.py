@@ -45,9 +45,9 @@ def packed(directory: Path, found: Findings) -> bytes | None:
         "sites": _sites(signs, found),
         "sheet": _sheet(directory),
     }
-    keys = list(zip(signs.neuron_site.values, signs.neuron_index.values, strict=True))
+    keys = list(zip(signs.neuron_site.values.tolist(), signs.neuron_index.values.tolist(), strict=True))
     arrays |= _of_signs(found, keys) | _of_learning(found, keys, header) | _of_codes(found, keys)
-    return gzip.compress(_joined(header, arrays), 9, mtime=0)
+    return gzip.compress(_joined(header, arrays), 6, mtime=0)
 
 
 def _joined(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:

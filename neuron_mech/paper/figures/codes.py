@@ -67,7 +67,7 @@ def quantization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("percentile rank used as threshold")
-    axes.set_ylabel(accuracy_name(found.attrs.get("top", 1)))
+    axes.set_ylabel(accuracy_name(int(found.attrs.get("top", 1))))
 
 
 def binarization(found: xr.Dataset) -> Figure:
@@ -98,7 +98,7 @@ def binarization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("percentile rank of the window's center")
-    axes.set_ylabel(accuracy_name(found.attrs.get("top", 1)))
+    axes.set_ylabel(accuracy_name(int(found.attrs.get("top", 1))))
 
 
 def information(found: xr.Dataset) -> Figure:
