@@ -223,10 +223,12 @@ def test_derivatives_that_are_not_finite_are_counted_and_said():
     with pytest.warns(SignHealthWarning, match="derivatives are not finite"):
         recorder = neuron_mech.recorder(model, variables, X, Y, "hidden", recordings=2, loss=rooted)
     recorder = recorder.update(variables)
-    below = int((model.apply(variables, X) < 0).sum())
-    assert 0 < below < 24
-    assert recorder.not_finite() == {"hidden": 12 * below}
-    with pytest.warns(SignHealthWarning, match=f"{12 * below:,} derivatives of {below} samples"):
+    below = np.asarray(model.apply(variables, X) < 0)[:, 0]
+    hidden = variables["params"]["hidden"]
+    lost = (np.asarray(X @ hidden["kernel"] + hidden["bias"]) > 0)[below].sum()  # a relu that is off passes nothing on
+    assert 0 < below.sum() < 24
+    assert recorder.not_finite() == {"hidden": lost}
+    with pytest.warns(SignHealthWarning, match=f"{lost:,} derivatives of {below.sum()} samples"):
         recorder.constancy()
 
 
