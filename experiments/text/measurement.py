@@ -90,7 +90,7 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
     for row, (site, tally) in enumerate(recorder.counts().items()):
         chosen = recorder.design.positions[site]
         for index, position in enumerate(range(context) if chosen is None else chosen):
-            at = jax.tree.map(lambda leaf, index=index: leaf[:, index], tally)
+            at = tally.part(np.s_[:, index])
             counts = counting.constant_counts(at.positive, at.negative)
             constancy[row, position] = counting.constancy(*counts)
             if position == context - 1:

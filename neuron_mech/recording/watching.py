@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import taps
-from neuron_mech.taps import Site
+from neuron_mech.taps import Site, random_keys
 
 HEADER = 128
 """Bytes of a `.npy` file before its values."""
@@ -65,19 +65,23 @@ def read(
     """({site: pre-activations of (samples, neurons)}, the outputs of all samples). Pure.
 
     `places[site][s]` is the position at which sample s is looked at (a flat index; 0 where the site has none). A site
-    may look at fewer samples than there are inputs: at the first so many. One chunk of samples at a time.
+    may look at fewer samples than there are inputs: at the first so many. Random keys are folded with a sample's row.
+    One chunk of samples at a time.
     """
     several = taps.batch_size(inputs)
+    rngs = {name: kwargs.pop(name) for name in ("rngs",) if name in kwargs}
 
-    def one(sample: PyTree, where: Mapping[str, Array]) -> tuple[dict[str, Array], Any]:
+    def one(sample: PyTree, where: Mapping[str, Array], row: Array) -> tuple[dict[str, Array], Any]:
         batch = prepare(jax.tree.map(lambda leaf: leaf[None], sample))
-        outputs, values = taps.read(model, variables, batch, tuple(neurons), **kwargs)
+        own, keys = random_keys.folded(variables, rngs, row)
+        outputs, values = taps.read(model, own, batch, tuple(neurons), **kwargs, **keys)
         flat = {site: value[0].reshape(-1, value.shape[-1])[where[site]] for site, value in values.items()}
         return {site: value[neurons[site]] for site, value in flat.items()}, jax.tree.map(lambda o: o[0], outputs)
 
     # One pass looks at all sites; what it finds of samples at which a site does not look is dropped.
     every = {site: jnp.resize(jnp.asarray(places[site]), (several,)) for site in neurons}
-    kept, outputs = jax.lax.map(lambda both: one(*both), (inputs, every), batch_size=min(chunk, several))
+    each = (inputs, every, jnp.arange(several))
+    kept, outputs = jax.lax.map(lambda of: one(*of), each, batch_size=min(chunk, several))
     return {site: values[: len(places[site])] for site, values in kept.items()}, outputs
 
 
