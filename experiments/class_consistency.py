@@ -67,7 +67,7 @@ def dataset(run: Run) -> xr.Dataset:
         indices = sites[-1].neuron_index.values
         close = run.trajectories["close"].neurons if run.trajectories.watching else {}
         for column in np.searchsorted(indices, close.get(site, ())):
-            of_neuron = jax.tree.map(lambda counts, column=column: np.asarray(counts[..., column]), at.tally)
+            of_neuron = jax.tree.map(np.asarray, at.tally.part(np.s_[..., column]))
             pages.append(
                 _atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.design.rows[site]])
             )

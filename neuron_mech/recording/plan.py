@@ -36,10 +36,11 @@ class Plan:
 
     @property
     def counts(self) -> int:
-        """Bytes of the tallies: samples x recorded values x three counts of the smallest sufficient type."""
+        """Bytes of the tallies: samples x recorded values x three counts of the smallest type, and four a sample."""
         design = self.design
-        each = 3 * counting.count_type(design.recordings).itemsize * len(design.losses)
-        return each * sum(self._rows(site) * math.prod(design.value_shape(site)) for site in design.sites)
+        each = 3 * counting.count_type(design.recordings).itemsize
+        values = sum(self._rows(site) * (each * math.prod(design.value_shape(site)) + 4) for site in design.sites)
+        return len(design.losses) * values
 
     def _rows(self, site: str) -> int:
         """Of a device, the first of which holds most."""
@@ -95,7 +96,7 @@ class Plan:
         """Estimated seconds of one recording, from one chunk that is recorded for it: compiled first, then timed."""
         size = self._chunk
         part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[self.rows[:size]], (self.inputs, self.labels))
-        run = jax.jit(lambda variables, inputs, labels: self.design.gradients(variables, inputs, labels, (0, 0)))
+        run = jax.jit(lambda variables, inputs, labels: self.design.gradients(variables, inputs, labels, 0))
         inputs = self.design.prepare(part[0])
         jax.block_until_ready(run(self.variables, inputs, part[1]))
         start = time.perf_counter()
@@ -171,4 +172,4 @@ def _is_tally(leaf: Any) -> bool:
 
 
 def _as_dict(tally: counting.Tally) -> dict[str, Any]:
-    return {"positive": tally.positive, "negative": tally.negative, "trail": tally.trail}
+    return {name: getattr(tally, name) for name in ("positive", "negative", "trail", "not_finite")}

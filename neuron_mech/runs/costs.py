@@ -11,7 +11,6 @@ from neuron_mech.cluster import processes
 from neuron_mech.cluster.memory import free_memory, size
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Arithmetic
-from neuron_mech.runs import trajectories
 from neuron_mech.runs.planning import RunState
 from neuron_mech.runs.study import Study
 from neuron_mech.store import checkpoints
@@ -58,7 +57,7 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
         + counts
         + plan.working,
         host=saved if several > 1 else 0,
-        trajectories=sum(watch.nbytes for watch in trajectories.watches(study)),
+        trajectories=sum(watch.nbytes for watch in study.watches),
         checkpoints=(checkpoints.KEEP + 1) * saved,
     )
 

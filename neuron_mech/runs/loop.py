@@ -117,7 +117,7 @@ def _run(
                 say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
                 if other := provenance.others(directory):
                     say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
-        kept = Trajectories(directory / "trajectories", trajectories.watches(what), state.watched)
+        kept = Trajectories(directory / "trajectories", what.watches, state.watched)
         if done < what.segments:
             kept.verify(done)
             with provenance.timed(directory, "training"):

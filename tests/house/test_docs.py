@@ -100,6 +100,18 @@ def test_the_whole_program_for_one_s_own_model_runs(tmp_path):
     assert (tmp_path / "figure5.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("example", ["class ViT", "class LanguageModel"])
+def test_a_transformer_is_recorded_in_its_own_loop(example, tmp_path):
+    (program,) = (block for block in blocks(ROOT / "docs" / "any_model.md", "python") if example in block)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    asked = [sys.executable, "-W", "error::UserWarning", "-c", program]
+    done = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shares = [float(share) for share in re.findall(r"([\d.]+)% constant", done.stdout)]
+    assert len(shares) == 6 if "ViT" in example else 3
+    assert all(1 < share < 90 for share in shares)
+
+
 def test_the_ten_lines_are_the_same_everywhere_and_part_of_that_program():
     ten = [block for page in (ROOT / "README.md", ROOT / "docs" / "own_model.md") for block in blocks(page, "python")]
     assert ten[0] == ten[1]
