@@ -149,6 +149,22 @@ def test_what_goes_with_the_samples_is_an_input_and_is_refused_elsewhere():
             ask(model, variables, Inputs(TOKENS, TOKENS % 3), labels, loss=squared, apply={"mask": MASK})
 
 
+def test_a_models_arguments_may_have_any_names():
+    class Named(nn.Module):
+        @nn.compact
+        def __call__(self, x, ids, labels, precision, *, derivative):
+            return nn.Dense(3, name="hidden")(x * ids + labels) * precision * derivative
+
+    apply = {"ids": 2.0, "labels": jnp.ones(7), "precision": 3.0, "derivative": -1.0}
+    variables = Named().init(jax.random.key(0), X, **apply)
+    found = neuron_mech.gradients(Named(), variables, X, Y, "hidden", loss=lambda out, y: out.sum(-1), apply=apply)
+    np.testing.assert_allclose(found["hidden"], -3 * np.ones((24, 3)))
+    recorder = neuron_mech.recorder(
+        *(Named(), variables, X, Y, "hidden"), recordings=1, loss=lambda out, y: out.sum(-1), apply=apply
+    ).update(variables)
+    np.testing.assert_array_equal(recorder.average_sign("hidden"), -np.ones((24, 3)))
+
+
 def test_the_models_arguments_are_told_from_the_recorders():
     model, variables = Logits(), started(Logits())
     apply = {"seed": 0.5, "positions": jnp.arange(7.0)}
