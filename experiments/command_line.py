@@ -32,7 +32,7 @@ Kind = TypeVar("Kind", bound="Options")
 
 @dataclass(frozen=True)
 class Options:
-    """Where a run lives, and its fields. The fields are stored with the run; the first six options are not."""
+    """Where a run lives, and its fields. The fields are stored with the run; the first seven options are not."""
 
     run_dir: Path | None = None
     """Directory of the run: begun if new, resumed or reused if not. None means runs/PRESET."""
@@ -49,6 +49,9 @@ class Options:
     INDEX/COUNT@HOST:PORT: process INDEX of COUNT, 0 being on HOST. None: one process."""
     patience: float = 120.0
     """Seconds after which such a run ends where one of its processes has not come, or is not heard of any more."""
+    live: Path | None = None
+    """Directory for a live view of training in TensorBoard, written at the end of every epoch; of repetitions with
+    other seeds in seedN below. It needs the extra `live`. None: no such view."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
@@ -79,13 +82,13 @@ class Session(Generic[Kind]):
     def seeds(self) -> Iterator[Run]:
         """The run, and its repetitions with other seeds where `--seeds` asks for them, one at a time."""
         for config, directory in self._repetitions():
-            yield run(config, directory, self.options.data_dir, self.options.save_seconds)
+            yield self._run(config, directory)
 
     def each(self, name: str, report: Callable[[Run], None], summary: Callable[[xr.Dataset], str]) -> None:
         """`report` the run of every seed; of an export, which has no tallies, print the `summary` of its NAME.nc."""
         for config, directory in self._repetitions():
             if not parameters.exported(directory):
-                report(run(config, directory, self.options.data_dir, self.options.save_seconds))
+                report(self._run(config, directory))
                 continue
             path = directory / f"{name}.nc"
             if not exists(path):
@@ -99,7 +102,17 @@ class Session(Generic[Kind]):
         """The network to look into, trained here or not, and its repetitions with other seeds, one at a time."""
         options = self.options
         for config, directory in self._repetitions():
-            yield subject(config, directory, options.data_dir, options.save_seconds, options.workers)
+            live = self._live(directory)
+            yield subject(config, directory, options.data_dir, options.save_seconds, options.workers, live)
+
+    def _run(self, config: Config, directory: Path) -> Run:
+        options = self.options
+        return run(config, directory, options.data_dir, options.save_seconds, live=self._live(directory))
+
+    def _live(self, directory: Path) -> Path | None:
+        """Where the live view of the run in `directory` goes."""
+        live = self.options.live
+        return live / directory.name if live is not None and directory != self.directory else live
 
     def _repetitions(self) -> Iterator[tuple[Config, Path]]:
         """(config, directory held open) of every seed; all but the first live in a directory of their own."""

@@ -10,6 +10,8 @@ import os  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 
+# Compiled fast rather than fast when run: compiling is most of the time. No number that a test asks for depends on it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 if COMPILED not in os.environ:
     # What is compiled in one test is there for the next, for the other worker, and for the processes that tests start:

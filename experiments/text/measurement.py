@@ -42,7 +42,16 @@ def measure(
     initial = model.init(stream("initialisation"), samples[0][:1])["params"]
     chosen = {name: getattr(options, name) for name in ("neurons", "positions", "seed")}
     recordings = -(-options.steps // options.every)
-    plan = neuron_mech.plan(model, {"params": initial}, *samples, SITES, recordings=recordings, keep=2, **chosen)
+    plan = neuron_mech.plan(
+        model,
+        {"params": initial},
+        *samples,
+        SITES,
+        recordings=recordings,
+        keep=2,
+        keep_at=context - 1,
+        **chosen,
+    )
     print(plan)
     trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options, saves)
     split = {name: some(ids, EVALUATED, context, stream(name)) for name, ids in text.items()}
@@ -71,7 +80,7 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
     Of the last block only the last position reaches the output: no other ever has a derivative.
     """
     # Short names in the place of the model's own paths.
-    blocks = [f"block{index + 1}" for index in range(len(recorder.tallies))]
+    blocks = [f"block{index + 1}" for index in range(len(recorder.design.sites))]
     named = dict(zip(blocks, recorder.recorded().values(), strict=True))
     rng = np.random.default_rng(0)
     shown = {block: int(rng.choice(at.neurons)) for block, at in named.items()}
@@ -86,8 +95,8 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
             constancy[row, position] = counting.constancy(*counts)
             if position == context - 1:
                 independent[row, position] = np.nanmean(counting.independent_constancy(at))
-                values, category = recorder.kept[site][:, :, index], recorder.partition(site)[:, index]
-                auc[row] = np.nanmean(partitions.separation(np.asarray(values), np.asarray(category)).auc, axis=1)
+                values, category = recorder.watched(site)[0], recorder.partition(site)[:, index]
+                auc[row] = np.nanmean(partitions.separation(values, np.asarray(category)).auc, axis=1)
     last = "of the context's last position"
     described: dict[str, tuple[Any, np.ndarray, str]] = {
         "position_constancy": (("site", "before"), constancy[:, ::-1], "share of |average sign| > 0.9 by position"),

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
 
+from neuron_mech.cluster import processes
 from neuron_mech.errors import InputError
 from neuron_mech.recording import counting
-from neuron_mech.recording.counting import Tally
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """What a live view looks at: a `Recorder`, or an `Online`."""
-
-    def counts(self) -> dict[str, Tally]:
-        """{site: Tally}, so far."""
+from neuron_mech.recording.reading import Counted
 
 
 class LiveView:
-    """Writes what is known so far to a directory, each time it is called.
+    """Writes what is known so far to a directory, each time it is called. Of several processes, the first writes.
 
     Arguments:
         directory: where the event files go; made where it is not there.
@@ -54,17 +47,20 @@ class LiveView:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise InputError("a live view needs tensorboardX: pip install 'neuron_mech[live]'") from None
-        self._writer = SummaryWriter(str(directory), purge_step=step or None)
+        self._writer = SummaryWriter(str(directory), purge_step=step or None) if processes.first() else None
 
-    def __call__(self, step: int, recorder: Counting | None = None, **scalars: Any) -> None:
+    def __call__(self, step: int, recorder: Counted | None = None, **scalars: Any) -> None:
         """Write `scalars` by name, and of each site the constancy so far and the histogram of average signs.
 
         `step` is the place on TensorBoard's axis. Counting waits for the device and looks at all counts: call it
         every few recordings, not at every step.
         """
+        tallies = recorder.counts() if recorder is not None else {}  # of all processes together
+        if self._writer is None:
+            return
         for name, value in scalars.items():
             self._writer.add_scalar(name, float(value), step)
-        for site, tally in (recorder.counts() if recorder is not None else {}).items():
+        for site, tally in tallies.items():
             counts = np.asarray(jax.jit(counting.histograms)(tally.positive, tally.negative)).sum(0)
             constant = counting.constancy(*jax.jit(counting.constant_counts)(tally.positive, tally.negative))
             self._writer.add_scalar(f"constancy/{site}", constant, step)
@@ -84,7 +80,8 @@ class LiveView:
 
     def close(self) -> None:
         """End the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def __enter__(self) -> LiveView:
         return self

@@ -104,18 +104,19 @@ class Plan:
         return (time.perf_counter() - start) * devices.share(len(self.rows), self.design.mesh.size) / size
 
     def __str__(self) -> str:
+        sites = ", ".join(f"{site} ({said})" for site, said in self.sites.items())
         return (
-            f"{self.design.recordings:,} recordings of {self.sites}: {memory.size(self.device)} on the device, "
+            f"{self.design.recordings:,} recordings of {sites}: {memory.size(self.device)} on the device, "
             f"{memory.size(self.counts)} of them counts; {memory.size(self.checkpoint)} in a checkpoint"
         )
 
     @property
-    def sites(self) -> str:
+    def sites(self) -> dict[str, str]:
         """What is counted at each site, in words."""
-        return ", ".join(
-            f"{site} ({self.design.rows[site]:,} samples x {math.prod(self.design.value_shape(site)):,} values)"
+        return {
+            site: f"{self.design.rows[site]:,} samples x {math.prod(self.design.value_shape(site)):,} values"
             for site in self.design.sites
-        )
+        }
 
     def recorder(self, state: Mapping[str, Any] | None = None) -> Recorder:
         """The recorder before its first recording, or with the `state` of a saved one.

@@ -53,6 +53,7 @@ def plan(
     neurons: Choice = None,
     positions: Choice = None,
     keep: int = 0,
+    keep_at: int | None = None,
     budget: int | None = None,
     mixing: Mixing = "refuse",
     audit: bool = True,
@@ -77,8 +78,8 @@ def plan(
       float what share, chosen at random with `seed`, smaller choices nested in larger ones; or which ones, as indices
       or a mask. They are recorded in ascending order.
     - `site_samples`: {site: count} of sites at which fewer samples are recorded, the first so many of a random order.
-    - `keep`: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one random position of
-      each sample.
+    - `keep`: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one position of each
+      sample: a random one of those recorded, or the one that `keep_at` says.
     - `budget`: bytes on a device that may not be exceeded.
     - `mixing`: what to do where another sample's input changes a sample's derivative.
     - `chunk`: samples looked at at once. `prepare`: what the model takes of a chunk of inputs as they are given, such
@@ -128,9 +129,14 @@ def plan(
         rngs=apply.get("rngs"),
         kwargs={name: value for name, value in apply.items() if name != "rngs"},
     )
+    for name, site in sites.items():
+        several, these = math.prod(site.shape[:-1]), design.positions[name]
+        if keep_at is not None and keep_at not in (range(several) if these is None else these):
+            raise InputError(f"keep_at={keep_at} is no position that is recorded at {name!r}, of {several} from 0")
     with jax_settings.standard():
         keys = {name: jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())) for name in sites}
-        places = watching.watched_places(sites, counts, len(rows), keys)
+        among = design.positions if keep_at is None else {name: np.array([keep_at]) for name in sites}
+        places = watching.watched_places(sites, counts, len(rows), keys, among)
     made = Plan(design, variables, inputs, labels, rows[order], places)
     if budget is not None and made.device > budget:
         raise InputError(

@@ -149,6 +149,8 @@ def dynamics(recorder: Recorder, seed: int = 0) -> xr.Dataset:
     for site, (tally, neurons, _) in recorded.items():
         rows = len(tally.positive)
         values, places = recorder.watched(site)
+        positions = recorder.design.positions[site]
+        places = places if positions is None else np.searchsorted(positions, places)
         of_pairs = np.asarray(partitions.categories(tally.positive, tally.negative))
         category = of_pairs.reshape(rows, -1, len(neurons))[np.arange(rows), places]
         values = np.asarray(values, np.float32)[done]

@@ -6,6 +6,7 @@ feature map is looked at in one random position of each sample.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,34 @@ from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import taps
 from neuron_mech.taps import Site, random_keys
+
+HEADER = 128
+"""Bytes of a `.npy` file before its values."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What one watch keeps.
+
+    `segments[k]` is the segment before which row k is read. The samples are the first `samples` of `Study.recorded`, at
+    a site that records fewer all of its own. By site, `neurons` are indices into the site's neurons, and `positions[s]`
+    is the position at which its sample s is looked at (a flat index; 0 where the site has none).
+    """
+
+    name: str
+    segments: Int[np.ndarray, " kept"]
+    samples: int
+    neurons: Mapping[str, Int[np.ndarray, " neurons"]]
+    positions: Mapping[str, Int[np.ndarray, " samples"]]
+
+    def shape(self, site: str) -> tuple[int, int, int]:
+        """(kept recordings, samples, neurons) of a site's file."""
+        return len(self.segments), len(self.positions[site]), len(self.neurons[site])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(HEADER + 4 * int(np.prod(self.shape(site))) for site in self.neurons)
 
 
 def evenly(kept: int, recordings: int) -> Int[np.ndarray, " kept"]:
@@ -57,14 +86,21 @@ def read(
 
 
 def watched_places(
-    sites: Mapping[str, Site], rows: Mapping[str, int], samples: int, keys: Mapping[str, jax.Array]
+    sites: Mapping[str, Site],
+    rows: Mapping[str, int],
+    samples: int,
+    keys: Mapping[str, jax.Array],
+    among: Mapping[str, Int[np.ndarray, " positions"] | None] = {},
 ) -> dict[str, Int[np.ndarray, " rows"]]:
     """By site, one random position for each of its first `rows` samples, drawn by the site's key.
 
-    It is drawn of all samples, so that who looks at fewer of them looks in the same places.
+    It is drawn of all samples, so that who looks at fewer of them looks in the same places, and of the positions in
+    `among` where it has some for the site.
     """
     found = {}
     for name, site in sites.items():
-        drawn = jax.random.randint(keys[name], (samples,), 0, math.prod(site.shape[:-1]))
-        found[name] = np.asarray(drawn)[: rows[name]]
+        these = among.get(name)
+        several = math.prod(site.shape[:-1]) if these is None else len(these)
+        drawn = np.asarray(jax.random.randint(keys[name], (samples,), 0, several))[: rows[name]]
+        found[name] = drawn if these is None else these[drawn]
     return found

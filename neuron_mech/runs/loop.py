@@ -6,6 +6,7 @@ The only loop of the house. Everything it calls is pure; everything it must reme
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from neuron_mech.config import Config, Model
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.precision import multiplying
 from neuron_mech.recording.design import Tallies
+from neuron_mech.recording.live import LiveView
 from neuron_mech.recording.online import Online
 from neuron_mech.runs import costs, measuring, planning, study, trajectories
 from neuron_mech.runs.epochs import Segment, plan_epoch
@@ -62,19 +64,25 @@ def run(
     data_dir: Path | None = None,
     save_seconds: float = 60.0,
     say: Callable[[str], None] = tqdm.write,
+    live: Path | None = None,
 ) -> Run:
     """Run `config` to its end in `directory` (held open by `store.opened`), from wherever it was left.
 
-    Saves every `save_seconds`, at the end, and on a signal of STOPPING (then raises Interrupted). Raises InputError
-    before work starts, for other data or settings than it was begun with too, and RunError for a loss that is not
-    finite or a state that cannot be saved.
+    Saves every `save_seconds`, at the end, and on a signal of STOPPING (then raises Interrupted). `live` is a directory
+    for a `LiveView`, written at the end of every epoch. Raises InputError before work starts, for other data or
+    settings than it was begun with too, and RunError for a loss that is not finite or a state that cannot be saved.
     """
     with multiplying(config.train.precision):
-        return _run(config, directory, data_dir, save_seconds, say)
+        return _run(config, directory, data_dir, save_seconds, say, live)
 
 
 def _run(
-    config: Config, directory: Path, data_dir: Path | None, save_seconds: float, say: Callable[[str], None]
+    config: Config,
+    directory: Path,
+    data_dir: Path | None,
+    save_seconds: float,
+    say: Callable[[str], None],
+    live: Path | None,
 ) -> Run:
     check_trained_here(config.model)
     if parameters.exported(directory):
@@ -109,13 +117,15 @@ def _run(
                 say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
                 if other := provenance.others(directory):
                     say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
-        kept = Trajectories(directory / "trajectories", trajectories.watches(what), state.watched)
+        kept = Trajectories(directory / "trajectories", what.watches, state.watched)
         if done < what.segments:
             kept.verify(done)
             with provenance.timed(directory, "training"):
                 recorder = study.recorder(what, None if restored is None else state.recorded)
                 state = state.replace(recorded={})  # the host's copy goes
-                state = _drive(what, dataset, state, recorder, done, saves, kept, save_seconds, received)
+                steps = what.config.train.epochs * what.batches * done // what.segments
+                with LiveView(live, steps) if live is not None else nullcontext() as view:
+                    state = _drive(what, dataset, state, recorder, done, saves, kept, save_seconds, received, view)
     return Run(what, dataset, state, mixing, kept, directory)
 
 
@@ -154,6 +164,7 @@ def _drive(
     kept: Trajectories,
     save_seconds: float,
     received: list[int],
+    view: LiveView | None,
 ) -> RunState:
     """The loop over the remaining segments."""
     recorded = dataset.train.rows(what.recorded)
@@ -224,6 +235,10 @@ def _drive(
                     history["saturation_epoch"][0] = epoch + 1
                     main = {} if recorder is None else recorder.counts()
                     at_saturation = {s: (np.array(t.positive), np.array(t.negative)) for s, t in main.items()}
+                if view is not None:
+                    loss = float(history["loss"][epoch * what.batches : (epoch + 1) * what.batches].mean())
+                    accuracy = {name: measured[name] for name in ("train_accuracy", "test_accuracy")}
+                    view((epoch + 1) * what.batches, recorder, loss=loss, **accuracy)
                 bar.set_postfix(loss=f"{history['loss'][first]:.4f}", test=f"{measured['test_accuracy']:.4f}")
             bar.update(len(losses))
             late = time.monotonic() - last_save > save_seconds

@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -109,7 +110,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
         every,
     )
     found = Study(config, model, training.optimizer(config, size), plan, size)
-    return found, training.init(config, model, one)
+    return replace(found, watches=trajectories.watches(found)), training.init(config, model, one)
 
 
 def _design(
@@ -172,4 +173,4 @@ def abstract_state(study: Study, train: TrainState) -> RunState:
         )
         for site, tally in tallies(study, recorded).get(study.design.main, {}).items()
     }
-    return RunState(train, recorded, at_saturation, history, trajectories.nothing_kept(trajectories.watches(study)))
+    return RunState(train, recorded, at_saturation, history, trajectories.nothing_kept(study.watches))

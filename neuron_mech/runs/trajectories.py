@@ -12,20 +12,19 @@ several processes, the first keeps the files.
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Num
 
 from neuron_mech.cluster import processes
 from neuron_mech.config import numbered, random_stream
 from neuron_mech.errors import InputError, RunError, first_line, nearest
 from neuron_mech.recording import watching
-from neuron_mech.recording.watching import watched_places
+from neuron_mech.recording.watching import HEADER, Watch, watched_places
 from neuron_mech.runs.study import Study
 from neuron_mech.store import files
 from neuron_mech.taps.objectives import right
@@ -34,34 +33,6 @@ from neuron_mech.training.datasets import Samples
 
 Watched = dict[str, dict[str, np.ndarray]]
 """{"accuracy": {watch: on the watched samples, at every recording kept}, "checksums": {file: CRC-32 of every row}}"""
-
-_HEADER = 128
-"""Bytes of a `.npy` file before its values."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What one watch keeps.
-
-    `segments[k]` is the segment before which row k is read. The samples are the first `samples` of `Study.recorded`, at
-    a site that records fewer all of its own. By site, `neurons` are indices into the site's neurons, and `positions[s]`
-    is the position at which its sample s is looked at (a flat index; 0 where the site has none).
-    """
-
-    name: str
-    segments: Int[np.ndarray, " kept"]
-    samples: int
-    neurons: Mapping[str, Int[np.ndarray, " neurons"]]
-    positions: Mapping[str, Int[np.ndarray, " samples"]]
-
-    def shape(self, site: str) -> tuple[int, int, int]:
-        """(kept recordings, samples, neurons) of a site's file."""
-        return len(self.segments), len(self.positions[site]), len(self.neurons[site])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all its files."""
-        return sum(_HEADER + 4 * int(np.prod(self.shape(site))) for site in self.neurons)
 
 
 def watches(study: Study) -> tuple[Watch, ...]:
@@ -175,7 +146,7 @@ class Trajectories:
             self.watched["checksums"][path.name][row] = zlib.crc32(block)
             if not processes.first():
                 continue
-            size = _HEADER + len(watch.segments) * len(block)
+            size = HEADER + len(watch.segments) * len(block)
             if not path.exists() or path.lstat().st_size != size:
                 files.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
             with files.writing(path), files.change(path) as file:

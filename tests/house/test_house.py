@@ -18,7 +18,7 @@ def test_lint_and_types(command):
 
 def test_arrows_run_one_way():
     for path, room in rooms().items():
-        if room == "__init__":
+        if room in ("__init__", "__main__"):
             continue
         assert room in ORDER, f"{room} has no place in the order"
         allowed = {*ORDER[: ORDER.index(room)], room}

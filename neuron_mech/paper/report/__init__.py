@@ -132,7 +132,7 @@ def _table(section: Section, found: Findings) -> str:
 def _films(directory: Path, found: Findings) -> list[Path]:
     """The videos, in the order of their sites: the last is nearest to the output."""
     films = (path for path in (directory / "videos").glob("*") if path.suffix in (".mp4", ".gif"))
-    order = [str(label) for dynamics in found.dynamics[:1] for label in dynamics.label.values]
+    order = [str(label) for dynamics in found.dynamics[:1] for label in dynamics.coords.get("label", ())]
     whole = (path for path in films if store.whole(path))
     return sorted(whole, key=lambda path: (order.index(path.stem) if path.stem in order else -1, _natural(path)))
 
