@@ -72,7 +72,7 @@ def check_loss(
         classes = out.shape[-1]
         if classes < 2:
             raise InputError(
-                "the model gives one logit a sample, and a margin is between two classes at least: give a loss= of "
+                "the outputs are of 1 class, and a margin is between two at least: one logit a sample needs a loss= of "
                 "your own, such as lambda out, y: softplus((1 - 2 * y) * out[:, 0]) for labels 0 and 1"
             )
         check_labels_fit(loss, labels, classes)

@@ -92,6 +92,7 @@ def plan(
     """
     size = taps.batch_size((inputs, labels))
     check_apply(apply, size)
+    apply = taps.bound(apply)
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     seen = prepare(some[0])
     sites = selected(model, variables, seen, names, **apply)
@@ -201,6 +202,7 @@ def online(
 
     Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
     """
+    apply = taps.bound(apply)
     sites = selected(model, variables, inputs, names, **apply)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **apply)):
         raise InputError(

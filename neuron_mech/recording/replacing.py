@@ -33,8 +33,9 @@ def read(
     `where` is "pre_activation", or "activation" for what leaves an activation function: the pattern of an attention is
     the activation at `attention:softmax`. `apply` is what else `model.apply` is given, such as `{"train": False}`.
     """
-    chosen = tuple(selected(model, variables, inputs, names, **apply))
-    return taps.read(model, variables, inputs, chosen, where, **apply)
+    given = taps.bound(apply)
+    chosen = tuple(selected(model, variables, inputs, names, **given))
+    return taps.read(model, variables, inputs, chosen, where, **given)
 
 
 def gradients(
@@ -105,7 +106,7 @@ def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pr
 
     def run(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         positional, words = taps.arguments(args, kwargs)
-        inputs = taps.Inputs(*positional)
+        inputs, words = taps.Inputs(*positional), taps.bound(words)
         found = {
             site: edit for names, edit in edits.items() for site in selected(model, variables, inputs, names, **words)
         }
@@ -134,11 +135,13 @@ class _Compiled:
         leaves, tree = jax.tree.flatten(shapes)
         key = (tuple(leaves), tree)
         if key not in self.checked:
-            self.checked[key] = check_loss(self.model, variables, inputs, labels, self.loss, **self.fixed, **data)
+            self.checked[key] = check_loss(
+                self.model, variables, inputs, labels, self.loss, **taps.bound({**self.fixed, **data})
+            )
         return self.checked[key]
 
     def _run(self, variables: PyTree, inputs: PyTree, labels: PyTree, data: Mapping[str, Any]) -> dict[str, Array]:
-        apply = {**self.fixed, **data}
+        apply = taps.bound({**self.fixed, **data})
         sites = selected(self.model, variables, inputs, self.names, **apply)
         self.order = tuple(sites)
         how = ({"loss": self.loss}, self.derivative or in_reach(sites), self.precision)

@@ -28,7 +28,7 @@ from neuron_mech.taps.finding import (
     sites,
 )
 from neuron_mech.taps.gradients import PerSampleLoss, activation_gradients, per_sample_gradients, perturbed, zeros
-from neuron_mech.taps.inputs import Inputs, arguments
+from neuron_mech.taps.inputs import Inputs, arguments, bound
 from neuron_mech.taps.running import Edit
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "arguments",
     "batch_size",
     "below",
+    "bound",
     "edited",
     "fitting",
     "path_of",

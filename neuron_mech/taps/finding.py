@@ -3,7 +3,7 @@
 `dense` is a module's output; at `Neurons`, and at a bare activation function, the value that goes in and the one that
 comes out. Further places have a colon in their names:
 
-- `block_0:input` is what enters a module: the residual stream. Several arrays are `block_0:input0`, `block_0:input1`.
+- `block_0:input` is what enters a module: the residual stream. Further arrays are `block_0:input1`, ….
 - `block_0:gelu` is a bare function that is called in `block_0`, `attention:softmax` the pattern of an attention;
   `:relu` one called in the model itself.
 - `cell:output1` is one of several arrays that leave a module, `embed.attend` what leaves another method than its call.

@@ -1,8 +1,10 @@
 """What goes into a model with each sample: one array or tree, or several arguments."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 
@@ -38,3 +40,21 @@ def arguments(args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, 
     if len(args) == 1 and isinstance(args[0], Inputs):
         return args[0].args, {**kwargs, **args[0].kwargs}
     return args, dict(kwargs)
+
+
+FLAX = ("rngs", "mutable", "method", "capture_intermediates")
+"""Keywords of `apply` itself; all others are the model's."""
+
+
+def bound(apply: Mapping[str, Any]) -> dict[str, Any]:
+    """`apply` with the model's own keywords held by a method, where no name of them can be taken for another's."""
+    own = {name: value for name, value in apply.items() if name not in FLAX}
+    if not own:
+        return dict(apply)
+    method = apply.get("method")
+
+    def call(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        function = getattr(model, method) if isinstance(method, str) else partial(method, model) if method else model
+        return function(*args, **own, **kwargs)
+
+    return {name: value for name, value in apply.items() if name in FLAX} | {"method": call}

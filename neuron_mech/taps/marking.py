@@ -71,8 +71,8 @@ def around(call: Callable, args: tuple, kwargs: dict, name: str, kind: type) -> 
     if issubclass(kind, Neurons):
         (value,) = args
         return _mark(call(_mark(value, name, kind, "pre_activation"), **kwargs), name, kind, "activation")
-    args, kwargs = _marks((args, kwargs), f"{name}:input", kind)
-    return _marks(call(*args, **kwargs), name, kind, ":output")
+    args, kwargs = _marks((args, kwargs), kind, lambda k, _: f"{name}:input{k or ''}")
+    return _marks(call(*args, **kwargs), kind, lambda k, several: f"{name}:output{k}" if several else name)
 
 
 def scope(name: str) -> Any:
@@ -87,15 +87,15 @@ def scope_of(names: Any, outside: str) -> str:
     return written[start + 2 : end] if 0 <= start < end else outside
 
 
-def _marks(tree: PyTree, name: str, kind: type, numbered: str = "") -> PyTree:
-    """A mark on every array of floats; where there are several, each with its number."""
+def _marks(tree: PyTree, kind: type, named: Callable[[int, bool], str]) -> PyTree:
+    """A mark on every array of floats, `named` by its number and whether there are several."""
     several = sum(map(_is_values, jax.tree.leaves(tree))) > 1
     count = iter(range(len(jax.tree.leaves(tree))))
 
     def mark(leaf: Any) -> Any:
         if not _is_values(leaf):
             return leaf
-        return _mark(leaf, f"{name}{numbered}{next(count)}" if several else name, kind, "pre_activation")
+        return _mark(leaf, named(next(count), several), kind, "pre_activation")
 
     return jax.tree.map(mark, tree)
 

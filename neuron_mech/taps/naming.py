@@ -36,7 +36,7 @@ def sites(
     apply: Mapping[str, Any] = {},
 ) -> Sites:
     """Sites of `model`, before anything is run: of neurons, or with `every` all there are; see `taps.sites`."""
-    return Sites(taps.sites(model, variables, inputs, every, **apply))
+    return Sites(taps.sites(model, variables, inputs, every, **taps.bound(apply)))
 
 
 def in_reach(sites: Mapping[str, Site]) -> Derivative:

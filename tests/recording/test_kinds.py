@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import neuron_mech
-from kinds import KINDS, squared
+from kinds import KINDS
+from written_out import squared
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
