@@ -56,40 +56,61 @@ def by_class(
     return found
 
 
+Turn = tuple[tuple[str, float], ...]
+"""For each site, the probability with which a derivative's sign is turned."""
+
+
 def train(
     model: Layers,
     dataset: Dataset[Samples],
     options: Options,
     learning_rate: float,
     name: str,
-    categories: Categories | None = None,
-    turned: Mapping[str, float] | None = None,
+    categories: Categories,
+    dropped: bool = False,
+    turned: Turn = (),
     masks: int = 1,
 ) -> Float[np.ndarray, "seeds epochs parts"]:
     """Accuracy of training and test samples after each epoch, of runs that begin as the ordinary ones do.
 
-    `categories`: the signs that derivatives are given, at the sites that are named. `turned`: the probability with
-    which the sign of each derivative at a site is turned, anew at every step. `masks`: dropout masks a step.
+    `categories`: the signs that derivatives are given, at the sites that are named; with `dropped`, derivatives of the
+    other sign become zero instead. `turned`: the probability with which the sign of each derivative at a site is
+    turned, anew at every step. `masks`: dropout masks a step.
     """
-    frozen = {site: jnp.asarray(of) for site, of in (categories or {}).items()}
+    frozen = {site: jnp.asarray(of) for site, of in categories.items()}
+    states, accuracy = training.begin(model, dataset.train.blank, options.seeds), []
+    common = (options.seeds, len(dataset.train), options.batch_size)
+    for epoch in tqdm(range(options.epochs), desc=name, unit="epoch", disable=None):
+        ids = training.orders(*common, epoch)
+        states = _epoch(model, learning_rate, dropped, turned, masks, states, dataset.train, ids, frozen)
+        accuracy.append([training.accuracies(model, states, part) for part in (dataset.train, dataset.test)])
+    return np.moveaxis(np.asarray(accuracy), 2, 0)
 
-    def steps(state: TrainState, samples: Samples, ids: Array, frozen: Mapping[str, Array]) -> TrainState:
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _epoch(
+    model: Layers,
+    learning_rate: float,
+    dropped: bool,
+    turned: Turn,
+    masks: int,
+    states: TrainState,
+    samples: Samples,
+    ids: Int[Array, "seeds batches batch"],
+    frozen: Mapping[str, Int[Array, "seeds samples neurons"]],
+) -> TrainState:
+    def one(state: TrainState, ids: Array, frozen: Mapping[str, Array]) -> TrainState:
         def edits(batch: Array, key: Array) -> dict[str, Edit]:
-            found = {site: taps.frozen_signs(of[batch]) for site, of in frozen.items()}
-            for index, (site, share) in enumerate((turned or {}).items()):
+            edit = taps.agreeing if dropped else taps.frozen_signs
+            found = {site: edit(of[batch]) for site, of in frozen.items()}
+            for index, (site, share) in enumerate(turned):
                 turn = jax.random.bernoulli(jax.random.fold_in(key, index), share, (len(batch), model.neurons))
                 found[site] = taps.flipped(jnp.where(turn, -1, 1).astype(jnp.int8))
             return found
 
         return training.steps(model, state, samples, ids, learning_rate, edits, masks)
 
-    run = jax.jit(jax.vmap(steps, in_axes=(0, None, 0, 0)))
-    states, accuracy = training.begin(model, dataset.train.blank, options.seeds), []
-    common = (options.seeds, len(dataset.train), options.batch_size)
-    for epoch in tqdm(range(options.epochs), desc=name, unit="epoch", disable=None):
-        states = run(states, dataset.train, training.orders(*common, epoch), frozen)
-        accuracy.append([training.accuracies(model, states, part) for part in (dataset.train, dataset.test)])
-    return np.moveaxis(np.asarray(accuracy), 2, 0)
+    return jax.vmap(one)(states, ids, frozen)
 
 
 def replicas(

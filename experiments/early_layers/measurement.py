@@ -37,7 +37,7 @@ class EarlyLayers(Options):
 
 
 PRESETS = {
-    "digits": EarlyLayers(),
+    "digits": EarlyLayers(epochs=30),
     "mnist": EarlyLayers(data="mnist", images=10_000, epochs=20, batch_size=100),
 }
 
@@ -69,43 +69,64 @@ FACTORS: dict[str, dict[str, Any]] = {
 """Networks of the grid: one factor at a time, and the eight of ReLU or linear, batch norm, residual."""
 
 
-def network(options: EarlyLayers, classes: int, changes: Mapping[str, Any] | None = None) -> Layers:
+NETWORKS: dict[str, dict[str, Any]] = {
+    "2 layers": {"depth": 2},
+    "deep": {},
+    "deep, batch norm": {"normalisation": "batch"},
+}
+"""Networks that are trained with frozen signs: one as in the paper, and two whose first layers are far from the output.
+"""
+
+PLACES = ("first", "all")
+"""Layers whose signs are frozen."""
+
+
+def network(options: EarlyLayers, classes: int, changes: Mapping[str, Any]) -> Layers:
     """The network, with changes of its factors; `neurons` multiplies."""
-    chosen = {"depth": options.depth, "dropout": options.dropout, "neurons": options.neurons, **(changes or {})}
-    if changes and "neurons" in changes:
-        chosen["neurons"] = max(1, round(options.neurons * changes["neurons"]))
-    return Layers(classes=classes, **chosen)
+    chosen = {"depth": options.depth, "dropout": options.dropout, **changes}
+    neurons = max(1, round(options.neurons * changes.get("neurons", 1)))
+    return Layers(classes=classes, **{**chosen, "neurons": neurons})
 
 
 def measure(options: EarlyLayers, dataset: Dataset[Samples], directory: Path) -> xr.Dataset:
     """All parts, put together."""
-    model = network(options, dataset.classes)
-    whole = shared.kept(directory, "ordinary", lambda: of_ordinary(model, dataset, options))
-    accuracy, arms = [whole.accuracy], ["ordinary"]
-    for arm in (*interventions.FROZEN, "signs turned", *(f"{masks} masks" for masks in interventions.MASKS)):
-        if arm.endswith("masks") and not options.dropout:
-            continue
-
-        def compute(arm: str = arm) -> xr.Dataset:
-            return of_arm(arm, model, dataset, options, whole)
-
-        accuracy.append(shared.kept(directory, f"arm-{arm.replace(', ', '-').replace(' ', '-')}", compute).accuracy)
-        arms.append(arm)
-    kept = whole.drop_vars([str(name) for name in whole.variables if str(name).startswith("categories_")])
-    found = kept.rename({"accuracy": "ordinary_accuracy"}).drop_vars("ordinary_accuracy")
-    found = found.assign(accuracy=xr.concat(accuracy, xr.Variable("arm", arms)))
+    parts = [of_network(name, options, dataset, directory) for name in NETWORKS]
+    found = xr.concat(parts, xr.Variable("network", list(NETWORKS)), join="outer", combine_attrs="drop_conflicts")
     if options.factors:
-        parts = []
+        factors = []
         for factor, changes in FACTORS.items():
 
             def vary(changes: Mapping[str, Any] = changes, factor: str = factor) -> xr.Dataset:
                 other = network(options, dataset.classes, changes)
                 return of_factor(factor, other, dataset, options)
 
-            name = factor.replace(", ", "-").replace(" ", "-").replace("/", "by")
-            parts.append(shared.kept(directory, f"factor-{name}", vary))
-        found = found.merge(xr.concat(parts, xr.Variable("factor", list(FACTORS))))
+            factors.append(shared.kept(directory, f"factor-{_file(factor)}", vary))
+        found = found.merge(xr.concat(factors, xr.Variable("factor", list(FACTORS))))
     return found.assign_attrs({**shared.numbers(options), "classes": dataset.classes})
+
+
+def of_network(name: str, options: EarlyLayers, dataset: Dataset[Samples], directory: Path) -> xr.Dataset:
+    """One of NETWORKS: its ordinary runs, and every arm."""
+    model = network(options, dataset.classes, NETWORKS[name])
+    whole = shared.kept(directory, f"{_file(name)}-ordinary", lambda: of_ordinary(model, dataset, options))
+    arms = [(arm, place) for arm in interventions.FROZEN for place in PLACES]
+    arms += [(f"{arm}, contrary dropped", "all") for arm in ("own", "another seed")]
+    arms += [("signs turned", "all"), *((f"{masks} masks", "all") for masks in interventions.MASKS)]
+    accuracy = [whole.accuracy]
+    for arm, place in arms:
+
+        def compute(arm: str = arm, place: str = place) -> xr.Dataset:
+            return of_arm(arm, place, model, dataset, options, whole)
+
+        accuracy.append(shared.kept(directory, f"{_file(name)}-{_file(arm)}-{place}", compute).accuracy)
+    names = ["ordinary", *(arm if place == "all" else f"{arm}, first layer only" for arm, place in arms)]
+    dropped = [str(of) for of in whole.variables if str(of).startswith("categories_") or of == "accuracy"]
+    return whole.drop_vars(dropped).assign(accuracy=xr.concat(accuracy, xr.Variable("arm", names)))
+
+
+def _file(name: str) -> str:
+    """A name as part of a file's."""
+    return name.replace(", ", "-").replace(" ", "-").replace("/", "by")
 
 
 def of_ordinary(model: Layers, dataset: Dataset[Samples], options: EarlyLayers) -> xr.Dataset:
@@ -113,6 +134,11 @@ def of_ordinary(model: Layers, dataset: Dataset[Samples], options: EarlyLayers) 
     recorded = ordinary(model, dataset, options, options.learning_rate, "ordinary", categories=True)
     sites = list(recorded.traces["derivative"])
     found = of_traces(recorded).assign(of_freezing(recorded))
+    if model.normalisation != "none":
+        # Running averages of the weights as they are do not fit displaced ones: there the null says nothing.
+        split = [name for name in found.data_vars if "source" in found[name].dims]
+        found = found.assign({name: found[name].where(found.source != "null") for name in split})
+        found = found.assign(frozen=found.frozen.where(found.followed != "null"))
     rng = np.random.default_rng(1)
     watched = dataset.train.rows(np.sort(rng.permutation(len(dataset.train))[:256]))
     one = jax.tree.map(lambda leaf: leaf[0], recorded.states.variables)
@@ -173,7 +199,9 @@ def of_traces(recorded: Recorded) -> xr.Dataset:
         )
         for name, text in said.items()
     }
-    return xr.Dataset(described(**found), {"source": ["derivative", "null"], "site": sites, "lag": lags})
+    return xr.Dataset(
+        described(**found), {"source": ["derivative", "null"], "site": sites, "lag": lags, "followed": list(SOURCES)}
+    )
 
 
 def _of_trace(trace: np.ndarray, lags: list[int]) -> dict[str, Any]:
@@ -210,29 +238,31 @@ def of_freezing(recorded: Recorded) -> dict[str, tuple]:
     return described(
         frozen=((*dims, "recording"), frozen, "share of pairs whose sign does not turn any more"),
         stable_from=(dims, stable, "recording from which 90 % of the pairs turn no more"),
-        followed=("followed", list(SOURCES), "whose signs"),
     )
 
 
 def of_arm(
-    arm: str, model: Layers, dataset: Dataset[Samples], options: EarlyLayers, whole: xr.Dataset
+    arm: str, place: str, model: Layers, dataset: Dataset[Samples], options: EarlyLayers, whole: xr.Dataset
 ) -> xr.Dataset:
-    """Accuracies of an arm's runs."""
+    """Accuracies of an arm's runs; `whole` are the ordinary ones."""
+    sites = [str(site) for site in whole.site.values]
+    of = {
+        moment: {site: whole[f"categories_{moment.replace(' ', '_')}_{site}"].values for site in sites}
+        for moment in ("whole run", "first epoch", "first recording")
+    }
     how: dict[str, Any] = {}
-    if arm in interventions.FROZEN:
-        of = {
-            moment: {
-                str(site): whole[f"categories_{moment.replace(' ', '_')}_{site}"].values for site in whole.site.values
-            }
-            for moment in ("whole run", "first epoch", "first recording")
-        }
-        how["categories"] = interventions.frozen_to(arm, of, np.asarray(dataset.train.labels))
-    elif arm.endswith("masks"):
-        how["masks"] = int(arm.split()[0])
-    else:
+    frozen = arm.removesuffix(", contrary dropped")
+    if frozen in interventions.FROZEN:
+        chosen = interventions.frozen_to(frozen, of, np.asarray(dataset.train.labels))
+        # Zeros leave a site as it is, and all arms are one program.
+        categories = {s: at if place == "all" or s == sites[0] else np.zeros_like(at) for s, at in chosen.items()}
+        how = {"categories": categories, "dropped": arm != frozen}
+    elif arm == "signs turned":
         share = whole.turned.sel(source="derivative").mean("seed")
-        how["turned"] = {str(site): float(share.sel(site=site)) for site in whole.site.values}
-    accuracy = interventions.train(model, dataset, options, options.learning_rate, arm, **how)
+        how = {"categories": {}, "turned": tuple((site, float(share.sel(site=site))) for site in sites)}
+    else:
+        how = {"categories": {}, "masks": int(arm.split()[0])}
+    accuracy = interventions.train(model, dataset, options, options.learning_rate, f"{arm}, {place}", **how)
     said = "share of samples that are right, by epoch"
     found = described(accuracy=(("seed", "epoch", "part"), accuracy, said))
     return xr.Dataset(found, {"part": ["train", "test"]})
@@ -253,6 +283,9 @@ def of_factor(factor: str, model: Layers, dataset: Dataset[Samples], options: Ea
     for name, value in found.items():
         value.attrs |= {"units": "1", "description": f"{name.replace('_', ' ')} of a network of the grid"}
     final = described(factor_accuracy=(("seed", "part"), recorded.accuracy[:, -1], "share of samples that are right"))
-    return xr.Dataset(found).assign(final).assign_coords(layer=["first", "last"], part=["train", "test"]).drop_vars(
-        ["source", "window", "other_window"], errors="ignore"
+    return (
+        xr.Dataset(found)
+        .assign(final)
+        .assign_coords(layer=["first", "last"], part=["train", "test"])
+        .drop_vars(["source", "window", "other_window"], errors="ignore")
     )

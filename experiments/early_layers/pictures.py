@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuron_mech.lazily import xarray as xr
@@ -11,74 +12,86 @@ from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, SERIES, style
 
 
 def figure_of_signals(found: xr.Dataset) -> Figure:
-    """By layer: reliability, the split of the variance, and noise ceilings; means over seeds."""
+    """By layer: reliability, the split of the variance, and noise ceilings; means over seeds, a row a network."""
     with style():
-        figure = Figure(figsize=(9.6, 3.0))
-        reliability, split, ceilings = figure.subplots(1, 3)
-        layers = np.arange(1, found.sizes["site"] + 1)
-        mean = found.mean("seed")
-        for source, dashes in (("derivative", "-"), ("null", ":")):
-            of, beside = mean.sel(source=source), "" if source == "derivative" else " (N1)"
-            ends = of.between_windows.isel(window=0, other_window=-1)
-            reliability.plot(layers, of.halves, dashes, marker="o", ms=3, color=HIGH, label=f"odd, even{beside}")
-            reliability.plot(layers, ends, dashes, marker="o", ms=3, color=LOW, label=f"first, last tenth{beside}")
-        reliability.set_ylabel("correlation of average signs")
-        reliability.set_ylim(min(0, float(found.between_windows.isel(window=0, other_window=-1).min())) - 0.05, 1.02)
-        bottom = np.zeros(len(layers))
-        of = mean.sel(source="derivative")
-        for name, color in (("constant", HIGH), ("drift", SERIES[1]), ("noise", NEUTRAL)):
-            share = (of[name] / of.variance).values
-            split.bar(layers, share, bottom=bottom, color=color, label=name)
-            bottom = bottom + share
-        split.set_ylabel("share of the average sign's variance")
-        for index, noise in enumerate(found.replicas_of.values):
-            at = mean.ceiling.sel(replicas_of=noise, moment="end")
-            ceilings.plot(layers, at, "o-", ms=3, color=SERIES[index], label=str(noise))
-        ceilings.plot(layers, 1 - 2 * found.wrong_signs, "k:", label="float32, float64")
-        ceilings.set_ylabel("mean product of two replicas' signs\n(end of training)")
-        ceilings.set_ylim(top=1.02)
-        for axes in (reliability, split, ceilings):
+        figure = Figure(figsize=(9.6, 2.6 * found.sizes["network"] + 0.6))
+        rows = figure.subplots(found.sizes["network"], 3)
+        for (reliability, split, ceilings), name in zip(rows, found.network.values, strict=True):
+            _signals(found.sel(network=name), reliability, split, ceilings)
+            reliability.set_title(str(name), loc="left")
+        for axes in rows[-1]:
             axes.set_xlabel("layer")
-            axes.set_xticks(layers)
-            axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+            axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
     return figure
+
+
+def _signals(found: xr.Dataset, reliability: Axes, split: Axes, ceilings: Axes) -> None:
+    layers = np.arange(1, found.sizes["site"] + 1)
+    mean = found.mean("seed")
+    for source, dashes in (("derivative", "-"), ("null", ":")):
+        of, beside = mean.sel(source=source), "" if source == "derivative" else " (N1)"
+        ends = of.between_windows.isel(window=0, other_window=-1)
+        reliability.plot(layers, of.halves, dashes, marker="o", ms=3, color=HIGH, label=f"odd, even{beside}")
+        reliability.plot(layers, ends, dashes, marker="o", ms=3, color=LOW, label=f"first, last tenth{beside}")
+    reliability.set_ylabel("correlation of\naverage signs")
+    reliability.set_ylim(-0.05, 1.02)
+    bottom, of = np.zeros(len(layers)), mean.sel(source="derivative")
+    for part, color in (("constant", HIGH), ("drift", SERIES[1]), ("noise", NEUTRAL)):
+        share = (of[part] / of.variance).fillna(0).values
+        split.bar(layers, share, bottom=bottom, color=color, label=part)
+        bottom = bottom + share
+    split.set_ylabel("share of the average\nsign's variance")
+    for index, noise in enumerate(found.replicas_of.values):
+        at = mean.ceiling.sel(replicas_of=noise, moment="end")
+        ceilings.plot(layers, at, "o-", ms=3, color=SERIES[index], label=str(noise))
+    ceilings.plot(layers, 1 - 2 * found.wrong_signs, "k:", label="float32, float64")
+    ceilings.set_ylabel("mean product of two\nreplicas' signs (end)")
+    ceilings.set_ylim(0, 1.05)
+    for axes in (reliability, split, ceilings):
+        axes.set_xticks(layers)
+        axes.set_xlim(0.4, len(layers) + 0.6)
 
 
 def figure_of_freezing(found: xr.Dataset) -> Figure:
     """The freeze map: share of pairs whose sign turns no more, by layer and recording; gates and the null beside."""
     with style():
-        figure = Figure(figsize=(9.6, 3.0))
+        figure = Figure(figsize=(9.6, 2.5 * found.sizes["network"] + 0.5))
         titles = {"derivative": "derivative's sign", "gate": "ReLU gate", "null": "derivative under N1"}
-        panels = figure.subplots(1, 3, sharey=True)
+        rows = figure.subplots(found.sizes["network"], 3, sharey=True, sharex=True)
         colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, found.sizes["site"]))
-        for axes, (source, title) in zip(panels, titles.items(), strict=True):
-            for layer, color in enumerate(colors):
-                curve = found.frozen.sel(followed=source).isel(site=layer).mean("seed")
-                axes.plot(100 * np.arange(len(curve)) / len(curve), curve, color=color, label=f"layer {layer + 1}")
-            axes.set_title(title)
+        for panels, name in zip(rows, found.network.values, strict=True):
+            for axes, (source, title) in zip(panels, titles.items(), strict=True):
+                for layer, color in enumerate(colors):
+                    curve = found.frozen.sel(followed=source, network=name).isel(site=layer).mean("seed")
+                    at = 100 * np.arange(len(curve)) / len(curve)
+                    axes.plot(at, curve, color=color, label=f"layer {layer + 1}")
+                axes.set_title(f"{name}: {title}")
+            panels[0].set_ylabel("share of pairs frozen")
+        for axes in rows[-1]:
             axes.set_xlabel("training (%)")
-        panels[0].set_ylabel("share of pairs frozen")
-        panels[0].set_ylim(0, 1)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
+        rows[0][0].set_ylim(0, 1)
+        figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False)
     return figure
 
 
 def figure_of_arms(found: xr.Dataset) -> Figure:
-    """Test accuracy by epoch of ordinary training and of every arm, a line a mean over seeds; bands are all seeds."""
+    """Test accuracy at the end of ordinary training and of every arm, a point a seed, a panel a network."""
     with style():
-        figure = Figure(figsize=(7.0, 3.2))
-        axes = figure.subplots()
-        for index, arm in enumerate(found.arm.values):
-            of = found.accuracy.sel(arm=arm, part="test")
-            epochs = np.arange(1, of.sizes["epoch"] + 1)
-            color, dashes = ("black", "-") if arm == "ordinary" else (SERIES[index % 6], "-" if index < 6 else "--")
-            axes.plot(epochs, of.mean("seed"), dashes, color=color, label=str(arm))
-            axes.fill_between(epochs, of.min("seed"), of.max("seed"), color=color, alpha=0.1, lw=0)
-        axes.axhline(1 / found.attrs["classes"], color=NEUTRAL, ls=":", label="chance")
-        axes.set_ylim(0, 1)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("test accuracy")
-        figure.legend(loc="outside right center", frameon=False)
+        figure = Figure(figsize=(9.6, 4.0))
+        panels = figure.subplots(1, found.sizes["network"], sharey=True, sharex=True)
+        final, rows = found.accuracy.sel(part="test").isel(epoch=-1), np.arange(found.sizes["arm"])
+        for axes, name in zip(panels, found.network.values, strict=True):
+            for row, arm in enumerate(found.arm.values):
+                of = final.sel(network=name, arm=arm).values
+                color = HIGH if str(arm).startswith("own") and "shuffled" not in str(arm) else "black"
+                axes.plot(of, np.full(len(of), row), ".", ms=5, color=color, alpha=0.7)
+                axes.plot(of.mean(), row, "|", ms=9, color=color)
+            axes.axvline(1 / found.attrs["classes"], color=NEUTRAL, ls=":")
+            axes.set_title(str(name))
+            axes.set_xlabel("test accuracy")
+            axes.set_xlim(0, 1.02)
+        panels[0].set_yticks(rows, [str(arm) for arm in found.arm.values])
+        panels[0].invert_yaxis()
     return figure
 
 
@@ -96,7 +109,9 @@ def figure_of_factors(found: xr.Dataset) -> Figure:
             for layer, color in (("first", HIGH), ("last", LOW)):
                 of = found[f"factor_{name}"].sel(layer=layer)
                 for seed in of.seed.values if "seed" in of.coords else range(of.sizes["seed"]):
-                    axes.plot(of.isel(seed=seed), rows, ".", ms=4, color=color, label=f"{layer} layer" if not seed else "")
+                    axes.plot(
+                        of.isel(seed=seed), rows, ".", ms=4, color=color, label=f"{layer} layer" if not seed else ""
+                    )
             axes.set_xlabel(said)
         panels[0].legend(frameon=False)
         for seed in range(found.sizes["seed"]):

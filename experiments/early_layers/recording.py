@@ -130,9 +130,7 @@ def ordinary(
     def recording(carry: Carry, states: TrainState, initial: PyTree, number: Array, samples: Samples, watched: Samples):
         def one(of: tuple[Carry, TrainState, PyTree, Array]) -> tuple[Carry, Any]:
             carry, state, initial, key = of
-            return record(
-                model, sites, categories, initial, samples, watched, pairs, key, number, state, carry
-            )
+            return record(model, sites, categories, initial, samples, watched, pairs, key, number, state, carry)
 
         return jax.lax.map(one, (carry, states, initial, keys))
 
@@ -148,7 +146,11 @@ def ordinary(
     for number, stretch in enumerate(tqdm(ids, desc=name, unit="recording", disable=None)):
         carry, found = recording(carry, states, initial, jnp.asarray(number), samples, watched)
         traces.append(jax.device_get(found))
-        leads |= {name: _signs(carry) for name, last in (("first recording", 1), ("first epoch", per_epoch)) if number + 1 == last}
+        leads |= {
+            name: _signs(carry)
+            for name, last in (("first recording", 1), ("first epoch", per_epoch))
+            if number + 1 == last
+        }
         if number == len(ids) // 4:
             early = states
         states = step(states, samples, stretch)

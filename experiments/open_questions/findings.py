@@ -99,7 +99,9 @@ def shown(found: dict[str, Any]) -> str:
     lines = [f"{found['id']}: {found['verdict']}; beats its null: {found['beats_null']}. {found['statement']}"]
     for at in found["conditions"]:
         low, high = at["interval"]
-        line = f"    {at['what']}: {at['value']:.3f} ({low:.3f} to {high:.3f}), asked {at['relation']} {at['threshold']:g}"
+        line = (
+            f"    {at['what']}: {at['value']:.3f} ({low:.3f} to {high:.3f}), asked {at['relation']} {at['threshold']:g}"
+        )
         if null := at.get("null"):
             least, most = null["interval"]
             line += f"; ahead of {null['name']} by {null['ahead']:.3f} ({least:.3f} to {most:.3f})"

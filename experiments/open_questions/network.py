@@ -69,5 +69,3 @@ class RunningNorm(nn.Module):
 
 def _dense(features: int, name: str) -> nn.Dense:
     return nn.Dense(features, kernel_init=jax.nn.initializers.glorot_uniform(), name=name)
-
-

@@ -54,6 +54,7 @@ Kind = TypeVar("Kind", bound=Options)
 COUNT = Limits(1, 2**31 - 1, WHOLE)
 LIMITS = {
     "seeds": Limits(2, 1000, WHOLE),
+    "penalty": Limits(TINY, HUGE, "positive, finite number"),
     "learning_rate": Limits(TINY, HUGE, "positive, finite step size"),
     "dropout": Limits(0, 0.999, "share"),
 }
@@ -83,6 +84,7 @@ def load(options: Options) -> Dataset[Samples]:
 def agree(directory: Path, options: Options) -> None:
     """Store the options in options.json. Raises InputError where the directory holds a run of other ones."""
     here = {name: value for name, value in asdict(options).items() if name not in ("run_dir", "data_dir")}
+    here = json.loads(json.dumps(here))  # a tuple comes back from the file as a list
     path = directory / "options.json"
     if not path.exists():
         files.write_text(path, json.dumps(here, indent=2) + "\n")

@@ -12,7 +12,7 @@ is used several times; a module inside an `nn.scan` or `nn.vmap` that keeps inte
 whose shape is not the site's own, which would broadcast and sum the gradients of several samples.
 """
 
-from neuron_mech.taps.backward import backward_edit, flipped, frozen_signs
+from neuron_mech.taps.backward import agreeing, backward_edit, flipped, frozen_signs
 from neuron_mech.taps.edits import Edit, below, edited, read
 from neuron_mech.taps.finding import LAYERS, LOOK, Site, SiteError, batch_size, fitting, path_of, select, sites
 from neuron_mech.taps.gradients import PerSampleLoss, activation_gradients, per_sample_gradients, perturbed, zeros
@@ -25,6 +25,7 @@ __all__ = [
     "Site",
     "SiteError",
     "activation_gradients",
+    "agreeing",
     "backward_edit",
     "batch_size",
     "below",

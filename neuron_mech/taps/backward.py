@@ -65,6 +65,18 @@ def frozen_signs(categories: Int8[Array, "*values"]) -> Edit:
     return backward_edit(change, categories)
 
 
+def agreeing(categories: Int8[Array, "*values"]) -> Edit:
+    """Backward g stays where its sign is that of `categories`, and becomes 0 where it is the other one.
+
+    A derivative that contradicts its category is dropped, where `frozen_signs` turns it round. Where c is 0, g is left.
+    """
+
+    def change(upstream: Float[Array, "*values"], given: Array) -> Float[Array, "*values"]:
+        return jnp.where(upstream * given.astype(upstream.dtype) < 0, 0, upstream)
+
+    return backward_edit(change, categories)
+
+
 def flipped(signs: Int8[Array, "*values"]) -> Edit:
     """Backward g becomes g s, with s = +1 or -1 for each sample and neuron: -1 turns the derivative round."""
     return backward_edit(lambda upstream, given: upstream * given.astype(upstream.dtype), signs)
