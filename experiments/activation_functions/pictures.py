@@ -77,7 +77,7 @@ def summary(found: xr.Dataset) -> str:
         of = [float(values.sel(arm=arm).mean()) for values in (accuracy, noisy, speed, slope, most)]
         side = float(found.on_side.isel(site=-1, time=-1).sel(arm=arm).mean())
         lines.append(
-            f"{str(arm):34}{float(found.learning_rate.sel(arm=arm)):>6g}{of[0]:>10.1%}{of[1]:>8.1%}{of[2]:>7.1f}"
+            f"{arm!s:34}{float(found.learning_rate.sel(arm=arm)):>6g}{of[0]:>10.1%}{of[1]:>8.1%}{of[2]:>7.1f}"
             f"{side:>9.1%}{of[3]:>7.2f}{of[4]:>7.2f}"
         )
     return "\n".join(lines)

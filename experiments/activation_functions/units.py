@@ -133,7 +133,7 @@ class Temperature(nn.Module):
 
     @nn.compact
     def __call__(self, train: bool) -> Float[Array, ""]:
-        """tau."""
+        """Tau."""
         tau = self.variable("batch_stats", "tau", jnp.ones, ())
         if train and not self.is_initializing():
             tau.value = jnp.maximum(0.1, tau.value * 0.1 ** (1 / self.steps))

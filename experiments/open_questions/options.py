@@ -113,7 +113,8 @@ def described(**variables: tuple) -> dict[str, tuple]:
     return {name: (dims, values, store.about("1", said)) for name, (dims, values, said) in variables.items()}
 
 
-def numbers(options: Options) -> dict[str, int | float | str]:
-    """The options as a result file's attributes, which have no booleans; paths are left out."""
-    plain = {name: int(value) if isinstance(value, bool) else value for name, value in vars(options).items()}
-    return {name: value for name, value in plain.items() if isinstance(value, int | float | str)}
+def numbers(options: Options) -> dict[str, int | float | str | list]:
+    """The options as a result file's attributes, which have no booleans; paths and what is None are left out."""
+    plain = {name: int(of) if isinstance(of, bool) else of for name, of in vars(options).items()}
+    plain = {name: list(of) if isinstance(of, tuple) else of for name, of in plain.items()}
+    return {name: of for name, of in plain.items() if isinstance(of, int | float | str | list)}

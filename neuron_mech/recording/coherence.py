@@ -5,7 +5,6 @@ sample's gradient of the neuron's weights is d_ij h_i: it has rank one. So all t
 H^T d, and the lengths of the h_i. A bias counts as an input that is always 1: append it to `inputs`.
 """
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
@@ -14,8 +13,8 @@ def coherence(
 ) -> Float[Array, " neurons"]:
     """alpha_j = |sum_i d_ij h_i|^2 / (n sum_i d_ij^2 |h_i|^2), in [0, 1].
 
-    1 where all samples pull the same way equally hard, 1/n where they pull at right angles, 0 where they cancel. NaN for
-    a neuron that no sample pulls.
+    1 where all samples pull the same way equally hard, 1/n where they pull at right angles, 0 where they cancel. NaN
+    for a neuron that no sample pulls.
     """
     total = inputs.T @ derivatives
     lengths = (inputs**2).sum(1)

@@ -50,5 +50,5 @@ def share_frozen(last: LastFlip, recordings: int) -> Float[np.ndarray, " recordi
 
 
 def stability_time(frozen: Float[np.ndarray, " recordings"], share: float = 0.9) -> float:
-    """The first recording after which at most 1 - `share` of the pairs ever turn again; NaN where no pair has a sign."""
+    """The first recording after which no more than 1 - `share` of the pairs turn; NaN where no pair has a sign."""
     return float("nan") if np.isnan(frozen).any() else float(np.argmax(frozen >= share))

@@ -1,4 +1,4 @@
-"""Whole series of signs, of some pairs: whether the signal of a layer is noise, a lasting preference, or one that drifts.
+"""Whole series of signs, of some pairs: is a layer's signal noise, a lasting preference, or one that drifts?
 
 A trace has shape (recordings, pairs) and holds -1, 0 or 1. Zeros are no recordings. All functions are of the host's
 arrays, in float64.

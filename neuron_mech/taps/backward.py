@@ -43,8 +43,8 @@ def backward_edit(change: Callable[[Array, Array], Array], given: Int8[Array, "*
     def edit(value: Array) -> Array:
         if given.shape != value.shape:
             raise SiteError(
-                f"what changes the derivative has shape {list(given.shape)}, the site's values {list(value.shape)}: give "
-                "one whole number for every sample, position and neuron of this batch"
+                f"what changes the derivative has shape {list(given.shape)}, the site's values {list(value.shape)}: "
+                "give one whole number for every sample, position and neuron of this batch"
             )
         return identity(value, given)
 

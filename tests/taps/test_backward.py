@@ -25,7 +25,7 @@ def loss_of(model, inputs, labels, edits):
 
 
 def by_hand(params, inputs, labels, changed):
-    """Parameter gradients of the two-layer perceptron in float64, written out; `changed` acts on d loss / d activation."""
+    """Kernels' gradients in float64, written out; `changed` acts on the derivatives of activations."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     x = np.asarray(inputs, np.float64)
     z1 = x @ p["affine1"]["kernel"] + p["affine1"]["bias"]
