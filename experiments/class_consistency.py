@@ -53,7 +53,7 @@ def dataset(run: Run) -> xr.Dataset:
         raise InputError("record.mode is none: this run recorded no signs; name another --run-dir and a record.mode")
     recorded = run.dataset.train.rows(study.recorded)
     untrained = training.init(config, study.model, recorded.rows(np.arange(1)))
-    first = predictions.first_categories(study, untrained, recorded)
+    first = predictions.first_categories(study, untrained)
     some = run.dataset.train.rows(runs.random_ids(config, study.samples, min(WEIGHT_SAMPLES, study.samples)))
     weights = predictions.weights_to_logits(
         study.model, untrained.variables, study.sites, some, run.dataset.classes, config.record.derivative
@@ -61,12 +61,14 @@ def dataset(run: Run) -> xr.Dataset:
     sites, pages = [], []
     kept = gradient_signs.recorded(run)
     for site, at in tqdm(kept.items(), desc="classes", unit="site", disable=None):
-        sites.append(_of_site(run, site, at, recorded.labels[: study.rows(site)], first[site], weights[site]))
+        sites.append(_of_site(run, site, at, recorded.labels[: study.design.rows[site]], first[site], weights[site]))
         indices = sites[-1].neuron_index.values
         close = run.trajectories["close"].neurons if run.trajectories.watching else {}
         for column in np.searchsorted(indices, close.get(site, ())):
             of_neuron = jax.tree.map(lambda counts, column=column: np.asarray(counts[..., column]), at.tally)
-            pages.append(_atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.rows(site)]))
+            pages.append(
+                _atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.design.rows[site]])
+            )
     found = xr.concat(sites, "neuron", combine_attrs="override")
     if pages:
         found = found.merge(xr.concat(pages, "atlas_neuron", combine_attrs="override"))
@@ -109,7 +111,7 @@ def _of_site(run: Run, site: str, at: Recorded, labels: jax.Array, first: jax.Ar
 
 def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Array) -> xr.Dataset:
     """What the atlas shows of one neuron, from its column of the tally: (samples, positions ...)."""
-    config, ids = run.study.config, run.study.recorded[: run.study.rows(site)]
+    config, ids = run.study.config, run.study.recorded[: run.study.design.rows[site]]
     pairs = [np.asarray(part, np.int64).reshape(len(ids), -1) for part in (tally.positive, tally.negative, tally.flips)]
     positive, negative, flips = (part.sum(1) for part in pairs)
     rng = np.random.default_rng([config.train.seed, neuron])

@@ -17,7 +17,7 @@ from typing import TypeVar
 import tyro
 
 from neuron_mech.cluster import devices, jax_settings, joining, processes
-from neuron_mech.config import PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
+from neuron_mech.config import LIMITS, PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
 from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.precision import multiplying
@@ -130,7 +130,7 @@ def parse(
     default = kind(data=config.data, model=config.model, train=config.train, record=config.record, watch=config.watch)
     about = f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}."
     options = ask(kind, default, rest, f"{name} {preset}", about)
-    for field_name, limits in LIMITS.items():
+    for field_name, limits in OPTIONS.items():
         if (value := getattr(options, field_name, None)) is not None:
             limits.check(f"--{field_name.replace('_', '-')}", value)
     if options.distributed is not None:
@@ -140,7 +140,7 @@ def parse(
     return options.config(preset), options
 
 
-LIMITS = {
+OPTIONS = {
     "save_seconds": Limits(0, float("inf")),
     "workers": Limits(0, 1024, WHOLE),
     "patience": Limits(0, 7 * 24 * 3600, "positive number of seconds", above=True),

@@ -2,7 +2,7 @@
 
 Trains the same network again, once for each control, in RUN_DIR/controls/NAME, and compares constancy. random-labels:
 labels dealt at random, without dropout, trained until they are fitted; true-labels: the same training with the true
-ones, to compare it with. probe-train: recorded with dropout and batch statistics on; online: the training steps' own
+ones, to compare it with. train-mode: recorded with dropout and batch statistics on; online: the training steps' own
 gradients; objectives: through float32 log-softmax, and as Keras clipped probabilities in 2017. Writes controls.nc and
 figures/controls.
 """
@@ -26,7 +26,7 @@ from neuron_mech.paper import figures
 from neuron_mech.runs import Run, run
 from neuron_mech.store import about
 
-Control = Literal["random-labels", "true-labels", "probe-train", "online", "objectives"]
+Control = Literal["random-labels", "true-labels", "train-mode", "online", "objectives"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
@@ -58,7 +58,7 @@ def changed(config: Config, control: Control, longer: int) -> Config:
         kinds: tuple[Objective, ...] = ("cross_entropy", "keras2017")
         others = tuple(kind for kind in kinds if kind != record.objective)
         return replace(config, record=replace(record, compare_objectives=others))
-    mode: Literal["probe-train", "online"] = "online" if control == "online" else "probe-train"
+    mode: Literal["train", "online"] = "online" if control == "online" else "train"
     return replace(config, record=replace(record, mode=mode, objective="margin", compare_objectives=()))
 
 

@@ -121,13 +121,13 @@ def recorded(run: Run) -> dict[str, Recorded]:
     """What a finished run recorded of its main objective, by site."""
     study = run.study
     tallies = run.tallies[study.config.record.objective]
-    return {site: Recorded(tally, study.indices(site), study.label(site)) for site, tally in tallies.items()}
+    return {site: Recorded(tally, study.design.indices(site), study.label(site)) for site, tally in tallies.items()}
 
 
 def _shown(run: Run, site: str) -> int:
     """The neuron of figure 1."""
     key = random_stream(run.study.config.train.seed, f"neuron shown of {site}")
-    return int(jax.random.choice(key, run.study.indices(site)))
+    return int(jax.random.choice(key, run.study.design.indices(site)))
 
 
 def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:

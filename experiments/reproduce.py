@@ -56,7 +56,7 @@ def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
     if session.config.model.weights is not None:
         return {}  # not trained here: nothing was recorded
     steps: dict[str, Callable[[Run], None]] = {"gradient_signs": gradient_signs.report}
-    if session.config.watch.recordings and session.config.record.mode in ("probe", "probe-train"):
+    if session.config.watch.recordings and session.config.record.mode in ("eval", "train"):
         steps["learning_dynamics"] = learning_dynamics.report
     steps["class_consistency"] = class_consistency.report
     if options.controls:

@@ -5,8 +5,9 @@ module and its variables; `from_nnx` makes these of an NNX model.
 """
 
 from neuron_mech.recording.checks import SignHealthWarning
-from neuron_mech.recording.online import Online, online
-from neuron_mech.recording.planner import Plan, plan, recorder
+from neuron_mech.recording.online import Online
+from neuron_mech.recording.plan import Plan
+from neuron_mech.recording.planner import online, plan, recorder
 from neuron_mech.recording.recorder import Recorder
 from neuron_mech.recording.replacing import read, replace, signs
 from neuron_mech.taps.naming import sites

@@ -74,7 +74,7 @@ def benchmark(preset: str, options: Options) -> None:
     hooks, tuned = (pytorch.Torch(probe.study, dataset, tuned=which) for which in (False, True))
     compiled = pytorch.Torch(probe.study, dataset, tuned=False, compiled=True) if options.compiled else None
 
-    segments = min(max(1, options.steps // config.record.every), len(plain.plan.segments) - 1)  # the last is shorter
+    segments = min(max(1, options.steps // config.record.every), len(plain.plan) - 1)  # the last is shorter
     count = segments * config.record.every
     t = rounds(
         {

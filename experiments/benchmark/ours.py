@@ -9,8 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from neuron_mech import runs, taps
+from neuron_mech.cluster import devices
 from neuron_mech.config import PRESETS, Config
+from neuron_mech.recording.online import Online
+from neuron_mech.recording.recorder import Recorder
 from neuron_mech.runs import planning, trajectories
+from neuron_mech.runs import study as studies
 from neuron_mech.runs.trajectories import Trajectories
 from neuron_mech.training.datasets import Dataset, Samples
 
@@ -41,41 +45,38 @@ class Ours:
         """`watching` is where trajectories go; None keeps none."""
         self.study, self.state = planning.study(config, dataset)
         # Ratios are of one device each.
-        self.study = replace(self.study, devices=1)
-        self.dataset, self.counts = dataset, self.study.empty_counts()
+        design = replace(self.study.design, mesh=devices.alone())
+        self.study = replace(self.study, plan=replace(self.study.plan, design=design))
+        self.dataset, self.recorder = dataset, studies.recorder(self.study)
         self.recorded = dataset.train.rows(self.study.recorded)
         self.plan = runs.plan_epoch(self.study, 0)
         self._segment = runs.advancing(self.study)
-        self._record = runs.recorder(self.study)
-        self._end_epoch = jax.jit(runs.end_epoch, donate_argnums=0)
         watches = trajectories.watches(self.study) if watching else ()
         self.kept = Trajectories(watching or Path(), watches, trajectories.nothing_kept(watches))
         self._look = {watch.name: jax.jit(partial(trajectories.read, self.study, watch)) for watch in watches}
 
     def segments(self, count: int) -> None:
         """The epoch's first so many segments: training steps, after a recording in the modes that have one."""
-        for segment in self.plan.segments[:count]:
-            self.state, self.counts, _ = self._segment(
-                self.state, self.counts, self.dataset.train, self.recorded, *segment
-            )
-        jax.block_until_ready((self.state, self.counts))
+        for segment in self.plan[:count]:
+            self.state, self.recorder, _ = self._segment(self.state, self.recorder, self.dataset.train, *segment)
+        jax.block_until_ready((self.state, self.recorder))
 
     def record(self) -> None:
         """One recording."""
-        tallies = self._record(self.counts.tallies, self.state, self.recorded)
-        self.counts = jax.block_until_ready(self.counts.replace(tallies=tallies))
+        assert isinstance(self.recorder, Recorder)
+        # As often as one likes: of what is measured here nobody looks at the counts.
+        self.recorder = jax.block_until_ready(self.recorder.replace(count=np.int32(0)).update(self.state.variables))
 
     def epoch(self) -> None:
         """The first epoch, its recordings, trajectories and (mode online) the counting at its end included."""
-        for index, segment in enumerate(self.plan.segments):
+        for index, segment in enumerate(self.plan):
             for watch, row in self.kept.due(index):
                 self.kept.write(watch, row, *jax.device_get(self._look[watch.name](self.state, self.recorded)))
-            self.state, self.counts, _ = self._segment(
-                self.state, self.counts, self.dataset.train, self.recorded, *segment
-            )
-        self.counts = self._end_epoch(self.counts, self.plan.positions)
+            self.state, self.recorder, _ = self._segment(self.state, self.recorder, self.dataset.train, *segment)
+        if isinstance(self.recorder, Online):
+            self.recorder = self.recorder.end_epoch()
         self.kept.sync()
-        jax.block_until_ready((self.state, self.counts))
+        jax.block_until_ready((self.state, self.recorder))
 
 
 def operations(ours: Ours) -> tuple[int, int]:
@@ -93,7 +94,7 @@ def operations(ours: Ours) -> tuple[int, int]:
     forward = sum(layers.values())
     step = study.config.train.batch_size * (3 * forward - next(iter(layers.values())))
     of_recording = 0
-    for group in runs.groups(study):
+    for group in study.design.groups():
         before = taps.below(study.model, variables, one, group.sites[0])
         back = sum(count for name, count in layers.items() if name not in before)
         of_recording += (group.stop - group.start) * (forward + back)

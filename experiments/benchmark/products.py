@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +9,10 @@ from jax.lax import Precision as Lax
 
 from experiments.benchmark.ours import Ours
 from experiments.benchmark.rounds import Options, matmul_rate, matmuls, rounds, spread
-from neuron_mech import runs
 from neuron_mech.precision import multiplying, rewritten
 from neuron_mech.precision.rewriting import Multiply
-from neuron_mech.runs import Study, Tallies
+from neuron_mech.recording.design import Design, Moment, Tallies
+from neuron_mech.recording.recorder import Recorder
 
 
 def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Options) -> list[str]:
@@ -22,11 +21,13 @@ def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Optio
 
     config = probe.study.config
     fast = Ours(replace(config, record=replace(config.record, precision="fast")), probe.dataset)
-    record = float32_recorder(fast.study)
+    record = float32_recorder(fast.study.design)
 
     def recorded() -> None:
-        tallies = record(fast.counts.tallies, fast.state, fast.recorded)
-        fast.counts = jax.block_until_ready(fast.counts.replace(tallies=tallies))
+        here = fast.recorder
+        assert isinstance(here, Recorder)
+        tallies = record(here.tallies, here.samples, Moment(fast.state.variables, fast.state.step))
+        fast.recorder = jax.block_until_ready(here.replace(tallies=tallies))
 
     def in_float32(work: Callable[[], object]) -> Callable[[], None]:
         def done() -> None:
@@ -72,10 +73,10 @@ def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Optio
     ]
 
 
-def float32_recorder(study: Study) -> Callable[..., Tallies]:
-    """(tallies, state, recorded samples) -> tallies, by the device's own float32 products, not by shorter ones."""
+def float32_recorder(design: Design) -> Callable[..., Tallies]:
+    """(tallies, samples, moment) -> tallies, by the device's own float32 products, not by shorter ones."""
 
     def product(_: Any, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
         return as_it_is(left, right, precision=(Lax.HIGHEST, Lax.HIGHEST))
 
-    return jax.jit(rewritten(partial(runs.record, study), product), donate_argnums=0)
+    return jax.jit(rewritten(design.record, product), donate_argnums=0)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuron_mech import runs
 from neuron_mech.config import Config
 from neuron_mech.precision import Arithmetic
 from neuron_mech.runs import Study
@@ -80,7 +79,7 @@ class Torch:
         self.counts = {}
         for name, site in study.sites.items():
             *positions, neurons = site.shape
-            shape = (study.rows(name), neurons, *positions)
+            shape = (study.design.rows[name], neurons, *positions)
             order = torch.channels_last if positions else torch.contiguous_format
             empty = torch.zeros(shape, dtype=torch.int16, device=DEVICE).contiguous(memory_format=order)
             self.counts[name] = [empty.clone() for _ in range(4)]
@@ -118,7 +117,7 @@ class Torch:
     def record(self) -> None:
         """One recording."""
         self.model.eval()
-        for group in runs.groups(self.study):
+        for group in self.study.design.groups():
             for start in range(group.start, group.stop, self.config.record.chunk):
                 rows = slice(start, min(start + self.config.record.chunk, group.stop))
                 found = self.gradients(self.recorded[rows], group.sites)

@@ -1,4 +1,4 @@
-"""Recorders in a loop of one's own, `neuron_mech.own`, against this package's recording and a plain loop."""
+"""Recorders in a loop of one's own against this package's recording and a plain loop."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
     mine = neuron_mech.recorder(
         *(model, variables, images, labels, sites),
         recordings=10**4,
-        samples=min(study.rows(site) for site in sites),
+        samples=min(study.design.rows[site] for site in sites),
         chunk=study.config.record.chunk,
         audit=False,
     )
@@ -65,12 +65,12 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
         for ids in order:
             params, recorder = step(params, recorder, ids)
         # Counting costs the same whatever waits: an epoch's, once for its share of an epoch.
-        kept["online"] = jax.block_until_ready((params, recorder.replace(filled=jnp.zeros((), jnp.int32))))
+        kept["online"] = jax.block_until_ready((params, waiting(recorder, 0)))
 
     def count() -> None:
         params, recorder = kept["online"]
-        full = recorder.replace(ids=jnp.arange(len(recorder.ids)) % len(labels), filled=jnp.asarray(len(labels)))
-        kept["online"] = jax.block_until_ready((params, full.end_epoch().replace(most=jnp.zeros((), jnp.int32))))
+        counted = waiting(recorder, len(labels)).end_epoch().replace(most=jnp.zeros((), jnp.int32))
+        kept["online"] = jax.block_until_ready((params, counted))
 
     def record() -> None:
         kept["probe"] = jax.block_until_ready(kept["probe"].update(variables))
@@ -88,3 +88,10 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
         f"own.recorder / recording, ours                {spread(t['record'] / t['alike'])}",
         f"own.online, a step and its share of counting / plain step  {spread((t['online'] + counting) / t['plain'])}",
     ]
+
+
+def waiting(recorder: neuron_mech.Online, count: int) -> neuron_mech.Online:
+    """The recorder as if so many samples' signs waited, one of each sample."""
+    ids = {site: jnp.arange(len(of), dtype=jnp.int32) % len(recorder.row_of) for site, of in recorder.ids.items()}
+    filled = {site: jnp.asarray(count, jnp.int32) for site in recorder.filled}
+    return recorder.replace(ids=ids, filled=filled, needed=filled)

@@ -31,7 +31,7 @@ def epoch_lines(probe: Ours, plain: Ours, hooks: Any, tuned: Any, options: Optio
     """Whole epochs: with recordings, with the step's own gradients, with trajectories."""
     config, dataset = probe.study.config, probe.dataset
     online = Ours(replace(config, record=replace(config.record, mode="online")), dataset)
-    whole = len(probe.plan.segments)
+    whole = len(probe.plan)
     t = rounds(
         {
             "plain": plain.epoch,

@@ -80,7 +80,7 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
         site=list(blocks.values()), label=("site", [f"block {index + 1}" for index in range(len(blocks))])
     )
     constancy, independent, auc = (np.full((len(blocks), n), np.nan) for n in (context, context, 2))
-    for row, (site, tally) in enumerate(recorder.counted.items()):
+    for row, (site, tally) in enumerate(recorder.counts().items()):
         chosen = recorder.design.positions[site]
         for index, position in enumerate(range(context) if chosen is None else chosen):
             at = jax.tree.map(lambda leaf, index=index: leaf[:, index], tally)

@@ -1,11 +1,12 @@
-"""Several devices, of one process or of many: each trains on a share of every batch and records a share of the samples.
+"""The devices of a mesh, one or many, of one process or of several: each records a share of the samples.
 
-Recorded samples are dealt like cards, so that every device has its share of any first so many, and holds the tally of
-its own: recording needs no communication. What is saved and what is reported is in the order of a single device.
+There is one path, for one device too. Recorded samples are dealt like cards, so that every device has its share of any
+first so many, and holds the tally of its own: recording needs no communication. Training batches are divided among the
+devices. What is saved and what is reported is in the order of a single device.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,11 +20,8 @@ from neuron_mech.errors import InputError, first_line
 
 T = TypeVar("T")
 
-_AXIS = "samples"
-
 _BLOCK = 2**26
-"""Bytes collected at once, which is what collecting takes of a device's memory."""
-
+"""Bytes gathered at once from other processes, which is what gathering takes of a device's memory."""
 
 _DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
@@ -58,9 +56,39 @@ def named() -> str:
     return f"{len(found)} x {found[0].device_kind} ({found[0].platform})"
 
 
-def _sharded(*axes: str) -> NamedSharding:
-    """Over all devices of all processes."""
-    return NamedSharding(Mesh(np.array(jax.devices()), (_AXIS,)), PartitionSpec(*axes))
+def mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of one axis over `devices`: by default all, of all processes."""
+    return Mesh(np.array(jax.devices() if devices is None else devices), ("samples",))
+
+
+def alone() -> Mesh:
+    """The process's first device by itself."""
+    return mesh(jax.local_devices()[:1])
+
+
+def mesh_of(tree: PyTree) -> Mesh:
+    """The mesh that the arrays of `tree` are on, the largest of several; of the host's arrays, one device by itself."""
+    found = [leaf.sharding for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array) and _known(leaf)]
+    meshes = [at.mesh for at in found if isinstance(at, NamedSharding) and isinstance(at.mesh, Mesh)]
+    if meshes:
+        return max(meshes, key=lambda one: one.size)
+    several: list[Any] = max((list(at.device_set) for at in found), key=len, default=[])
+    return mesh(sorted(several, key=lambda device: device.id)) if several else alone()
+
+
+def _known(leaf: jax.Array) -> bool:
+    """Whether an array is somewhere: inside a function that is being traced it is not yet."""
+    return not isinstance(leaf, jax.core.Tracer)
+
+
+def rows_of(mesh: Mesh) -> NamedSharding:
+    """Rows divided among all devices of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def whole_on(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device of the mesh."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def share(count: int, devices: int) -> int:
@@ -74,86 +102,95 @@ def dealt(count: int, devices: int) -> Int[np.ndarray, " rows"]:
     return np.where(rows < count, rows, np.maximum(rows - devices, 0)).ravel()
 
 
-def shard_rows(tree: T, count: int, devices: int) -> T:
+def _places(count: int, devices: int) -> Int[np.ndarray, " count"]:
+    """Where each row is in the order of `dealt`."""
+    rows = np.arange(count)
+    return rows % devices * share(count, devices) + rows // devices
+
+
+def shard_rows(tree: T, count: int, mesh: Mesh) -> T:
     """Arrays of `count` rows, each row placed on its device; a process looks at its own devices' rows only."""
-    if devices == 1:
-        return tree
-    order = dealt(count, devices)
+    order = dealt(count, mesh.size)
 
     def place(leaf: Any) -> jax.Array:
         rows = np.asarray(leaf)
         shape = (len(order), *rows.shape[1:])
         look = lambda index: rows[order[index[0]]]  # noqa: E731
-        return jax.make_array_from_callback(shape, _sharded(_AXIS), look)
+        return jax.make_array_from_callback(shape, rows_of(mesh), look)
 
     return jax.tree.map(place, tree)
 
 
-def gather_rows(tree: T, count: int, devices: int) -> T:
-    """The inverse of `deal`: arrays on every process's host with their rows in order."""
-    if devices == 1:
-        return tree
+def gather_rows(tree: T, count: int) -> T:
+    """The inverse of `shard_rows`: arrays on every process's host with their rows in order."""
 
     def rows(leaf: jax.Array) -> np.ndarray:
-        found = np.empty((share(count, devices) * devices, *leaf.shape[1:]), leaf.dtype)
-        size = max(1, _BLOCK // max(1, found[:devices].nbytes))
-        for start in range(0, share(count, devices), size):
-            stop = min(start + size, share(count, devices))
-            found[start * devices : stop * devices] = _block(leaf, start, stop - start, devices).addressable_data(0)
+        several = len(leaf.sharding.device_set)
+        if several == 1:
+            return np.asarray(leaf)
+        if leaf.is_fully_addressable:
+            return np.asarray(leaf)[_places(count, several)]
+        found = np.empty((share(count, several) * several, *leaf.shape[1:]), leaf.dtype)
+        size = max(1, _BLOCK // max(1, found[:several].nbytes))
+        for start in range(0, share(count, several), size):
+            stop = min(start + size, share(count, several))
+            found[start * several : stop * several] = _block(leaf, start, stop - start).addressable_data(0)
         return found[:count]
 
     return jax.tree.map(rows, tree)
 
 
-@partial(jax.jit, static_argnames=("size", "devices"))
-def _block(leaf: Array, start: Int[Array | np.integer, ""] | int, size: int, devices: int) -> Array:
+def _block(leaf: jax.Array, start: int, size: int) -> jax.Array:
     """Rows `start` to `start + size` of every device. Since they are dealt like cards, these are neighbours."""
-    held = leaf.reshape(devices, -1, *leaf.shape[1:])
+    sharding = leaf.sharding
+    assert isinstance(sharding, NamedSharding)
+    assert isinstance(sharding.mesh, Mesh)
+    return _cut(leaf, start, size, whole_on(sharding.mesh))
+
+
+@partial(jax.jit, static_argnames=("size", "where"))
+def _cut(leaf: Array, start: Int[Array | np.integer, ""] | int, size: int, where: NamedSharding) -> Array:
+    held = leaf.reshape(where.mesh.size, -1, *leaf.shape[1:])
     block = jnp.swapaxes(jax.lax.dynamic_slice_in_dim(held, start, size, axis=1), 0, 1)
-    return jax.lax.with_sharding_constraint(block.reshape(-1, *leaf.shape[1:]), _sharded())
+    return jax.lax.with_sharding_constraint(block.reshape(-1, *leaf.shape[1:]), where)
 
 
-def distinct(tree: T, count: int, devices: int) -> T:
+def distinct(tree: T, count: int, mesh: Mesh) -> T:
     """Inside a compiled function: what has been dealt, with zeros in the rows that a device holds twice."""
-    if devices == 1:
+    rows = (np.arange(mesh.size)[:, None] + mesh.size * np.arange(share(count, mesh.size))).ravel() < count
+    if rows.all():
         return tree
-    rows = (np.arange(devices)[:, None] + devices * np.arange(share(count, devices))).ravel() < count
     return jax.tree.map(lambda leaf: jnp.where(rows.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0), tree)
 
 
-def replicate(tree: T, devices: int) -> T:
+def replicate(tree: T, mesh: Mesh) -> T:
     """The same arrays on every device. Every process gives its own copy of them."""
-    if devices == 1:
-        return tree
 
     def place(leaf: Any) -> jax.Array:
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(place(jax.random.key_data(leaf)))
-        whole = np.asarray(leaf)
-        return jax.make_array_from_callback(whole.shape, _sharded(), lambda index: whole[index])
+        if mesh.is_multi_process:
+            if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                return jax.random.wrap_key_data(place(jax.random.key_data(leaf)))
+            whole = np.asarray(leaf)
+            return jax.make_array_from_callback(whole.shape, whole_on(mesh), lambda index: whole[index])
+        return jax.device_put(leaf, whole_on(mesh))
 
     return jax.tree.map(place, tree)
 
 
-def on_one(tree: T, devices: int) -> T:
-    """The inverse of `everywhere`: the arrays on the process's first device alone."""
-    return tree if devices == 1 else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+def on_one(tree: T) -> T:
+    """The inverse of `replicate`: the arrays on the process's first device alone."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def spread(batch: T, devices: int) -> T:
+def spread(batch: T, mesh: Mesh) -> T:
     """Inside a compiled function: a batch divided among the devices, where its size allows that."""
     size = jax.tree.leaves(batch)[0].shape[0]
-    if devices == 1 or size % devices:
-        return batch
-    return jax.lax.with_sharding_constraint(batch, _sharded(_AXIS))
+    return batch if size % mesh.size else jax.lax.with_sharding_constraint(batch, rows_of(mesh))
 
 
-def each(
-    function: Callable[[PyTree, PyTree, PyTree, Array], PyTree], devices: int
-) -> Callable[[PyTree, PyTree, PyTree, Array], PyTree]:
-    """`function(own, common, own, common)` -> own, called by each device on what it has been dealt, alone."""
-    if devices == 1:
-        return function
-    own, common = PartitionSpec(_AXIS), PartitionSpec()
-    mesh = _sharded().mesh
-    return jax.shard_map(function, mesh=mesh, in_specs=(own, common, own, common), out_specs=own, check_vma=False)
+def each(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]:
+    """`function(own, common)` -> own, called by each device on what it has been dealt, and on what all have."""
+    if mesh.size == 1:
+        return function  # it needs no map, which could not be put inside one of the caller's own
+    own, common = PartitionSpec(mesh.axis_names), PartitionSpec()
+    return jax.shard_map(function, mesh=mesh, in_specs=(own, common), out_specs=own, check_vma=False)

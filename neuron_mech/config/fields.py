@@ -96,8 +96,8 @@ class Train:
 class Record:
     """Which signs of activation gradients are counted, and when."""
 
-    mode: Literal["probe", "probe-train", "online", "none"] = "probe"
-    """probe: fixed samples, dropout off, running statistics. probe-train: fixed samples, dropout and batch
+    mode: Literal["eval", "train", "online", "none"] = "eval"
+    """eval: fixed samples, dropout off, running statistics. train: fixed samples, dropout and batch
     statistics on. online: the training step's own gradients, for the samples of its batch. none: train only."""
     every: int = 10
     """Batches from one recording to the next: at batches 0, every, 2 every ... of each epoch, before the update.
@@ -182,7 +182,7 @@ class Config:
         if self.record.mode == "online" and (self.record.objective != "margin" or self.record.compare_objectives):
             raise InputError(
                 "record.mode online counts the training loss's own gradients, whose signs are the margin's: "
-                "leave record.objective at margin and record.compare_objectives empty, or record in mode probe"
+                "leave record.objective at margin and record.compare_objectives empty, or record in mode eval"
             )
         if len(set(self.objectives)) < len(self.objectives):
             raise InputError(f"record.compare_objectives repeats an objective: {', '.join(self.objectives)}")

@@ -80,12 +80,14 @@ def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, l
     if taps.batch_size(inputs) < 4:
         return
     common = (design.model, variables, inputs, labels)
-    found = sample_mixing.mixing(*common, design.sites, design.loss, design.derivative, **design.kwargs)
+    found = sample_mixing.mixing(
+        *common, design.sites, design.losses[design.main], design.derivative, **design.arguments
+    )
     leaking = {site: value for site, value in found.items() if not value <= sample_mixing.LIMIT}
     if not leaking:
         return
     site, worst = max(leaking.items(), key=lambda pair: pair[1])
-    layers = sample_mixing.mixing_layers(design.model, variables, inputs, **design.kwargs)
+    layers = sample_mixing.mixing_layers(design.model, variables, inputs, **design.arguments)
     clean = [site for site in found if site not in leaking]
     raise InputError(
         f"another sample's input changes a sample's own derivative (at {site!r} by up to {worst:.0%}), through "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
 from neuron_mech.lazily import stats
@@ -32,12 +32,12 @@ class Tally(struct.PyTreeNode):
     trail: Int[Any, samples * values]
 
     @property
-    def flips(self) -> Int[Array, samples * values]:
+    def flips(self) -> Int[Array | np.ndarray, samples * values]:
         """Sign changes between consecutive nonzero recordings."""
         return jnp.maximum(jnp.abs(self.trail) - 1, 0)
 
     @property
-    def recorded(self) -> Int[Array, samples * values]:
+    def recorded(self) -> Int[Array | np.ndarray, samples * values]:
         """Nonzero recordings."""
         return self.positive + self.negative
 
@@ -53,10 +53,15 @@ def empty(shape: tuple[int, ...], recordings: int) -> Tally:
     return Tally(*(jnp.zeros(shape, count_type(recordings)) for _ in range(3)))
 
 
+def signs(gradient: Num[Array | np.ndarray, "*values"], kind: DTypeLike = jnp.int8) -> Int[Array, "*values"]:
+    """-1, 0 or 1: what is counted of derivatives."""
+    return jnp.asarray(gradient > 0, kind) - jnp.asarray(gradient < 0, kind)
+
+
 def update(tally: Tally, gradient: Num[Array, samples * values]) -> Tally:
     """The tally after one more recording of all its samples, from their derivatives or the signs of those."""
     kind = tally.trail.dtype
-    sign = (gradient > 0).astype(kind) - (gradient < 0).astype(kind)
+    sign = signs(gradient, kind)
     turned = tally.trail * sign < 0
     # From +3 a negative sign leads to -4: the trail's own sign turns and its length grows by one.
     trail = jnp.where(turned, sign - tally.trail, jnp.where(tally.trail == 0, sign, tally.trail))
@@ -90,9 +95,11 @@ def merged(earlier: Tally, later: Tally) -> Tally:
     return Tally(before.positive + after.positive, before.negative + after.negative, trail.astype(kind))
 
 
-def average_sign(positive: Num[Array, "*values"], negative: Num[Array, "*values"]) -> Float[Array, "*values"]:
+def average_sign(
+    positive: Num[Array | np.ndarray, "*values"], negative: Num[Array | np.ndarray, "*values"]
+) -> Float[Array, "*values"]:
     """(positive - negative) / (positive + negative), in [-1, 1]; NaN where there is no nonzero recording."""
-    up, down = positive.astype(jnp.float32), negative.astype(jnp.float32)
+    up, down = jnp.asarray(positive, jnp.float32), jnp.asarray(negative, jnp.float32)
     # 0 / 0 is the definition of "no sign was ever seen", and stays NaN on purpose.
     return (up - down) / (up + down)
 
@@ -105,7 +112,8 @@ BIN_EDGES = np.linspace(-1, 1, 21)
 
 
 def constant_counts(
-    positive: Int[Array, "samples *positions neurons"], negative: Int[Array, "samples *positions neurons"]
+    positive: Int[Array | np.ndarray, "samples *positions neurons"],
+    negative: Int[Array | np.ndarray, "samples *positions neurons"],
 ) -> tuple[Int[Array, " neurons"], Int[Array, " neurons"]]:
     """Per neuron, the (sample, position) pairs with |average sign| > CONSTANT, and those with any nonzero recording.
 
@@ -175,7 +183,8 @@ def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
 
 
 def histograms(
-    positive: Int[Array, "samples *positions neurons"], negative: Int[Array, "samples *positions neurons"]
+    positive: Int[Array | np.ndarray, "samples *positions neurons"],
+    negative: Int[Array | np.ndarray, "samples *positions neurons"],
 ) -> Int[Array, "neurons bins"]:
     """Per neuron, the pairs whose average sign lies in each bin of BIN_EDGES; those never nonzero are left out."""
     lead, recorded = _by_neuron(positive, negative)
@@ -194,8 +203,8 @@ def disagreement(one: Tally, other: Tally) -> Float[Array, ""]:
     return (sign(one) != sign(other)).mean(dtype=jnp.float32)
 
 
-def _by_neuron(positive: jax.Array, negative: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _by_neuron(positive: Array | np.ndarray, negative: Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """(positive - negative, positive + negative) as int32 of shape (pairs, neurons)."""
     neurons = positive.shape[-1]
-    up, down = (a.astype(jnp.int32).reshape(-1, neurons) for a in (positive, negative))
+    up, down = (jnp.asarray(a, jnp.int32).reshape(-1, neurons) for a in (positive, negative))
     return up - down, up + down

@@ -1,24 +1,64 @@
-"""What a recorder does at each recording, and all that stays fixed meanwhile: pure functions, compiled once."""
+"""What a recorder does at each recording, and all that stays fixed meanwhile: pure functions, compiled once.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+Sites may have different numbers of recorded samples. They are nested: each site's are the first of one order, so that
+one forward pass serves every site that counts a sample, and no derivative is computed that no site counts.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import taps
+from neuron_mech.cluster import devices
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording import auditing, counting
+from neuron_mech.recording import auditing, counting, watching
 from neuron_mech.recording.auditing import SignHealth
+from neuron_mech.recording.chunks import in_chunks
 from neuron_mech.recording.counting import Tally
 from neuron_mech.taps import PerSampleLoss, Site
+
+Tallies = dict[str, dict[str, Tally]]
+"""{loss: {site: Tally}}"""
+
+
+class Samples(NamedTuple):
+    """What is recorded, in the order of the tallies' rows, and at which place each site's feature map is watched."""
+
+    inputs: PyTree
+    labels: PyTree
+    places: dict[str, Any]
+
+
+class Moment(NamedTuple):
+    """The network at one recording: its variables, and the number that this recording's randomness follows from."""
+
+    variables: PyTree
+    number: Any
+
+
+class Group(NamedTuple):
+    """Recorded samples, rows `start` to `stop` of a device, that the same sites count."""
+
+    start: int
+    stop: int
+    sites: tuple[str, ...]
+
+
+def as_they_are(inputs: PyTree) -> PyTree:
+    """Inputs that are stored as the model takes them."""
+    return inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,26 +66,45 @@ class Design:
     """What stays fixed while recording. Static under jit, and equal only to itself."""
 
     model: nn.Module
-    loss: PerSampleLoss
+    losses: Mapping[str, PerSampleLoss]
+    """By name; the first is the main one, which is meant where none is named."""
     sites: Mapping[str, Site]
+    rows: Mapping[str, int]
+    """Recorded samples by site: the first so many."""
     neurons: Mapping[str, np.ndarray | None]
     """Indices of the recorded neurons by site, ascending; None for all."""
     positions: Mapping[str, np.ndarray | None]
     """The same of positions, in row-major order."""
     derivative: Derivative
     precision: Precision
-    batched: bool
-    """Whether samples share batches, rather than each being alone in one."""
-    kwargs: Mapping[str, Any]
-    """What else `model.apply` is given."""
     recordings: int
     chunk: int
-    keeps: tuple[int, ...]
-    """Recordings at which pre-activations are kept."""
+    """Samples of one pass."""
+    mesh: Mesh
     stepwise: bool
     """Whether chunks are driven from the host (see `training.stepwise`)."""
-    shapes: PyTree
+    shapes: PyTree = field(repr=False)
     """Of the variables."""
+    batched: bool = False
+    """Whether the samples of a chunk share a batch, rather than each being alone in one."""
+    keeps: tuple[int, ...] = ()
+    """Recordings at which pre-activations are kept."""
+    prepare: Callable[[PyTree], PyTree] = field(default=as_they_are, repr=False)
+    """What the model takes of inputs as they are stored: floats of bytes, say. Applied to a chunk at a time."""
+    rngs: Mapping[str, Array] | None = None
+    """Keys for a model with random layers; each recording and each chunk has its own, folded out of these."""
+    kwargs: Mapping[str, Any] | None = None
+    """What else `model.apply` is given."""
+
+    @property
+    def main(self) -> str:
+        """The name of the main loss."""
+        return next(iter(self.losses))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `model.apply` is given beside variables and inputs, its keys as they are."""
+        return dict(self.kwargs or {}) | ({"rngs": dict(self.rngs)} if self.rngs else {})
 
     def chosen(self, site: str, values: Array) -> Array:
         """Of (batch, positions ..., neurons), the recorded positions and neurons."""
@@ -55,7 +114,7 @@ class Design:
         return values if neurons is None else values[..., neurons]
 
     def value_shape(self, site: str) -> tuple[int, ...]:
-        """Shape of one sample's recorded values."""
+        """Shape of one sample's recorded values: (positions ..., neurons)."""
         shape = (1, *self.sites[site].shape)
         return jax.eval_shape(partial(self.chosen, site), jax.ShapeDtypeStruct(shape, jnp.int8)).shape[1:]
 
@@ -64,37 +123,134 @@ class Design:
         chosen = self.neurons[site]
         return np.arange(self.sites[site].shape[-1]) if chosen is None else chosen
 
-    def gradients(self, variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
-        """{site: every sample's derivative at the recorded positions and neurons}. Pure."""
-        objectives = {"loss": self.loss}
-        common = (self.model, variables, inputs, labels)
-        how = (objectives, self.derivative, self.precision)
-        if self.batched:
-            perturbations = taps.zeros(self.sites, taps.batch_size(inputs))
-            found = taps.activation_gradients(*common, perturbations, *how, **self.kwargs)
-        else:
-            found = taps.per_sample_gradients(*common, self.sites, *how, **self.kwargs)
-        return {site: self.chosen(site, gradient) for site, gradient in found["loss"].items()}
+    def empty(self) -> Tallies:
+        """The tallies before the first recording, of all samples in their order."""
+        return {
+            loss: {
+                site: counting.empty((self.rows[site], *self.value_shape(site)), self.recordings) for site in self.sites
+            }
+            for loss in self.losses
+        }
 
-    def read(self, variables: PyTree, inputs: PyTree) -> dict[str, Array]:
-        """{site: pre-activations at the recorded positions and neurons}. Pure."""
-        found = taps.read(self.model, variables, inputs, tuple(self.sites), **self.kwargs)[1]
-        return {site: self.chosen(site, values) for site, values in found.items()}
+    def blank_kept(self) -> dict[str, Array]:
+        """Room for the pre-activations that are kept, by site: (samples, recordings kept, neurons)."""
+        if not self.keeps:
+            return {}
+        shape = lambda site: (self.rows[site], len(self.keeps), len(self.indices(site)))  # noqa: E731
+        return {site: jnp.zeros(shape(site), at.dtype) for site, at in self.sites.items()}
+
+    def groups(self) -> list[Group]:
+        """A device's recorded samples by the sites that count them, in row order: the first are counted by all."""
+        rows = {site: devices.share(count, self.mesh.size) for site, count in self.rows.items()}
+        return [
+            Group(start, stop, tuple(site for site in self.sites if rows[site] >= stop))
+            for start, stop in itertools.pairwise([0, *sorted(set(rows.values()))])
+        ]
+
+    def chunks(self) -> Iterator[tuple[Group, int, int]]:
+        """(group, first row, samples) of every pass of a recording, where the host drives them."""
+        for group in self.groups():
+            for start in range(group.start, group.stop, self.chunk):
+                yield group, start, min(self.chunk, group.stop - start)
+
+    def gradients(
+        self,
+        variables: PyTree,
+        inputs: PyTree,
+        labels: PyTree,
+        folds: tuple[Any, ...] = (),
+        at: tuple[str, ...] = (),
+    ) -> dict[str, dict[str, Array]]:
+        """{loss: {site: every sample's derivative}}, at the sites `at` or at all. Pure.
+
+        Inputs are as the model takes them. The numbers in `folds` are folded into the design's keys one after another.
+        """
+        sites = {site: self.sites[site] for site in at or self.sites}
+        kwargs = self.arguments
+        if self.rngs:
+            kwargs["rngs"] = {name: functools.reduce(jax.random.fold_in, folds, key) for name, key in self.rngs.items()}
+        common, how = (self.model, variables, inputs, labels), (self.losses, self.derivative, self.precision)
+        if self.batched:
+            perturbations = taps.zeros(sites, taps.batch_size(inputs))
+            return taps.activation_gradients(*common, perturbations, *how, **kwargs)
+        return taps.per_sample_gradients(*common, sites, *how, **kwargs)
+
+    def record_chunk(
+        self,
+        tallies: Tallies,
+        samples: Samples,
+        moment: Moment,
+        start: Int[Array | np.integer, ""] | int,
+        size: int,
+    ) -> Tallies:
+        """One recording of the rows from `start` on, at the sites that `tallies` has. Pure."""
+        part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size)  # noqa: E731
+        inputs, labels = jax.tree.map(part, (samples.inputs, samples.labels))
+        at = tuple(site for site in self.sites if site in tallies[self.main])
+        found = self.gradients(moment.variables, self.prepare(inputs), labels, (moment.number, start), at)
+        return {
+            loss: {
+                site: counting.update_rows(tally, self.chosen(site, found[loss][site]), start)
+                for site, tally in by_site.items()
+            }
+            for loss, by_site in tallies.items()
+        }
+
+    def record(self, tallies: Tallies, samples: Samples, moment: Moment) -> Tallies:
+        """One recording of all rows, chunk by chunk, so that memory is bounded whatever their number. Pure."""
+        for group in self.groups():
+
+            def step(part: Tallies, start: Array, size: int) -> Tallies:
+                return self.record_chunk(part, samples, moment, start, size)
+
+            part = in_chunks(step, _at(tallies, group.sites), group.start, group.stop, self.chunk)
+            tallies = {loss: by_site | part[loss] for loss, by_site in tallies.items()}
+        return tallies
+
+    def keep(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
+        """The kept pre-activations with those of this recording, which is one of `keeps`. Pure."""
+        row = jnp.searchsorted(jnp.asarray(self.keeps), moment.number)
+        neurons = {site: self.indices(site) for site in self.sites}
+        common = (self.model, moment.variables, samples.inputs, samples.places, neurons)
+        values, _ = watching.read(*common, self.chunk, self.prepare, **self.arguments)
+        put = partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
+        return {site: put(all_, values[site][:, None].astype(all_.dtype), row) for site, all_ in kept.items()}
+
+    @cached_property
+    def compiled_chunk(self) -> Callable[..., Tallies]:
+        """`record_chunk` of every device's own rows, compiled. It uses up the tallies."""
+
+        def chunk(tallies: Tallies, samples: Samples, moment: Moment, start: Array, size: int) -> Tallies:
+            def own(mine: tuple[Tallies, Samples], shared: tuple[Moment, Array]) -> Tallies:
+                return self.record_chunk(mine[0], mine[1], shared[0], shared[1], size)
+
+            return devices.each(own, self.mesh)((tallies, samples), (moment, start))
+
+        return jax.jit(chunk, static_argnames="size", donate_argnums=0)
+
+    @cached_property
+    def compiled_record(self) -> Callable[[Tallies, Samples, Moment], Tallies]:
+        """`record` of every device's own rows, compiled. It uses up the tallies."""
+        return jax.jit(self.record_each, donate_argnums=0)
+
+    @cached_property
+    def compiled_keep(self) -> Callable[..., dict[str, Array]]:
+        """`keep` of every device's own rows, compiled. It uses up what was kept before."""
+        return jax.jit(self.keep_each, donate_argnums=0)
+
+    def record_each(self, tallies: Tallies, samples: Samples, moment: Moment) -> Tallies:
+        """`record`, by each device of its own rows. Pure."""
+        return devices.each(lambda own, now: self.record(own[0], own[1], now), self.mesh)((tallies, samples), moment)
+
+    def keep_each(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
+        """`keep`, by each device of its own rows. Pure."""
+        return devices.each(lambda own, now: self.keep(own[0], own[1], now), self.mesh)((kept, samples), moment)
 
     def audit(self, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> dict[str, SignHealth]:
         """{site: shares of these samples' signs that double precision contradicts}; see `Recorder.audit`."""
-        return auditing.sign_health(
-            self.model,
-            variables,
-            inputs,
-            labels,
-            self.sites,
-            {"loss": self.loss},
-            self.loss,
-            self.derivative,
-            self.precision,
-            **self.kwargs,
-        )["loss"]
+        common = (self.model, variables, self.prepare(inputs), labels, self.sites)
+        how = (self.losses, self.losses[self.main], self.derivative, self.precision)
+        return auditing.sign_health(*common, *how, **self.arguments)[self.main]
 
     def check(self, variables: PyTree) -> None:
         """Raise InputError where variables are not of the shapes that the recorder was made for."""
@@ -111,60 +267,6 @@ class Design:
                     "another network"
                 )
 
-    @cached_property
-    def compiled_chunk(self) -> Callable[..., dict[str, Tally]]:
-        """`count_chunk`, compiled."""
-        return jax.jit(partial(count_chunk, self), static_argnames="size", donate_argnums=0)
 
-    @cached_property
-    def compiled_record(self) -> Callable[..., dict[str, Tally]]:
-        """`record`, compiled."""
-        return jax.jit(partial(record, self), donate_argnums=0)
-
-    @cached_property
-    def compiled_keep(self) -> Callable[..., dict[str, Array]]:
-        """`keep`, compiled."""
-        return jax.jit(partial(keep, self), donate_argnums=0)
-
-
-def count_chunk(
-    design: Design,
-    tallies: dict[str, Tally],
-    variables: PyTree,
-    inputs: PyTree,
-    labels: PyTree,
-    start: Int[Array | np.integer, ""] | int,
-    size: int,
-) -> dict[str, Tally]:
-    """One recording of the rows from `start` on. Pure."""
-    part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), (inputs, labels))
-    gradients = design.gradients(variables, *part)
-    return {site: counting.update_rows(tally, gradients[site], start) for site, tally in tallies.items()}
-
-
-def record(
-    design: Design, tallies: dict[str, Tally], variables: PyTree, inputs: PyTree, labels: PyTree
-) -> dict[str, Tally]:
-    """One recording of all rows, chunk by chunk. Pure."""
-
-    def step(part: dict[str, Tally], start: Array, size: int) -> dict[str, Tally]:
-        return count_chunk(design, part, variables, inputs, labels, start, size)
-
-    return in_chunks(step, tallies, 0, taps.batch_size(inputs), design.chunk)
-
-
-def keep(design: Design, kept: dict[str, Array], count: Array, variables: PyTree, inputs: PyTree) -> dict[str, Array]:
-    """Pre-activations of all rows, in their place. Pure."""
-    row = jnp.searchsorted(jnp.asarray(design.keeps), count)
-
-    def step(part: dict[str, Array], start: Array, size: int) -> dict[str, Array]:
-        found = design.read(
-            variables, jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), inputs)
-        )
-        where = lambda before: (row, start, *(0,) * (before.ndim - 2))  # noqa: E731
-        return {
-            site: jax.lax.dynamic_update_slice(before, found[site][None].astype(before.dtype), where(before))
-            for site, before in part.items()
-        }
-
-    return in_chunks(step, kept, 0, taps.batch_size(inputs), design.chunk)
+def _at(tallies: Tallies, sites: tuple[str, ...]) -> Tallies:
+    return {loss: {site: by_site[site] for site in by_site if site in sites} for loss, by_site in tallies.items()}

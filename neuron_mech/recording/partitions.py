@@ -25,9 +25,11 @@ OVERLAP_BINS = 20
 """Bins of equal occupancy in which `separation` compares the two distributions."""
 
 
-def categories(positive: Int[Array, "*values"], negative: Int[Array, "*values"]) -> Int[Array, "*values"]:
+def categories(
+    positive: Int[Array | np.ndarray, "*values"], negative: Int[Array | np.ndarray, "*values"]
+) -> Int[Array, "*values"]:
     """+1 low, -1 high, 0 none: the sign of the average sign, from the counts of a tally."""
-    return (positive > negative).astype(jnp.int8) - (positive < negative).astype(jnp.int8)
+    return jnp.asarray(positive > negative, jnp.int8) - jnp.asarray(positive < negative, jnp.int8)
 
 
 # --- How far the categories come apart --------------------------------------------------------------------------------
@@ -184,7 +186,9 @@ def mean_rank(
 
 
 def class_counts(
-    category: Int[Array, "samples *positions neurons"], labels: Int[Array, " samples"], classes: int
+    category: Int[Array | np.ndarray, "samples *positions neurons"],
+    labels: Int[Array | np.ndarray, " samples"],
+    classes: int,
 ) -> Int[Array, "neurons 2 classes"]:
     """Pairs by neuron, category (low, high) and class; positions count as pairs."""
     neurons = category.shape[-1]
@@ -221,7 +225,8 @@ def majority(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"
 
 
 def agreement(
-    predicted: Num[Array, "samples *positions neurons"], category: Int[Array, "samples *positions neurons"]
+    predicted: Num[Array | np.ndarray, "samples *positions neurons"],
+    category: Int[Array | np.ndarray, "samples *positions neurons"],
 ) -> Float[Array, " neurons"]:
     """Share of a neuron's pairs whose category is the sign of `predicted`.
 

@@ -1,10 +1,9 @@
-"""What a recorder will count and what that will cost, checked and said before anything is recorded."""
+"""Making a recorder: what is asked for, checked, before anything is recorded."""
 
 import math
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,121 +12,21 @@ import numpy as np
 from jaxtyping import PyTree
 
 from neuron_mech import taps, training
-from neuron_mech.cluster import memory
+from neuron_mech.cluster import devices, jax_settings, memory
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording import counting, summaries
+from neuron_mech.recording import counting, summaries, watching
+from neuron_mech.recording import online as onlines
 from neuron_mech.recording.checks import LOOKED_AT, Mixing, check_loss, check_mixing, warn_of_signs
 from neuron_mech.recording.choices import Choice, chosen
-from neuron_mech.recording.design import Design
+from neuron_mech.recording.design import Design, as_they_are
+from neuron_mech.recording.online import Online
+from neuron_mech.recording.plan import Plan
 from neuron_mech.recording.recorder import Recorder
-from neuron_mech.taps import PerSampleLoss
+from neuron_mech.taps import PerSampleLoss, sample_mixing
 from neuron_mech.taps.naming import Names, in_reach, selected
 from neuron_mech.taps.objectives import margin
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What will be recorded, and the bytes it takes. Print it; `recorder` begins."""
-
-    design: Design
-    variables: Mapping[str, Any]
-    inputs: PyTree
-    labels: PyTree
-    rows: np.ndarray
-    """Which samples of the user's are recorded."""
-
-    @property
-    def counts(self) -> int:
-        """Bytes of the tallies: samples x recorded values x three counts of the smallest sufficient type."""
-        kind = counting.count_type(self.design.recordings).itemsize
-        return 3 * kind * len(self.rows) * self._values
-
-    @property
-    def kept(self) -> int:
-        """Bytes of pre-activations kept."""
-        types = (np.dtype(site.dtype).itemsize for site in self.design.sites.values())
-        values = (math.prod(self.design.value_shape(site)) for site in self.design.sites)
-        rows = len(self.design.keeps) * len(self.rows)
-        return rows * sum(size * count for size, count in zip(types, values, strict=True))
-
-    @property
-    def samples(self) -> int:
-        """Bytes of the recorded samples themselves, on the device."""
-        leaves = jax.tree.leaves((self.inputs, self.labels))
-        return sum(leaf.nbytes // max(len(leaf), 1) for leaf in leaves) * len(self.rows)
-
-    @property
-    def working(self) -> int:
-        """Bytes of a chunk's values, gradients and signs at the sites; the network's own pass comes on top."""
-        sizes = (np.dtype(site.dtype).itemsize * math.prod(site.shape) for site in self.design.sites.values())
-        return 3 * min(self.design.chunk, len(self.rows)) * sum(sizes)
-
-    @property
-    def device(self) -> int:
-        """Bytes on the device, of all these."""
-        return self.counts + self.kept + self.samples + self.working
-
-    @property
-    def checkpoint(self) -> int:
-        """Bytes on disk of one saved recorder, without its samples."""
-        return self.counts + self.kept
-
-    @property
-    def _values(self) -> int:
-        return sum(math.prod(self.design.value_shape(site)) for site in self.design.sites)
-
-    def samples_within(self, budget: int) -> int:
-        """How many samples fit into so many bytes on the device, all else as it is; 0 where none does."""
-        # Working memory grows with the samples up to a whole chunk of them.
-        chunk = min(self.design.chunk, len(self.rows))
-        working, each = self.working // chunk, (self.device - self.working) // len(self.rows)
-        part = budget // (each + working)
-        return min(len(self.rows), part if part < chunk else (budget - self.working) // each)
-
-    def seconds(self) -> float:
-        """Estimated seconds of one recording, from one chunk that is recorded for it: compiled first, then timed."""
-        design, size = self.design, min(self.design.chunk, len(self.rows))
-        part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[self.rows[:size]], (self.inputs, self.labels))
-        run = jax.jit(design.gradients)
-        jax.block_until_ready(run(self.variables, *part))
-        start = time.perf_counter()
-        jax.block_until_ready(run(self.variables, *part))
-        return (time.perf_counter() - start) * len(self.rows) / size
-
-    def __str__(self) -> str:
-        sites = ", ".join(
-            f"{site} ({len(self.rows):,} samples x {math.prod(self.design.value_shape(site)):,} values)"
-            for site in self.design.sites
-        )
-        return (
-            f"{self.design.recordings:,} recordings of {sites}: {memory.size(self.device)} on the device, "
-            f"{memory.size(self.counts)} of them counts; {memory.size(self.checkpoint)} in a checkpoint"
-        )
-
-    def recorder(self) -> Recorder:
-        """The recorder before its first recording. Raises InputError where the device has no room for it."""
-        room, _ = memory.free_memory()
-        if self.device > room:
-            fit = self.samples_within(room)
-            raise InputError(
-                f"recording needs {memory.size(self.device)} on the device and {memory.size(room)} are free: "
-                f"samples={fit} would fit; or record fewer neurons, positions or sites, or keep less"
-            )
-        design, rows = self.design, self.rows
-        inputs, labels = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], (self.inputs, self.labels))
-        shapes = {site: (len(rows), *design.value_shape(site)) for site in design.sites}
-        kept = {s: jnp.zeros((len(design.keeps), *shape), design.sites[s].dtype) for s, shape in shapes.items()}
-        return Recorder(
-            {site: counting.empty(shape, design.recordings) for site, shape in shapes.items()},
-            jnp.zeros((), jnp.int32),
-            kept if design.keeps else {},
-            inputs,
-            labels,
-            jnp.asarray(rows),
-            design,
-        )
 
 
 def plan(
@@ -138,10 +37,11 @@ def plan(
     names: Names = "all",
     *,
     recordings: int,
-    loss: PerSampleLoss = margin,
+    loss: PerSampleLoss | Mapping[str, PerSampleLoss] = margin,
     derivative: Derivative | None = None,
     precision: Precision = "exact",
     samples: Choice = None,
+    site_samples: Mapping[str, int] | None = None,
     neurons: Choice = None,
     positions: Choice = None,
     keep: int = 0,
@@ -149,15 +49,17 @@ def plan(
     mixing: Mixing = "refuse",
     audit: bool = True,
     chunk: int = 500,
+    prepare: Callable[[PyTree], PyTree] = as_they_are,
     seed: int = 0,
     **kwargs: Any,
 ) -> Plan:
     """What a recorder of these samples at these sites would count, and what it would cost.
 
-    - `names`: sites, by name, glob or regular expression; see `sites` for what there is.
+    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites` for what there is.
     - `recordings`: how many there will be at most; the counts are made as small as that allows.
     - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
-      Any other is held against double precision on a few samples (`audit`), which warns above 1 % of bad signs.
+      Any other is held against double precision on a few samples (`audit`), which warns above 0.1 % of bad signs.
+      Several, by name, are counted from the same passes; the first is the main one.
     - `derivative`: with respect to the "activation" (only at `Neurons`) or the "pre_activation"; by default to the
       activation where all sites are `Neurons`.
     - `precision`: "exact", products to float32's precision on any device, or "fast", as the device multiplies by
@@ -165,54 +67,158 @@ def plan(
     - `samples`, `neurons` (of each site), `positions` (of each feature map, in row-major order): how many, or as a
       float what share, chosen at random with `seed`, smaller choices nested in larger ones; or which ones, as indices
       or a mask. They are recorded in ascending order.
-    - `keep`: recordings, evenly spaced, at which pre-activations are kept.
-    - `budget`: bytes on the device that may not be exceeded.
+    - `site_samples`: {site: count} of sites at which fewer samples are recorded, the first so many of a random order.
+    - `keep`: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one random position of
+      each sample.
+    - `budget`: bytes on a device that may not be exceeded.
     - `mixing`: what to do where another sample's input changes a sample's derivative.
-    - `chunk`: samples looked at at once. `kwargs` go to `model.apply`, such as `train=False`.
+    - `chunk`: samples looked at at once. `prepare`: what the model takes of a chunk of inputs as they are given, such
+      as floats of bytes. `kwargs` go to `model.apply`, such as `train=False`; keys in `rngs` are folded anew for every
+      recording and chunk.
 
-    Raises InputError, or its SiteError, where any of this cannot be.
+    Where the variables are on several devices, each of them records a share of the samples. Raises InputError, or its
+    SiteError, where any of this cannot be.
     """
     size = taps.batch_size((inputs, labels))
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
-    sites = selected(model, variables, some[0], names, **kwargs)
+    seen = prepare(some[0])
+    sites = selected(model, variables, seen, names, **kwargs)
     summaries.check_names(sites)
-    check_loss(model, variables, some[0], some[1], loss, every=labels, **kwargs)
+    losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
+    for each in losses.values():
+        check_loss(model, variables, seen, some[1], each, every=labels, **kwargs)
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
     if keep == 1 or keep < 0:
         raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
-    everything = taps.sites(model, variables, some[0], **kwargs)
-    design = Design(
-        model,
-        loss,
-        sites,
-        {name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
-        {name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()},
-        derivative or in_reach(sites),
-        precision,
-        mixing == "batch",
-        kwargs,
-        recordings,
-        taps.fitting(sites, chunk),
-        tuple(np.unique(np.linspace(0, recordings - 1, keep).round().astype(int)).tolist()),
-        training.stepwise(training.convolutional(everything.values())),
-        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables)),
-    )
     rows = chosen(samples, "samples", size, seed)
-    made = Plan(design, variables, inputs, labels, np.arange(size) if rows is None else rows)
+    rows = np.arange(size) if rows is None else rows
+    counts, order = _site_rows(site_samples or {}, sites, len(rows), seed)
+    rngs = kwargs.pop("rngs", None)
+    everything = taps.sites(model, variables, seen, **kwargs, **({"rngs": rngs} if rngs else {}))
+    design = Design(
+        model=model,
+        losses=losses,
+        sites=sites,
+        rows=counts,
+        neurons={name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
+        positions={
+            name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()
+        },
+        derivative=derivative or in_reach(sites),
+        precision=precision,
+        recordings=recordings,
+        chunk=taps.fitting(sites, chunk),
+        mesh=devices.mesh_of(variables),
+        stepwise=training.stepwise(training.convolutional(everything.values())),
+        shapes=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables)),
+        batched=mixing == "batch",
+        keeps=tuple(np.unique(watching.evenly(keep, recordings)).tolist()) if keep else (),
+        prepare=prepare,
+        rngs=rngs,
+        kwargs=kwargs,
+    )
+    with jax_settings.standard():
+        keys = {name: jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())) for name in sites}
+        places = watching.watched_places(sites, counts, len(rows), keys)
+    made = Plan(design, variables, inputs, labels, rows[order], places)
     if budget is not None and made.device > budget:
         raise InputError(
             f"budget={budget}, but recording needs {made.device} bytes on the device: samples="
             f"{made.samples_within(budget)} would fit; or record fewer neurons, positions or sites, or keep less"
         )
     if mixing == "refuse":
-        check_mixing(design, variables, *some)
+        check_mixing(design, variables, seen, some[1])
     half = any(np.dtype(site.dtype).itemsize < 4 for site in sites.values())
-    if audit and (loss is not margin or half or precision == "fast"):
+    if audit and (design.losses[design.main] is not margin or half or precision == "fast"):
         warn_of_signs(design, variables, *some)
     return made
+
+
+def _site_rows(
+    wanted: Mapping[str, int], sites: Mapping[str, taps.Site], samples: int, seed: int
+) -> tuple[dict[str, int], np.ndarray]:
+    """(rows by site, the order of the chosen samples): as they are, or at random where sites differ in samples."""
+    for name, count in wanted.items():
+        if name not in sites:
+            raise InputError(f"site_samples has {name!r}, which is not recorded; recorded sites: {', '.join(sites)}")
+        if not 1 <= count <= samples:
+            raise InputError(f"site_samples has {count} for {name!r}: give a count from 1 to {samples}")
+    if not wanted:
+        return dict.fromkeys(sites, samples), np.arange(samples)
+    with jax_settings.standard():
+        order = np.asarray(jax.random.permutation(jax.random.key(seed), samples))
+    return {name: wanted.get(name, samples) for name in sites}, order
 
 
 def recorder(*args: Any, **kwargs: Any) -> Recorder:
     """`plan(...).recorder()`: see `plan` for what it is given."""
     return plan(*args, **kwargs).recorder()
+
+
+def online(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    names: Names = "all",
+    *,
+    samples: int,
+    recordings: int,
+    counted: Choice = None,
+    neurons: Choice = None,
+    positions: Choice = None,
+    derivative: Derivative | None = None,
+    precision: Precision = "exact",
+    room: int | None = None,
+    mixing: Literal["refuse", "batch"] = "refuse",
+    seed: int = 0,
+    **kwargs: Any,
+) -> Online:
+    """An online recorder for training samples numbered 0 to `samples` - 1; `inputs` are a few of them, for shapes.
+
+    `recordings` is how often any one sample will come, at most: the number of epochs. `counted` says which of the
+    samples are counted, `neurons` and `positions` which of each site, as in `plan`. `room` is how many samples may come
+    between two calls of `end_epoch`: an epoch and a tenth unless said. `kwargs` go to `model.apply`, as in training.
+    Derivatives are the batch's own: where its samples mix (batch statistics), `mixing="batch"` says that this is meant.
+    `precision` is of the training step itself, whose derivatives these are: "exact", float32 on any device, several
+    times slower on a GPU or TPU; or "fast", as the device multiplies by default, with some wrong signs.
+
+    Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
+    """
+    sites = selected(model, variables, inputs, names, **kwargs)
+    summaries.check_names(sites)
+    if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **kwargs)):
+        raise InputError(
+            f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "
+            "mixing='batch', to record them as training sees them, knowingly; neuron_mech.recorder, which can use "
+            "running statistics; or a network without batch statistics"
+        )
+    ids = chosen(counted, "counted", samples, seed)
+    rows = samples if ids is None else len(ids)
+    design = Design(
+        model=model,
+        losses={"loss": margin},
+        sites=sites,
+        rows=dict.fromkeys(sites, rows),
+        neurons={name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
+        positions={
+            name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()
+        },
+        derivative=derivative or in_reach(sites),
+        precision=precision,
+        recordings=recordings,
+        chunk=1,
+        mesh=devices.mesh_of(variables),
+        stepwise=False,
+        shapes={},
+        batched=True,
+    )
+    more = max(samples // 10, 1024) if room is None else room - rows
+    values = sum(math.prod(design.value_shape(site)) for site in sites)
+    need = values * (3 * counting.count_type(recordings).itemsize * rows + rows + more)
+    if need > (free := memory.free_memory()[0]):
+        raise InputError(
+            f"counts and waiting signs need {memory.size(need)} on the device and {memory.size(free)} are free: "
+            "name fewer sites, give less room= and call end_epoch more often, or count fewer samples with counted="
+        )
+    return onlines.begin(design, samples, np.arange(samples) if ids is None else ids, more)

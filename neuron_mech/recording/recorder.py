@@ -1,101 +1,110 @@
-"""A recorder that a training loop of one's own calls: a pytree that counts the signs of fixed samples' derivatives.
+"""A recorder that a training loop calls: a pytree that counts the signs of fixed samples' derivatives.
 
 recorder = neuron_mech.recorder(model, variables, images, labels, "Dense_*", recordings=1000)
 for batch in batches:
     recorder = recorder.update(variables)      # before the batch's step, as often as one likes
     variables = step(variables, batch)
 figures.average_sign_histograms(recorder.signs())
+
+This package's own runs are such a loop (see `runs.segments`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import serialization, struct
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from flax import serialization
+from jaxtyping import Array, Float, Int, UInt8
 
-from neuron_mech.cluster import jax_settings
+from neuron_mech.cluster import devices
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, partitions, summaries
+from neuron_mech.recording import counting, reading
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import Tally
-from neuron_mech.recording.design import Design, keep, record
-from neuron_mech.recording.summaries import Recorded
+from neuron_mech.recording.design import Moment, Samples, Tallies
+from neuron_mech.recording.reading import Counted
 from neuron_mech.store import identity
-from neuron_mech.taps.objectives import check_labels
 
 
-class Recorder(struct.PyTreeNode):
+class Recorder(Counted):
     """Counts of the signs of fixed samples' derivatives, so far. Made by `recorder`.
 
-    A pytree of arrays: it goes through `jit` and `lax.scan` as it is, and into a checkpoint as `state`.
+    A pytree of arrays: it goes through `jit` and `lax.scan` as it is, and into a checkpoint as `state`. Where the
+    network's variables are on several devices, each of them records a share of the samples.
     """
 
-    tallies: dict[str, Tally]
-    """By site; each of shape (samples, positions ..., neurons)."""
+    tallies: Tallies
+    """By loss and site; each of shape (samples, positions ..., neurons), its rows dealt among the devices."""
     count: Int[Any, ""]
     """Recordings so far."""
     kept: dict[str, Any]
-    """Pre-activations at some recordings, (recordings, samples, values), in the order of `design.keeps`; or nothing."""
-    inputs: PyTree
-    labels: PyTree
+    """Pre-activations by site, (samples, recordings kept, neurons), in the order of `design.keeps`; or nothing."""
+    samples: Samples
+    """Dealt among the devices as the tallies are."""
     rows: Int[Any, " samples"]
-    """Which of the user's samples these are."""
-    design: Design = struct.field(pytree_node=False)
+    """Which of the user's samples these are, in the order of the tallies' rows."""
 
-    def update(self, variables: Mapping[str, Any]) -> Recorder:
+    def update(self, variables: Mapping[str, Any], number: Int[Array, ""] | None = None) -> Recorder:
         """The recorder after one more recording with these variables: what `model.apply` takes, `{"params": ...}`.
 
-        Under a `jit` of the user's own it is pure. Called outside, it is compiled, and uses up this recorder's arrays
-        for the new one's. Raises InputError where the shapes of the variables are not those the recorder was made for,
-        where it has no room for another recording, or where it has been used up.
+        Under a `jit` of the caller's own it is pure. Called outside, it is compiled, and uses up this recorder's arrays
+        for the new one's. `number` is what this recording's randomness follows from, for a model with random layers; by
+        default the number of recordings so far. Raises InputError where the shapes of the variables are not those the
+        recorder was made for, where it has no room for another recording, or where it has been used up.
         """
         design = self.design
         design.check(variables)
         leaves = jax.tree.leaves((self, variables))
+        moment = Moment(variables, self.count if number is None else number)
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            tallies = record(design, self.tallies, variables, self.inputs, self.labels)
+            tallies = design.record_each(self.tallies, self.samples, moment)
             kept = self.kept
             if kept:
                 due = jnp.any(jnp.asarray(design.keeps) == self.count)
-                now = partial(keep, design)
-                kept = jax.lax.cond(due, now, lambda before, *_: before, kept, self.count, variables, self.inputs)
+                now = moment._replace(number=self.count)
+                kept = jax.lax.cond(due, design.keep_each, lambda before, *_: before, kept, self.samples, now)
             return self.replace(tallies=tallies, kept=kept, count=self.count + 1)
         if any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array)):
             raise InputError("this recorder was used up by an earlier update: go on with what update returned")
         self.check_room(int(self.count) + 1)
         if design.stepwise:
             tallies = self.tallies
-            for start in range(0, len(self.rows), design.chunk):
-                size = min(design.chunk, len(self.rows) - start)
-                part = (variables, self.inputs, self.labels, np.int32(start))
-                tallies = design.compiled_chunk(tallies, *part, size=size)
+            for group, start, size in design.chunks():
+                part = {loss: {site: of[site] for site in group.sites} for loss, of in tallies.items()}
+                part = design.compiled_chunk(part, self.samples, moment, np.int32(start), size=size)
+                tallies = {loss: of | part[loss] for loss, of in tallies.items()}
         else:
-            tallies = design.compiled_record(self.tallies, variables, self.inputs, self.labels)
+            tallies = design.compiled_record(self.tallies, self.samples, moment)
         kept = self.kept
         if int(self.count) in design.keeps:
-            kept = design.compiled_keep(kept, self.count, variables, self.inputs)
-        return self.replace(tallies=tallies, kept=kept, count=self.count + 1)
+            kept = design.compiled_keep(kept, self.samples, moment._replace(number=self.count))
+        # The host's own number: to look at it waits for nothing.
+        return self.replace(tallies=tallies, kept=kept, count=np.int32(self.count + 1))
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs, as nested dictionaries of arrays. The samples are the user's own data.
+        """What a checkpoint needs, as nested dictionaries of arrays in the samples' order. These are the user's own.
 
         `chosen` is a fingerprint of which samples, neurons and positions are counted, and of the labels.
         """
-        whole = serialization.to_state_dict(self)
-        return {name: whole[name] for name in ("tallies", "count", "kept")} | {"chosen": self._chosen}
+        tallies = {loss: {s: self._gathered(s, of) for s, of in by.items()} for loss, by in self.tallies.items()}
+        kept = {site: self._gathered(site, values) for site, values in self.kept.items()}
+        found = {"tallies": serialization.to_state_dict(tallies), "count": np.asarray(self.count), "kept": kept}
+        return {name: part for name, part in found.items() if name != "kept" or part} | {"chosen": self._chosen}
+
+    def _gathered(self, site: str, tree: Any) -> Any:
+        return devices.gather_rows(tree, self.design.rows[site])
 
     @property
     def _chosen(self) -> UInt8[np.ndarray, " bytes"]:
-        parts = (self.rows, self.labels, dict(self.design.neurons), dict(self.design.positions))
+        labels = devices.gather_rows(self.samples.labels, len(self.rows))
+        parts = (self.rows, labels, dict(self.design.neurons), dict(self.design.positions))
         digests = (identity.digest(leaf) for leaf in jax.tree.leaves(parts))
         return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8)
 
@@ -104,145 +113,112 @@ class Recorder(struct.PyTreeNode):
 
         Raises InputError where it counts other samples, neurons or positions than the one that was saved.
         """
-        if not np.array_equal(state.get("chosen", self._chosen), self._chosen):
+        if not np.array_equal(state["chosen"], self._chosen):
             raise InputError(
                 "the saved recorder counted other samples, neurons or positions, or had other labels: make this one of "
                 "the same data, with the same samples=, neurons=, positions= and seed="
             )
-        saved = {name: state[name] for name in ("tallies", "count", "kept")}
-        found = serialization.from_state_dict(self, {**serialization.to_state_dict(self), **saved})
-        return self.replace(tallies=found.tallies, count=found.count, kept=found.kept)
-
-    def check_room(self, count: int) -> None:
-        """Raise InputError where so many recordings are more than the counts have room for."""
-        if count > self.design.recordings:
-            raise InputError(
-                f"{count} recordings, but the recorder was made for recordings={self.design.recordings}: its counts "
-                "would overflow; make it with as many as you will record"
-            )
+        rows, mesh = self.design.rows, self.design.mesh
+        place = lambda site, tree: devices.shard_rows(tree, rows[site], mesh)  # noqa: E731
+        tallies = {
+            loss: {site: place(site, Tally(**of)) for site, of in by_site.items()}
+            for loss, by_site in state["tallies"].items()
+        }
+        kept = {site: place(site, values) for site, values in state.get("kept", {}).items()}
+        return self.replace(tallies=_like(self.tallies, tallies), count=np.int32(state["count"]), kept=kept)
 
     @property
-    def counted(self) -> dict[str, Tally]:
-        """The tallies, once it is known that they did not overflow under `jit`."""
-        self.check_room(int(self.count))
-        return self.tallies
+    def recordings(self) -> int:
+        """Recordings so far."""
+        return int(self.count)
 
     @property
-    def recorded(self) -> dict[str, Recorded]:
-        """What `summaries` takes: tallies and the neurons they are of, by the sites' names in datasets."""
-        named = summaries.in_files
-        return {named(site): Recorded(tally, self.design.indices(site), site) for site, tally in self.counted.items()}
+    def labels(self) -> Array | np.ndarray:
+        """The recorded samples' labels, in the order of the tallies' rows."""
+        return devices.gather_rows(self.samples.labels, len(self.rows))
 
-    def average_sign(self, site: str) -> Float[Array, samples * values]:
-        """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
-        tally = self.counted[site]
-        return counting.average_sign(tally.positive, tally.negative)
+    def counts(self, loss: str | None = None) -> dict[str, Tally]:
+        """{site: Tally}, rows in the samples' order, of a loss, the main one by default.
 
-    def constancy(self) -> dict[str, float]:
-        """{site: share of pairs with |average sign| > 0.9}."""
-        counts = {s: counting.constant_counts(t.positive, t.negative) for s, t in self.counted.items()}
-        return {site: counting.constancy(*both) for site, both in counts.items()}
-
-    def partition(self, site: str) -> Int[Array, samples * values]:
-        """+1 low, -1 high, 0 none: which way each sample is pushed by each neuron."""
-        tally = self.counted[site]
-        return partitions.categories(tally.positive, tally.negative)
-
-    def signs(self, seed: int = 0) -> xr.Dataset:
-        """What gradient_signs.nc holds of a run, for figures 1 and 5 (`figures.average_sign_histograms`)."""
-        rng = np.random.default_rng(seed)
-        shown = {site: int(rng.choice(at.neurons)) for site, at in self.recorded.items()}
-        return summaries.of_signs(self.recorded, int(self.count), shown)
-
-    def classes(self, classes: int, labels: Array | None = None, seed: int = 0) -> xr.Dataset:
-        """What class_consistency.nc holds of a run, for figure 8 (`figures.class_consistency`).
-
-        `labels` are class indices of the recorded samples, those the recorder was given unless said otherwise.
+        Raises InputError where more was recorded under `jit` than there was room for.
         """
-        of = jnp.asarray(self.labels if labels is None else labels)
-        if of.shape != self.rows.shape or not jnp.issubdtype(of.dtype, jnp.integer):
-            raise InputError(
-                f"labels are {of.dtype}{list(of.shape)}: figure 8 needs one class index for each of {len(self.rows)} "
-                "samples"
-            )
-        check_labels(of, classes, "labels")
-        with jax_settings.standard():
-            order = np.asarray(jax.random.permutation(jax.random.key(seed), len(of)))
-        dealt = of[order]
-        found = [summaries.of_classes(site, at, of, dealt, classes) for site, at in self.recorded.items()]
-        return summaries.with_sites(xr.concat(found, "neuron", combine_attrs="override"), self.recorded)
+        self.check_room(int(self.count))
+        of = self.tallies[self.design.main if loss is None else loss]
+        return {site: jax.tree.map(jnp.asarray, self._gathered(site, of[site])) for site in self.design.sites}
+
+    def watched(self, site: str) -> tuple[Float[np.ndarray, "kept samples neurons"], Int[np.ndarray, " samples"]]:
+        """(pre-activations kept at a site, the position at which each sample was looked at)."""
+        values = self._gathered(site, self.kept[site])
+        return np.moveaxis(np.asarray(values), 1, 0), self._gathered(site, self.samples.places[site])
 
     def dynamics(self, seed: int = 0) -> xr.Dataset:
         """What learning_dynamics.nc holds of a run, for `figures.separation` and figure 2 (`figures.dynamics`).
 
         Its epochs are recordings. Of a feature map, one random position of each sample is followed; figure 2's are the
-        first three neurons. Raises InputError where no pre-activations were kept.
+        first three neurons. `seed` is of the controls. Raises InputError where no pre-activations were kept.
         """
-        if not self.kept:
-            raise InputError("no pre-activations were kept: make the recorder with keep=40, or as many as to keep")
-        rng, labels = np.random.default_rng(seed), np.asarray(self.labels)
-        ids = np.asarray(self.rows)
-        if labels.shape != ids.shape:
-            labels = np.zeros(len(ids), int)
-        done = [index for index, at in enumerate(self.design.keeps) if at < int(self.count)]
-        at = np.asarray(self.design.keeps)[done]
-        coords: dict[str, object] = {
-            "site": list(self.recorded),
-            "label": ("site", list(self.tallies)),
-            "wide_epoch": at,
-            "close_epoch": at,
-        }
-        variables: dict[str, tuple] = {}
-        for site, (tally, neurons, path) in self.recorded.items():
-            positions = int(np.prod(tally.positive.shape[1:-1]))
-            where = (np.arange(len(ids)), rng.integers(positions, size=len(ids)))
-            flat = (len(ids), positions, len(neurons))
-            category = np.asarray(self.partition(path)).reshape(flat)[where]
-            values = np.asarray(self.kept[path], np.float32)[done].reshape(-1, *flat)[:, *where]
-            variables |= summaries.of_separation(site, values, category, rng)
-            variables |= summaries.of_watched(site, values[..., :3], category[:, :3], labels)
-            of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
-            variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
-            coords |= {f"neuron_{site}": neurons, f"close_neuron_{site}": neurons[:3], f"close_sample_{site}": ids}
-        return summaries.with_ends(variables, coords, list(self.recorded)).assign_attrs(
-            steps=int(self.count), epochs=int(self.count), time="recording"
-        )
+        return reading.dynamics(self, seed)
 
     def audit(self, variables: Mapping[str, Any], samples: int = 64) -> dict[str, SignHealth]:
         """{site: shares of signs that double precision contradicts}, of the first samples; see `auditing`.
 
         Raises InputError where the model cannot be computed in double precision.
         """
-        some = jax.tree.map(lambda leaf: leaf[:samples], (self.inputs, self.labels))
+        every = (self.samples.inputs, self.samples.labels)
+        some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:samples]), devices.gather_rows(every, len(self.rows)))
         return self.design.audit(variables, *some)
 
     def followed_by(self, later: Recorder) -> Recorder:
         """One recorder of two stretches of training, of the same samples: all counts and flips are exact."""
         if not np.array_equal(self.rows, later.rows) or self.tallies.keys() != later.tallies.keys():
             raise InputError("two stretches can be put together of the same samples and sites only")
-        tallies = {site: counting.merged(tally, later.counted[site]) for site, tally in self.counted.items()}
+        self.check_room(int(self.count))
+        later.check_room(int(later.count))
+        merged = {
+            loss: {site: counting.merged(of[site], later.tallies[loss][site]) for site in of}
+            for loss, of in self.tallies.items()
+        }
         one, two, done = self.design, later.design, int(self.count)
         first, second = (
             [row for row, at in enumerate(each.design.keeps) if at < int(each.count)] for each in (self, later)
         )
         keeps = (*(one.keeps[row] for row in first), *(done + two.keeps[row] for row in second))
         kept = {
-            site: jnp.concatenate([values[: len(first)], later.kept[site][: len(second)]])
+            site: jnp.concatenate([values[:, : len(first)], later.kept[site][:, : len(second)]], axis=1)
             for site, values in self.kept.items()
         }
         design = replace(two, recordings=done + two.recordings, keeps=keeps if kept else ())
-        return later.replace(tallies=tallies, count=self.count + later.count, kept=kept, design=design)
+        return later.replace(tallies=merged, count=np.int32(done + int(later.count)), kept=kept, design=design)
 
     def beside(self, other: Recorder) -> Recorder:
-        """One recorder of two that recorded other samples alongside, as on two devices or hosts."""
+        """One recorder of two that recorded other samples alongside, as in two programs or on two hosts.
+
+        Every site must count all samples of both.
+        """
         if int(self.count) != int(other.count) or self.tallies.keys() != other.tallies.keys():
             raise InputError(
                 f"recorders side by side need the same sites and recordings, not {int(self.count)} and "
                 f"{int(other.count)}"
             )
-        if shared := set(np.asarray(self.rows).tolist()) & set(np.asarray(other.rows).tolist()):
+        mine, theirs = np.asarray(self.rows), np.asarray(other.rows)
+        if shared := set(mine.tolist()) & set(theirs.tolist()):
             raise InputError(f"both recorders count sample {min(shared)}: side by side they need other samples")
-        both = lambda axis: lambda *leaves: jnp.concatenate([jnp.asarray(leaf) for leaf in leaves], axis)  # noqa: E731
-        parts = ("tallies", "inputs", "labels", "rows")
-        joined = {name: jax.tree.map(both(0), getattr(self, name), getattr(other, name)) for name in parts}
-        return self.replace(**joined, kept=jax.tree.map(both(1), self.kept, other.kept))
+        for each in (self, other):
+            if fewer := [site for site, rows in each.design.rows.items() if rows < len(each.rows)]:
+                raise InputError(f"{fewer[0]!r} counts fewer samples than there are: side by side all sites count all")
+        rows = np.concatenate([mine, theirs])
+        mesh = self.design.mesh
+
+        def joined(one: Any, two: Any) -> Any:
+            halves = devices.gather_rows(one, len(mine)), devices.gather_rows(two, len(theirs))
+            both = jax.tree.map(lambda *parts: np.concatenate(parts), *halves)
+            return devices.shard_rows(both, len(rows), mesh)
+
+        parts = {name: joined(getattr(self, name), getattr(other, name)) for name in ("tallies", "kept", "samples")}
+        design = replace(self.design, rows=dict.fromkeys(self.design.rows, len(rows)))
+        return self.replace(**parts, rows=rows, design=design)
+
+
+def _like(before: Tallies, found: Tallies) -> Tallies:
+    """The tallies that were found, in the order of those before: a checkpoint may have sorted them."""
+    return {loss: {site: found[loss][site] for site in by_site} for loss, by_site in before.items()}

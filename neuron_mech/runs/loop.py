@@ -17,26 +17,27 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from neuron_mech.runs.study import Study, Tallies, collected, dealt, distinct, random_ids
-from neuron_mech.runs.epochs import Epoch, end_epoch, plan_epoch
-from neuron_mech.runs.segments import advancing
-from neuron_mech.training import datasets
-from neuron_mech.cluster import devices, processes
-from neuron_mech.recording import counting
-from neuron_mech.store import identity, parameters, provenance
-from neuron_mech.taps import sample_mixing
-from neuron_mech.runs import planning, trajectories
 from neuron_mech import store, training
-from neuron_mech.store.checkpoints import Checkpoints
-from neuron_mech.training.datasets import Dataset
-from neuron_mech.errors import InputError, Interrupted, RunError
-from neuron_mech.recording.counting import Tally
-from neuron_mech.taps.objectives import OBJECTIVES
-from neuron_mech.runs.planning import RunState
-from neuron_mech.precision import multiplying
+from neuron_mech.cluster import devices, processes
 from neuron_mech.config import Config, Model
-from neuron_mech.training import TrainState
+from neuron_mech.errors import InputError, Interrupted, RunError
+from neuron_mech.precision import multiplying
+from neuron_mech.recording import counting
+from neuron_mech.recording.counting import Tally
+from neuron_mech.recording.design import Tallies
+from neuron_mech.recording.online import Online
+from neuron_mech.runs import costs, planning, study, trajectories
+from neuron_mech.runs.epochs import Segment, plan_epoch
+from neuron_mech.runs.planning import RunState
+from neuron_mech.runs.segments import Recording, advancing
+from neuron_mech.runs.study import Study, random_ids
 from neuron_mech.runs.trajectories import Trajectories
+from neuron_mech.store import parameters, provenance
+from neuron_mech.store.checkpoints import Checkpoints
+from neuron_mech.taps import sample_mixing
+from neuron_mech.taps.objectives import OBJECTIVES
+from neuron_mech.training import TrainState, datasets, fingerprints
+from neuron_mech.training.datasets import Dataset
 
 SATURATION_SAMPLES = 10_000
 """Training accuracy is measured on this many random training samples, or on all where there are fewer."""
@@ -54,7 +55,7 @@ class Run:
     dataset: Dataset
     state: RunState
     mixing: Mapping[str, float]
-    """Per site, `sample_mixing.mixing` of the derivatives as recorded; empty in mode probe, where samples cannot mix."""
+    """Per site, `sample_mixing.mixing` of the derivatives recorded; empty in mode eval, where samples cannot mix."""
     trajectories: Trajectories
     """Pre-activations kept through training."""
     directory: Path
@@ -63,12 +64,7 @@ class Run:
     @property
     def tallies(self) -> Tallies:
         """{objective: {site: Tally}} in the config's order, one row a recorded sample, as in `study.recorded`."""
-        return _ordered(self.study, self.state.counts.tallies)
-
-
-def _ordered(what: Study, tallies: Tallies) -> Tallies:
-    """The tallies in the config's order of objectives and sites: JAX returns dicts sorted."""
-    return {o: {site: tallies[o][site] for site in what.sites} for o in what.config.objectives if o in tallies}
+        return study.tallies(self.study, self.state.recorded)
 
 
 def run(
@@ -99,23 +95,23 @@ def _run(
         )
     dataset, facts = data(config, data_dir)
     what, train = planning.study(config, dataset)
-    outline = planning.outline(what, train)
-    said = planning.announce(what, planning.cost(what, dataset, outline), directory)
+    begun = planning.abstract_state(what, train)
+    said = costs.announce(what, costs.cost(what, dataset, begun), directory)
     store.bind(directory, facts)
     say(said)
     mixing = _mixing(what, train, dataset)
     if mixed := {site: value for site, value in mixing.items() if value > sample_mixing.LIMIT}:
         say(
             f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
-            f"(record.mode {config.record.mode}); record.mode probe keeps samples apart"
+            f"(record.mode {config.record.mode}); record.mode eval keeps samples apart"
         )
 
     with Checkpoints(directory / "checkpoints", facts) as saves, _signals() as received:
-        restored = saves.restore(outline)
+        restored = saves.restore(begun)
         if restored is None:
             if saves.aside.exists():
                 say(f"no checkpoint is left in {saves.directory}: beginning again; damaged ones are in {saves.aside}")
-            state, done = planning.start(what, train), 0
+            state, done = begun, 0
         else:
             for line in restored.damaged:
                 say(line)
@@ -125,12 +121,12 @@ def _run(
                 if other := provenance.others(directory):
                     say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
         kept = Trajectories(directory / "trajectories", trajectories.watches(what), state.watched)
-        if done < what.segments or what.devices == 1:
-            state = state.replace(counts=dealt(what, state.counts))  # the host's copy goes
         if done < what.segments:
             kept.verify(done)
             with provenance.timed(directory, "training"):
-                state = _drive(what, dataset, state, done, saves, kept, save_seconds, received)
+                recorder = study.recorder(what, None if restored is None else state.recorded)
+                state = state.replace(recorded={})  # the host's copy goes
+                state = _drive(what, dataset, state, recorder, done, saves, kept, save_seconds, received)
     return Run(what, dataset, state, mixing, kept, directory)
 
 
@@ -163,6 +159,7 @@ def _drive(
     what: Study,
     dataset: Dataset,
     state: RunState,
+    recorder: Recording,
     done: int,
     saves: Checkpoints,
     kept: Trajectories,
@@ -171,16 +168,13 @@ def _drive(
 ) -> RunState:
     """The loop over the remaining segments."""
     recorded = dataset.train.rows(what.recorded)
-    own = devices.shard_rows(recorded, len(what.recorded), what.devices)
-    samples = devices.replicate(dataset.train, what.devices)
+    samples = devices.replicate(dataset.train, what.design.mesh)
     advance = advancing(what)
-    end_epoch = jax.jit(end_epoch, donate_argnums=0)
     look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
     measure = _measures(what, dataset)
 
     history = {name: np.array(values) for name, values in state.history.items()}
-    train, at_saturation = devices.replicate(state.train, what.devices), state.at_saturation
-    counts = state.counts
+    train, at_saturation = devices.replicate(state.train, what.design.mesh), state.at_saturation
     pending: list[tuple[int, jax.Array, list]] = []
     saved, last_save = done, time.monotonic()
 
@@ -205,8 +199,8 @@ def _drive(
 
     def everything() -> RunState:
         """The state in the order of a single device, on every process."""
-        here, found = devices.on_one(train, what.devices), collected(what, counts)
-        return RunState(here, found, at_saturation, history, kept.watched)
+        found = {} if recorder is None else recorder.state
+        return RunState(devices.on_one(train), found, at_saturation, history, kept.watched)
 
     def save() -> None:
         nonlocal saved, last_save
@@ -218,29 +212,28 @@ def _drive(
     per_epoch = what.segments_per_epoch
     steps_done = (done // per_epoch) * what.batches + (done % per_epoch) * what.config.record.every
     with tqdm(total=history["loss"].size, initial=steps_done, unit="batch", desc=what.config.preset) as bar:
-        plan: Epoch | None = None
+        plan: list[Segment] | None = None
         while done < what.segments:
             epoch, index = divmod(done, per_epoch)
             if plan is None or index == 0:
                 plan = plan_epoch(what, epoch)
             first = epoch * what.batches + index * what.config.record.every
-            here = devices.on_one(train, what.devices)  # every process looks for itself
+            here = devices.on_one(train)  # every process looks for itself
             seen = [(watch, row, look[watch.name](here, recorded)) for watch, row in kept.due(done)]
-            train, counts, losses = advance(train, counts, samples, own, *plan.segments[index])
+            train, recorder, losses = advance(train, recorder, samples, *plan[index])
             settle()  # the segment before, while this one runs
             pending.append((first, losses, seen))
             done += 1
             if index == per_epoch - 1:
-                counts = end_epoch(counts, plan.positions)
+                recorder = recorder.end_epoch() if isinstance(recorder, Online) else recorder
                 settle()
-                measured = measure(devices.on_one(train, what.devices), counts.tallies)
+                measured = measure(devices.on_one(train), recorder)
                 for name, values in measured.items():
                     history[name][..., epoch] = values
                 saturated = measured["train_accuracy"] >= what.config.record.saturation
                 if saturated and history["saturation_epoch"][0] < 0:
                     history["saturation_epoch"][0] = epoch + 1
-                    tallies = collected(what, counts).tallies
-                    main = tallies.get(what.config.record.objective, {})
+                    main = {} if recorder is None else recorder.counts()
                     at_saturation = {s: (np.array(t.positive), np.array(t.negative)) for s, t in main.items()}
                 bar.set_postfix(loss=f"{history['loss'][first]:.4f}", test=f"{measured['test_accuracy']:.4f}")
             bar.update(len(losses))
@@ -256,7 +249,7 @@ def _drive(
     return everything()
 
 
-def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], dict[str, Any]]:
+def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Recording], dict[str, Any]]:
     """What is measured at the end of an epoch: accuracies, and constancy so far by objective and site."""
     ids = random_ids(what.config, what.samples, SATURATION_SAMPLES)
     some = dataset.train.rows(ids)
@@ -264,18 +257,20 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
 
     @partial(jax.jit, static_argnames="site")
     def constant_counts(tally: Tally, site: str) -> tuple[jax.Array, jax.Array]:
-        held = distinct(what, site, tally)
+        # In mode online every device holds all; else it holds some samples twice, and every sample is to count once.
+        dealt = what.config.record.mode != "online"
+        held = devices.distinct(tally, what.design.rows[site], what.design.mesh) if dealt else tally
         return counting.constant_counts(held.positive, held.negative)
 
-    def measure(train: TrainState, tallies: Tallies) -> dict[str, Any]:
+    def measure(train: TrainState, recorder: Recording) -> dict[str, Any]:
         measured: dict[str, Any] = {
             "train_accuracy": float(accuracy(train.variables, some)),
             "test_accuracy": float(accuracy(train.variables, dataset.test)),
         }
-        if tallies:
+        if recorder is not None:
             measured["constancy"] = [
-                [counting.constancy(*constant_counts(tally, site)) for site, tally in at.items()]
-                for at in _ordered(what, tallies).values()
+                [counting.constancy(*constant_counts(recorder.tallies[o][site], site)) for site in what.sites]
+                for o in what.design.losses
             ]
         return measured
 
@@ -284,7 +279,7 @@ def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Tallies], 
 
 def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float]:
     """Whether samples mix in the derivatives as this run records them; {} where they cannot."""
-    if what.config.record.mode not in ("probe-train", "online"):
+    if what.config.record.mode not in ("train", "online"):
         return {}
     batch = dataset.train.rows(random_ids(what.config, what.samples, 32))
     return sample_mixing.mixing(

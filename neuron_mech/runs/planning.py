@@ -1,10 +1,7 @@
-"""What a run studies, what it starts from, and what it will cost: all before anything is computed."""
+"""What a run studies and what it starts from: all before anything is computed."""
 
 import fnmatch
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -12,20 +9,22 @@ import jax
 import numpy as np
 from flax import struct
 
-from neuron_mech.runs.study import Counts, Study, held, random_ids, recorded_neurons
-from neuron_mech.store import checkpoints
-from neuron_mech.cluster import devices, memory, processes
-from neuron_mech.training import models
 from neuron_mech import taps, training
-from neuron_mech.runs import trajectories
-from neuron_mech.training.datasets import Dataset, Samples
+from neuron_mech.cluster import devices
+from neuron_mech.cluster.memory import free_memory, size
+from neuron_mech.config import Config, random_stream
 from neuron_mech.errors import InputError
-from neuron_mech.training.models import Neurons
-from neuron_mech.precision import Arithmetic
-from neuron_mech.config import Config
-from neuron_mech.taps import Site
-from neuron_mech.training import TrainState
+from neuron_mech.recording.design import Design
+from neuron_mech.recording.plan import Plan
+from neuron_mech.runs import trajectories
+from neuron_mech.runs.study import Study, abstract_recorded, random_ids, recorded_neurons, tallies
 from neuron_mech.runs.trajectories import Watched
+from neuron_mech.store import checkpoints
+from neuron_mech.taps import Site
+from neuron_mech.taps.objectives import OBJECTIVES
+from neuron_mech.training import TrainState, models
+from neuron_mech.training.datasets import Dataset, Samples
+from neuron_mech.training.models import Neurons
 
 
 class RunState(struct.PyTreeNode):
@@ -38,7 +37,7 @@ class RunState(struct.PyTreeNode):
     """
 
     train: TrainState
-    counts: Counts
+    recorded: dict[str, Any]
     at_saturation: dict[str, tuple[np.ndarray, np.ndarray]]
     history: dict[str, np.ndarray]
     watched: Watched
@@ -65,10 +64,10 @@ def _check_size(config: Config, variables: Mapping[str, Any], batches: int) -> N
             f"train.epochs is {config.train.epochs}, with train.batch_size {config.train.batch_size} {steps:,} steps: "
             f"at most {STEPS:,} can be kept; lower the first, or raise the second"
         )
-    needed, (room, _) = 4 * checkpoints.nbytes(variables), memory.free_memory()
+    needed, (room, _) = 4 * checkpoints.nbytes(variables), free_memory()
     if needed > room:
         raise InputError(
-            f"the network needs {memory.size(needed)} of memory and {memory.size(room)} are free: lower model.width (now "
+            f"the network needs {size(needed)} of memory and {size(room)} are free: lower model.width (now "
             f"{config.model.width:g})" + (f" or model.depth (now {config.model.depth})" if config.model.depth else "")
         )
 
@@ -98,138 +97,79 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
                     "one, or all, or set record.derivative to pre_activation"
                 )
     _check_size(config, shapes, training.batches(config, size))
-    neurons = {name: recorded_neurons(config, name, site.shape[-1]) for name, site in chosen.items()}
-    found = Study(
-        config,
-        model,
-        training.optimizer(config, size),
-        chosen,
-        neurons,
-        random_ids(config, size, config.record.samples),
-        size,
-        training.stepwise(training.convolutional(available.values())),
-        jax.device_count(),
+    ids = random_ids(config, size, config.record.samples)
+    every = sum(int(np.prod(site.shape)) for site in available.values())
+    plan = Plan(
+        _design(config, model, dataset.train, chosen, shapes, available),
+        shapes,
+        dataset.train.images,
+        dataset.train.labels,
+        ids,
+        {},
+        every,
     )
+    found = Study(config, model, training.optimizer(config, size), plan, size)
     return found, training.init(config, model, one)
 
 
-def outline(study: Study, train: TrainState) -> RunState:
+def _design(
+    config: Config,
+    model: nn.Module,
+    train: Samples,
+    sites: dict[str, Site],
+    shapes: Mapping[str, Any],
+    available: Mapping[str, Site],
+) -> Design:
+    """What the recorder of a run does."""
+    record, batched = config.record, config.record.mode == "train"
+    most = len(train) if record.samples == "all" else record.samples
+    limits = [(name, int(count)) for name, _, count in (entry.rpartition(":") for entry in record.site_samples)]
+    rows = {s: next((min(n, most) for name, n in limits if fnmatch.fnmatchcase(s, name)), most) for s in sites}
+    segments = -(-training.batches(config, len(train)) // record.every) * config.train.epochs
+    # Batches as training sees them, since with batch statistics a sample's derivative depends on its batch. The
+    # statistics it would update are dropped: a recording leaves no trace in the training.
+    as_training = {"train": True, "mutable": [name for name in shapes if name != "params"]}
+    return Design(
+        model=model,
+        losses={name: OBJECTIVES[name] for name in config.objectives},
+        sites=sites,
+        rows=rows,
+        neurons={name: recorded_neurons(config, name, site.shape[-1]) for name, site in sites.items()},
+        positions=dict.fromkeys(sites),
+        derivative=record.derivative,
+        precision=record.precision,
+        recordings={"none": 0, "online": config.train.epochs}.get(record.mode, segments),
+        chunk=config.train.batch_size if batched else record.chunk,
+        mesh=devices.mesh(),
+        stepwise=training.stepwise(training.convolutional(available.values())),
+        shapes=shapes,
+        batched=batched,
+        prepare=train.prepared,
+        # The name is older than the mode's, and what a seed means follows from it.
+        rngs={"dropout": random_stream(config.train.seed, "probe-train")} if batched else None,
+        kwargs=as_training if batched else None,
+    )
+
+
+def abstract_state(study: Study, train: TrainState) -> RunState:
     """The state before the first segment, with shapes in the place of its counts: what `cost` and a restore need.
 
     Counts can be larger than the machine, so nothing is allocated for them before that is known.
     """
-    epochs, counts = study.config.train.epochs, jax.eval_shape(study.empty_counts)
+    epochs, recorded = study.config.train.epochs, abstract_recorded(study)
     history = {
         "loss": np.full(study.batches * epochs, np.nan, np.float32),
         "train_accuracy": np.full(epochs, np.nan, np.float32),
         "test_accuracy": np.full(epochs, np.nan, np.float32),
         "saturation_epoch": np.full(1, -1, np.int32),
     }
-    if counts.tallies:
+    if recorded:
         history["constancy"] = np.full((len(study.config.objectives), len(study.sites), epochs), np.nan)
     at_saturation = {
         site: (
             np.zeros(tally.positive.shape, tally.positive.dtype),
             np.zeros(tally.positive.shape, tally.positive.dtype),
         )
-        for site, tally in counts.tallies.get(study.config.record.objective, {}).items()
+        for site, tally in tallies(study, recorded).get(study.design.main, {}).items()
     }
-    return RunState(train, counts, at_saturation, history, trajectories.nothing_kept(trajectories.watches(study)))
-
-
-def start(study: Study, train: TrainState) -> RunState:
-    """The state before the first segment; its counts are the host's, to be dealt among the devices."""
-    before = outline(study, train)
-    return before.replace(counts=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), before.counts))
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Bytes a run takes at most, by what they are for.
-
-    `counts` and `device` are of each device, the first of a process, which holds most; `host` of each process, where it
-    has to bring together what several devices hold.
-    """
-
-    counts: int
-    device: int
-    host: int
-    trajectories: int
-    checkpoints: int
-
-    @property
-    def disk(self) -> int:
-        """Trajectories and checkpoints together."""
-        return self.trajectories + self.checkpoints
-
-
-def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
-    """Bytes in memory and on disk, from the shapes of an `outline`, before anything runs."""
-    counts = checkpoints.nbytes(held(study, state.counts))
-    parameters = checkpoints.nbytes(state.train.params)
-    one = dataset.train.rows(np.arange(1))
-    image, pixels = one.images.nbytes, one.inputs.size
-    values = sum(int(np.prod(site.shape)) for site in study.sites.values())
-    everything = taps.sites(study.model, state.train.variables, one.inputs).values()
-    passing = sum(int(np.prod(site.shape)) for site in everything)
-    recorded = devices.share(len(study.recorded), study.devices)
-    chunk = min(study.config.record.chunk, recorded)
-    # In float32, a chunk's inputs, at each recorded site its value, its gradient, and one temporary, and what a forward
-    # pass keeps of every layer for the way back.
-    working = chunk * 4 * (pixels + 3 * values * len(study.config.objectives) + passing)
-    saved = checkpoints.nbytes(state)
-    # With several devices each holds the training set and its share of the recorded samples beside what the process
-    # keeps of both, on its first.
-    again = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset.train)) + image * recorded if study.devices > 1 else 0
-    return Cost(
-        counts=counts,
-        device=dataset.nbytes + image * len(study.recorded) + again + 4 * parameters + counts + working,
-        host=saved if study.devices > 1 else 0,
-        trajectories=sum(watch.nbytes for watch in trajectories.watches(study)),
-        checkpoints=(checkpoints.KEEP + 1) * saved,
-    )
-
-
-def announce(study: Study, cost: Cost, directory: Path) -> str:
-    """One line that says what the run will take. Raises InputError, naming fields to change, where it cannot fit."""
-    device = jax.local_devices()[0]
-    room, shared = memory.free_memory()
-    needed = cost.device * jax.local_device_count() + cost.host if shared else cost.device
-    record = study.config.record
-    if needed > room:
-        raise InputError(
-            f"recording needs {memory.size(needed)} of {device.platform} memory and {memory.size(room)} are free: lower "
-            f"record.samples (now {len(study.recorded)}), record.neurons (now {record.neurons}) or record.chunk "
-            f"(now {record.chunk}), limit record.site_samples, or name fewer record.sites (now "
-            f"{', '.join(study.sites)})"
-        )
-    free = shutil.disk_usage(directory).free if processes.first() else cost.disk  # the first writes for all
-    written = (f for part in ("checkpoints", "trajectories") for f in (directory / part).rglob("*") if f.is_file())
-    if cost.disk - sum(f.stat().st_size for f in written) > free:
-        watch = study.config.watch
-        raise InputError(
-            f"checkpoints need up to {memory.size(cost.checkpoints)} in --run-dir {directory}, trajectories "
-            f"{memory.size(cost.trajectories)}, and {memory.size(free)} are free: make room, name another directory, or lower "
-            f"record.samples (now {len(study.recorded)}), watch.recordings (now {watch.recordings}) or "
-            f"watch.wide_recordings (now {watch.wide_recordings})"
-        )
-    how = f"training in {arithmetic(study.config.train.precision)}"
-    where = "the device" if study.devices == 1 else f"each of {study.devices} devices"
-    if record.mode == "none":
-        return f"no recording; {how}; {memory.size(cost.device)} on {where}, up to {memory.size(cost.disk)} on disk in {directory}"
-    parts = (
-        f"{site} ({study.rows(site):,} samples x {int(np.prod(study.value_shape(site))):,} values)"
-        for site in study.sites
-    )
-    return (
-        f"{study.recordings:,} recordings ({record.mode}, {record.precision}; {how}) of {', '.join(parts)}: "
-        f"{memory.size(cost.counts)} of counts, "
-        f"{memory.size(cost.device)} on {where}; on disk in {directory} {memory.size(cost.trajectories)} of trajectories and up "
-        f"to {memory.size(cost.checkpoints)} of checkpoints"
-    )
-
-
-def arithmetic(precision: Arithmetic) -> str:
-    """What float32 products are computed in here, in a word."""
-    by_itself = {"gpu": "TF32", "tpu": "bfloat16"}.get(jax.default_backend(), "float32")
-    return by_itself if precision == "default" else "float32"
+    return RunState(train, recorded, at_saturation, history, trajectories.nothing_kept(trajectories.watches(study)))

@@ -14,31 +14,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from neuron_mech.runs.passes import recorder
-from neuron_mech.runs.study import Study
-from neuron_mech.recording import counting, partitions
 from neuron_mech import taps
-from neuron_mech.training.datasets import Samples
+from neuron_mech.cluster import devices
 from neuron_mech.config import Derivative
+from neuron_mech.runs.study import Study
 from neuron_mech.taps import Site
 from neuron_mech.training import TrainState
+from neuron_mech.training.datasets import Samples
 
 
-def first_categories(
-    study: Study, state: TrainState, recorded: Samples
-) -> dict[str, Int[Array, "samples *positions neurons"]]:
+def first_categories(study: Study, state: TrainState) -> dict[str, Int[Array, "samples *positions neurons"]]:
     """{site: the category each pair would have by its first recording alone}, dropout off.
 
-    `state` is that before the first step, `recorded` are the recorded samples in the study's order.
+    `state` is that before the first step.
     """
-    objective = study.config.record.objective
-    record = replace(study.config.record, mode="probe", compare_objectives=())
-    probe = replace(study, config=replace(study.config, record=record), devices=1)
-    nothing = {
-        site: counting.empty((study.rows(site), *study.value_shape(site)), recordings=1) for site in study.sites
-    }
-    tallies = recorder(probe)({objective: nothing}, state, recorded)
-    return {site: partitions.categories(t.positive, t.negative) for site, t in tallies[objective].items()}
+    design, plan = study.design, study.plan
+    main = {design.main: design.losses[design.main]}
+    chunk = study.config.record.chunk
+    first = replace(
+        design, losses=main, recordings=1, chunk=chunk, mesh=devices.alone(), batched=False, rngs=None, kwargs=None
+    )
+    found = replace(plan, design=first).recorder().update(state.variables)
+    return {site: found.partition(site) for site in study.sites}
 
 
 def weights_to_logits(
@@ -57,7 +54,7 @@ def weights_to_logits(
     """
 
     @jax.jit
-    def all_sum(part: Samples) -> dict[str, jax.Array]:
+    def total(part: Samples) -> dict[str, jax.Array]:
         logits = {str(c): lambda out, _, c=c: out[:, c] for c in range(classes)}
         found = taps.activation_gradients(
             model, variables, part.inputs, part.labels, taps.zeros(sites, len(part)), logits, derivative

@@ -1,6 +1,8 @@
 """A segment, the unit of a run's work: one recording, then the training steps to the next.
 
-Every recording sees the parameters before its batch's update.
+Every recording sees the parameters before its batch's update. The recorder is the one that a user's own loop has: in
+the modes eval and train a segment is `recorder.update(variables)` and then steps; in mode online each step hands its
+activation gradients to `recorder.saw`; in mode none there is none.
 """
 
 from collections.abc import Callable
@@ -8,101 +10,91 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
+from neuron_mech import training
 from neuron_mech.cluster import devices
-from neuron_mech import taps, training
+from neuron_mech.config import random_stream
+from neuron_mech.recording.online import Online
+from neuron_mech.recording.recorder import Recorder
+from neuron_mech.runs.study import Study
+from neuron_mech.training import TrainState
 from neuron_mech.training.augmentation import augmented
 from neuron_mech.training.datasets import Samples
-from neuron_mech.config import random_stream
-from neuron_mech.runs.epochs import Steps
-from neuron_mech.runs.passes import recorder
-from neuron_mech.runs.study import Counts, Study
-from neuron_mech.training import TrainState
+
+Recording = Recorder | Online | None
+"""What a run records with."""
+
+Ids = Int[Array | np.ndarray, "steps batch"]
+Rest = Int[Array | np.ndarray, "last smaller"]
 
 
 def advancing(
     study: Study,
 ) -> Callable[
-    [TrainState, Counts, Samples, Samples, Steps, Steps | None], tuple[TrainState, Counts, Float[Array, " steps"]]
+    [TrainState, Recording, Samples, Ids, Rest | None], tuple[TrainState, Recording, Float[Array, " losses"]]
 ]:
-    """`segment`, compiled: as one program, or where `study.stepwise` says so as one a chunk and one a step.
+    """`segment`, compiled: as one program, or where the design is stepwise as one a chunk and one a step.
 
-    The first two arguments are donated: what comes back takes their place. With several devices, state and training
-    samples are everywhere, counts and recorded samples dealt (see `devices`).
+    The first two arguments are donated: what comes back takes their place. State and training samples are on all
+    devices, recorded samples and their counts dealt (see `cluster.devices`).
     """
-    if not study.stepwise:
+    if not study.design.stepwise:
         return jax.jit(partial(segment, study), donate_argnums=(0, 1))
-
-    record_all = recorder(study)
-    compiled_step = jax.jit(partial(_step, study), donate_argnums=(0, 1))
+    compiled_step = jax.jit(partial(step, study), donate_argnums=(0, 1))
 
     def advance(
-        state: TrainState, counts: Counts, train: Samples, recorded: Samples, steps: Steps, rest: Steps | None
-    ) -> tuple[TrainState, Counts, Float[Array, " steps"]]:
-        if study.config.record.mode in ("probe", "probe-train"):
-            counts = counts.replace(tallies=record_all(counts.tallies, state, recorded))
-        signs, losses = counts.epoch_signs, []
-        for several in (steps,) if rest is None else (steps, rest):
-            for index in range(len(several.ids)):
-                one = jax.tree.map(lambda leaf, index=index: leaf[index], several)
-                (state, signs), loss = compiled_step(state, signs, train, one)
+        state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
+    ) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
+        recorder, online = _before_steps(state, recorder)
+        losses = []
+        for several in (ids,) if rest is None else (ids, rest):
+            for one in several:
+                (state, online), loss = compiled_step(state, online, train, one)
                 losses.append(loss)
-        return state, counts.replace(epoch_signs=signs), jnp.stack(losses)
+        return state, recorder if online is None else online, jnp.stack(losses)
 
     return advance
 
 
 def segment(
-    study: Study,
-    state: TrainState,
-    counts: Counts,
-    train: Samples,
-    recorded: Samples,
-    steps: Steps,
-    rest: Steps | None,
-) -> tuple[TrainState, Counts, Float[Array, " steps"]]:
-    """One recording, then the steps: (state, counts, each step's loss in nats). Pure; `advancing` compiles it.
+    study: Study, state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
+) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
+    """One recording, then the steps: (state, recorder, each step's loss in nats). Pure; `advancing` compiles it.
 
-    `recorded` are the recorded samples in the tally's row order, gathered once. `rest` is the epoch's last, smaller
-    batch, if this is its last segment.
+    `rest` is the epoch's last, smaller batch, if this is its last segment.
     """
-    if study.config.record.mode in ("probe", "probe-train"):
-        counts = counts.replace(tallies=recorder(study)(counts.tallies, state, recorded))
+    recorder, online = _before_steps(state, recorder)
 
-    def step(carry: tuple[TrainState, dict], steps: Steps) -> tuple[tuple[TrainState, dict], jax.Array]:
-        return _step(study, *carry, train, steps)
+    def one(carry: tuple[TrainState, Online | None], ids: Array) -> tuple[tuple[TrainState, Online | None], jax.Array]:
+        return step(study, *carry, train, ids)
 
-    (state, signs), losses = jax.lax.scan(step, (state, counts.epoch_signs), steps)
+    (state, online), losses = jax.lax.scan(one, (state, online), jnp.asarray(ids))
     if rest is not None:
-        (state, signs), last = step((state, signs), jax.tree.map(lambda leaf: leaf[0], rest))
+        (state, online), last = one((state, online), jnp.asarray(rest)[0])
         losses = jnp.append(losses, last)
-    return state, counts.replace(epoch_signs=signs), losses
+    return state, recorder if online is None else online, losses
 
 
-def _step(
-    study: Study, state: TrainState, signs: dict[str, jax.Array], train: Samples, where: Steps
-) -> tuple[tuple[TrainState, dict[str, jax.Array]], jax.Array]:
-    """A training step; in mode online the signs of its activation gradients go to their place in the epoch's."""
-    batch = train.rows(where.ids)
+def _before_steps(state: TrainState, recorder: Recording) -> tuple[Recording, Online | None]:
+    """The recorder after the segment's recording, if it makes one, and the one that steps report to, if any does."""
+    if isinstance(recorder, Recorder):
+        return recorder.update(state.variables, state.step), None
+    return recorder, recorder
+
+
+def step(
+    study: Study, state: TrainState, online: Online | None, train: Samples, ids: Int[Array | np.ndarray, " batch"]
+) -> tuple[tuple[TrainState, Online | None], jax.Array]:
+    """A training step on these samples; in mode online the recorder sees its activation gradients. Pure."""
+    batch = train.rows(ids)
     if study.config.data.augment:
         stream = random_stream(study.config.train.seed, "augmentation")
         batch = augmented(batch, jax.random.fold_in(stream, state.step))
-    batch = devices.spread(batch, study.devices)
-    perturbations = taps.zeros(study.sites, len(batch)) if signs else {}
+    batch = devices.spread(batch, study.design.mesh)
+    perturbations = {} if online is None else online.perturbations(len(batch))
     state, loss, gradients = training.train_step(
         study.model, study.optimizer, state, batch, perturbations, study.config.record.derivative
     )
-    # Rows past the batch's recorded samples are the next batch's, which overwrites them.
-    signs = {
-        site: jax.lax.dynamic_update_slice_in_dim(before, _sign(study, site, gradients[site]), where.offsets[site], 0)
-        for site, before in signs.items()
-    }
-    return (state, signs), loss
-
-
-def _sign(study: Study, site: str, gradient: jax.Array) -> jax.Array:
-    """Signs as bytes, of the recorded neurons."""
-    chosen = study.neurons[site]
-    gradient = gradient if chosen is None else gradient[..., chosen]
-    return (gradient > 0).astype(jnp.int8) - (gradient < 0).astype(jnp.int8)
+    return (state, online if online is None else online.saw(gradients, ids)), loss

@@ -1,61 +1,54 @@
-"""What stays fixed through a recorded run, and the counts that it carries along."""
+"""What stays fixed through a run: its config, its network, and what its recorder counts."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
+from flax import serialization
 from jaxtyping import Int
 
-from neuron_mech.cluster import devices
-from neuron_mech.recording import counting
 from neuron_mech import training
-from neuron_mech.recording.counting import Tally
+from neuron_mech.cluster import devices
 from neuron_mech.config import Config, random_stream
+from neuron_mech.recording.counting import Tally
+from neuron_mech.recording.design import Design, Tallies
+from neuron_mech.recording.online import Online, begin
+from neuron_mech.recording.plan import Plan
+from neuron_mech.recording.recorder import Recorder
 from neuron_mech.taps import Site
-
-Tallies = dict[str, dict[str, Tally]]
-"""{objective: {site: Tally}}"""
-
-
-class Counts(struct.PyTreeNode):
-    """What recording carries from segment to segment.
-
-    `epoch_signs` is empty but in mode online. There it holds, by site, the signs of this epoch's batches in the order
-    in which they came, and the tallies take them over at the epoch's end: writing one byte a step and counting once an
-    epoch costs a third of reading and writing three scattered integers a step.
-    """
-
-    tallies: Tallies
-    epoch_signs: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Study:
-    """What stays fixed through a run: the network, its recorded sites and neurons, and the sizes that follow.
-
-    `neurons` holds, per site, the recorded neurons' indices, or None for all of them.
-    """
+    """What stays fixed through a run: the network, its recorded sites and neurons, and the sizes that follow."""
 
     config: Config
     model: nn.Module
     optimizer: optax.GradientTransformation
-    sites: dict[str, Site]
-    neurons: dict[str, np.ndarray | None]
-    recorded: Int[np.ndarray, " recorded"]
-    """Ids of the recorded training samples, in the tally's row order; subsets for smaller counts are its prefixes."""
+    plan: Plan
+    """What is recorded, and what that takes. Its samples are training samples: `recorded` are their ids."""
     samples: int
     """Size of the training set."""
-    stepwise: bool = False
-    """Whether loops are driven from the host; see `training.stepwise`."""
-    devices: int = 1
-    """Devices among which batches and, in the probe modes, recorded samples are divided; see `devices`."""
+
+    @property
+    def design(self) -> Design:
+        """What its recorder does."""
+        return self.plan.design
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """The recorded sites."""
+        return dict(self.design.sites)
+
+    @property
+    def recorded(self) -> Int[np.ndarray, " recorded"]:
+        """Ids of the recorded training samples, in the tallies' row order; a site with fewer has the first."""
+        return self.plan.rows
 
     @property
     def batches(self) -> int:
@@ -64,7 +57,7 @@ class Study:
 
     @property
     def segments_per_epoch(self) -> int:
-        """Segments, and in the probe modes recordings, an epoch."""
+        """Segments, and in the modes eval and train recordings, an epoch."""
         return -(-self.batches // self.config.record.every)
 
     @property
@@ -72,84 +65,14 @@ class Study:
         """Segments of the whole run."""
         return self.segments_per_epoch * self.config.train.epochs
 
-    @property
+    @cached_property
     def recordings(self) -> int:
         """Recordings of one sample over the whole run."""
         return {"none": 0, "online": self.config.train.epochs}.get(self.config.record.mode, self.segments)
 
-    def rows(self, site: str) -> int:
-        """Recorded samples at a site, the tally's rows: the first so many of `recorded`."""
-        limits = (entry.rpartition(":") for entry in self.config.record.site_samples)
-        limit = next((int(count) for name, _, count in limits if fnmatchcase(site, name)), len(self.recorded))
-        return min(limit, len(self.recorded))
-
     def label(self, site: str) -> str:
         """The site with its activation function, as the paper writes it: dense1-relu."""
         return f"{site}-{self.config.model.activation}"
-
-    def indices(self, site: str) -> Int[np.ndarray, " neurons"]:
-        """The recorded neurons of a site, ascending, as indices into all of its neurons."""
-        chosen = self.neurons[site]
-        return np.arange(self.sites[site].shape[-1]) if chosen is None else chosen
-
-    def value_shape(self, site: str) -> tuple[int, ...]:
-        """Shape of one sample's recorded values at a site: (positions ..., recorded neurons)."""
-        chosen = self.neurons[site]
-        shape = self.sites[site].shape
-        return shape if chosen is None else (*shape[:-1], len(chosen))
-
-    def empty_counts(self) -> Counts:
-        """Counts before the first recording."""
-        mode, size = self.config.record.mode, self.config.train.batch_size
-        recorded = () if mode == "none" else self.sites
-        objectives = () if mode == "none" else self.config.objectives
-        tallies: Tallies = {
-            o: {s: counting.empty((self.rows(s), *self.value_shape(s)), self.recordings) for s in recorded}
-            for o in objectives
-        }
-        # A batch writes as many rows as it has samples, though not all are recorded: room for those of the last one.
-        signs = {s: jnp.zeros((self.rows(s) + size, *self.value_shape(s)), jnp.int8) for s in recorded}
-        return Counts(tallies, signs if mode == "online" else {})
-
-
-def dealt(study: Study, counts: Counts) -> Counts:
-    """The counts with each device holding its own samples'. In mode online every device holds all."""
-    if study.devices == 1:
-        return jax.tree.map(jnp.asarray, counts)
-    if study.config.record.mode == "online":
-        return devices.replicate(counts, study.devices)
-    return counts.replace(tallies=_by_site(study, counts.tallies, devices.shard_rows))
-
-
-def collected(study: Study, counts: Counts) -> Counts:
-    """The inverse of `dealt`."""
-    if study.config.record.mode == "online":
-        return devices.on_one(counts, study.devices)
-    return counts.replace(tallies=_by_site(study, counts.tallies, devices.gather_rows))
-
-
-def distinct(study: Study, site: str, tally: Tally) -> Tally:
-    """Inside a compiled function: a dealt tally in which every sample counts once, so that sums over rows are right."""
-    return tally if study.config.record.mode == "online" else devices.distinct(tally, study.rows(site), study.devices)
-
-
-def held(study: Study, counts: Counts) -> Counts:
-    """The shapes of what each device holds of the counts, from all their shapes."""
-    if study.config.record.mode == "online":
-        return counts
-
-    def part(tally: Tally, count: int, several: int) -> Tally:
-        rows = devices.share(count, several)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), tally)
-
-    return counts.replace(tallies=_by_site(study, counts.tallies, part))
-
-
-def _by_site(study: Study, tallies: Tallies, place: Callable[[Tally, int, int], Tally]) -> Tallies:
-    return {
-        o: {site: place(tally, study.rows(site), study.devices) for site, tally in by_site.items()}
-        for o, by_site in tallies.items()
-    }
 
 
 def random_ids(config: Config, samples: int, count: int | Literal["all"]) -> Int[np.ndarray, " count"]:
@@ -164,3 +87,34 @@ def recorded_neurons(config: Config, site: str, neurons: int) -> np.ndarray | No
         return None
     key = random_stream(config.train.seed, f"recorded neurons of {site}")
     return np.sort(np.asarray(jax.random.permutation(key, neurons))[: config.record.neurons])
+
+
+def abstract_recorded(study: Study) -> dict[str, Any]:
+    """The shapes of what a checkpoint holds of the recorder, without any memory for it."""
+    if study.config.record.mode == "none":
+        return {}
+    if study.config.record.mode != "online":
+        return study.plan.abstract_state()
+    whole = serialization.to_state_dict(jax.eval_shape(partial(_online, study)))
+    return {name: part for name, part in whole.items() if name != "row_of"}
+
+
+def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder | Online | None:
+    """What the run records with, before the first recording or with the `state` of a checkpoint; None in mode none."""
+    if study.config.record.mode == "none":
+        return None
+    if study.config.record.mode != "online":
+        return study.plan.recorder(state)
+    online = _online(study)
+    return devices.replicate(online if state is None else online.restored(state), study.design.mesh)
+
+
+def _online(study: Study) -> Online:
+    # A batch writes as many rows as it has samples, though not all are recorded: room for those of the last one.
+    return begin(study.design, study.samples, study.recorded, study.config.train.batch_size)
+
+
+def tallies(study: Study, state: Mapping[str, Any]) -> Tallies:
+    """{objective: {site: Tally}} of a recorder's state, in the config's order of objectives and sites."""
+    found = state.get("tallies", {})
+    return {o: {s: Tally(**found[o][s]) for s in study.design.sites} for o in study.design.losses if o in found}

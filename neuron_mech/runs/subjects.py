@@ -14,18 +14,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neuron_mech.training import datasets, models, pretrained
-from neuron_mech.store import identity, parameters
-from neuron_mech.runs import planning
 from neuron_mech import store, taps, training
 from neuron_mech.codes import sources
-from neuron_mech.training.datasets import Dataset
-from neuron_mech.errors import InputError
-from neuron_mech.training.models import ResNet50
-from neuron_mech.config import Config, random_stream
-from neuron_mech.runs.loop import Run, data, run
 from neuron_mech.codes.sources import Source
+from neuron_mech.config import Config, random_stream
+from neuron_mech.errors import InputError
+from neuron_mech.runs import planning
+from neuron_mech.runs.loop import Run, data, run
+from neuron_mech.store import parameters
 from neuron_mech.taps import Site
+from neuron_mech.training import datasets, fingerprints, models, pretrained
+from neuron_mech.training.datasets import Dataset
+from neuron_mech.training.models import ResNet50
 
 
 @dataclass(frozen=True)

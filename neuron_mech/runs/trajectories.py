@@ -23,14 +23,15 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
+from neuron_mech.cluster import processes
+from neuron_mech.config import numbered, random_stream
+from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.recording import watching
+from neuron_mech.recording.watching import watched_places
 from neuron_mech.runs.study import Study
 from neuron_mech.store import files
-from neuron_mech.cluster import processes
-from neuron_mech import taps
-from neuron_mech.training.datasets import Samples
-from neuron_mech.errors import InputError, RunError, first_line
-from neuron_mech.config import numbered, random_stream
 from neuron_mech.training import TrainState
+from neuron_mech.training.datasets import Samples
 
 Watched = dict[str, dict[str, np.ndarray]]
 """{"accuracy": {watch: on the watched samples, at every recording kept}, "checksums": {file: CRC-32 of every row}}"""
@@ -72,7 +73,7 @@ def watches(study: Study) -> tuple[Watch, ...]:
     config = study.config.watch
     if study.config.record.mode == "none" or not config.recordings:
         return ()
-    recorded = {site: study.indices(site) for site in study.sites}
+    recorded = {site: study.design.indices(site) for site in study.sites}
     named = [_named(name, recorded) for name in config.named]
     close = {}
     for site, neurons in recorded.items():
@@ -80,15 +81,14 @@ def watches(study: Study) -> tuple[Watch, ...]:
         chosen = np.asarray(jax.random.permutation(key, neurons))[: config.neurons]
         close[site] = np.unique([*chosen, *(index for at, index in named if at == site)]).astype(np.int64)
 
+    keys = {s: random_stream(study.config.train.seed, f"watched positions of {s}") for s in study.sites}
+    # Of all recorded samples, so that both watches look at a sample in the same place.
+    places = watched_places(study.sites, study.design.rows, len(study.recorded), keys)
+
     def watch(name: str, kept: int, samples: int, neurons: dict[str, np.ndarray]) -> Watch:
-        kept, samples = min(kept, study.segments), min(samples, len(study.recorded))
-        positions = {}
-        for site, at in study.sites.items():
-            key = random_stream(study.config.train.seed, f"watched positions of {site}")
-            # Of all recorded samples, so that both watches look at a sample in the same place.
-            places = jax.random.randint(key, (len(study.recorded),), 0, int(np.prod(at.shape[:-1])))
-            positions[site] = np.asarray(places)[: min(samples, study.rows(site))]
-        segments = np.round(np.linspace(0, study.segments - 1, kept)).astype(np.int64)
+        samples = min(samples, len(study.recorded))
+        positions = {site: at[: min(samples, len(at))] for site, at in places.items()}
+        segments = watching.evenly(kept, study.segments)
         return Watch(name, segments, samples, neurons, positions)
 
     watched = {site: neurons for site, neurons in close.items() if len(neurons)}
@@ -126,27 +126,17 @@ def read(
     `recorded` are the recorded samples in their order. One chunk of samples at a time, as in a recording. Pure; jit it
     with `study` and `watch` bound.
     """
-
-    def one(sample: Samples, places: dict[str, Array]) -> tuple[dict[str, Array], Array]:
-        inputs = jax.tree.map(lambda leaf: leaf[None], sample).inputs
-        logits, values = taps.read(study.model, state.variables, inputs, tuple(watch.neurons))
-        flat = {site: value[0].reshape(-1, value.shape[-1])[places[site]] for site, value in values.items()}
-        kept = {site: value[watch.neurons[site]] for site, value in flat.items()}
-        return kept, jnp.argmax(logits[0]) == sample.labels
-
     samples = recorded.rows(np.arange(watch.samples))
-    # One pass looks at all sites; what it finds of samples that a site does not record is dropped.
-    places = {site: jnp.asarray(np.resize(watch.positions[site], watch.samples)) for site in watch.neurons}
-    chunk = min(study.config.record.chunk, watch.samples)
-    kept, right = jax.lax.map(lambda both: one(*both), (samples, places), batch_size=chunk)
-    return {site: values[: len(watch.positions[site])] for site, values in kept.items()}, right.mean()
+    common = (study.model, state.variables, samples.images, watch.positions, watch.neurons)
+    kept, logits = watching.read(*common, study.config.record.chunk, study.design.prepare)
+    return kept, (jnp.argmax(logits, axis=-1) == samples.labels).mean()
 
 
 def seen(
     study: Study, watch: Watch, site: str, pairs: Num[np.ndarray, "recorded *positions neurons"]
 ) -> Num[np.ndarray, "samples watched"]:
     """Of an array over all recorded pairs of a site, such as a tally's counts, what the watch looks at."""
-    columns = np.searchsorted(study.indices(site), watch.neurons[site])
+    columns = np.searchsorted(study.design.indices(site), watch.neurons[site])
     places = watch.positions[site]
     flat = pairs[: len(places)].reshape(len(places), -1, pairs.shape[-1])
     return flat[np.arange(len(places)), places][:, columns]

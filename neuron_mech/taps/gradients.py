@@ -50,8 +50,8 @@ def activation_gradients(
     """{objective: {site: d objective / d activation}} of every sample, from one forward pass.
 
     An objective maps (outputs, labels) to one value a sample; `perturbations` are `zeros` for this batch's size. One
-    backward pass an objective. Samples must not mix: what comes back is the derivative of the batch's *sum*. Unless `precision`
-    is `fast`, products have float32's own precision on any device.
+    backward pass an objective. Samples must not mix: what comes back is the derivative of the batch's *sum*. Unless
+    `precision` is `fast`, products have float32's own precision on any device.
     """
     run = partial(_gradients, model, objectives, derivative, kwargs)
     return precise.at(precision, run)(variables, inputs, labels, dict(perturbations))
@@ -109,7 +109,8 @@ def _adding(site: str, perturbation: jax.Array) -> Edit:
         if perturbation.shape != value.shape:
             raise SiteError(
                 f"the perturbation at site {site!r} has shape {list(perturbation.shape)}, its values "
-                f"{list(value.shape)}: broadcasting would sum gradients of several samples; build it with taps.zeros for this batch"
+                f"{list(value.shape)}: broadcasting would sum gradients of several samples; build it with taps.zeros "
+                "for this batch"
             )
         return value + perturbation
 

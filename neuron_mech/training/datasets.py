@@ -64,7 +64,13 @@ class Samples(struct.PyTreeNode):
         """All images as float32 in [0, 1], interpolated where `pixels` is another size than theirs (bilinear, and
         smoothed before they are made smaller): ask a batch of `rows` for them, not a whole data set.
         """
-        scaled = self.images.astype(jnp.float32) / self.largest
+        return self.prepared(self.images)
+
+    def prepared(
+        self, images: UInt[Array, "several height width channels"]
+    ) -> Float[Array, "several rows columns channels"]:
+        """`inputs` of other images, stored as these are."""
+        scaled = images.astype(jnp.float32) / self.largest
         size = scaled.shape[:1] + 2 * (self.pixels,) + scaled.shape[3:] if self.pixels else scaled.shape
         return scaled if size == scaled.shape else jax.image.resize(scaled, size, "bilinear")
 

@@ -119,7 +119,7 @@ def descend(
     mean_loss: Callable[[PyTree, Mapping[str, jax.Array]], tuple[jax.Array, PyTree]],
     perturbations: Mapping[str, jax.Array],
 ) -> tuple[TrainState, Float[Array, ""], dict[str, jax.Array]]:
-    """One step down `mean_loss(params, perturbations) -> (loss, statistics)`: (state, loss, its activation gradients)."""
+    """One step down `mean_loss(params, perturbations) -> (loss, statistics)`: (state, loss, activation gradients)."""
     loss, backward, statistics = jax.vjp(mean_loss, state.params, dict(perturbations), has_aux=True)
     gradients, activation_gradients = backward(jnp.ones_like(loss))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

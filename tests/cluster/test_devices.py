@@ -31,8 +31,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from neuron_mech import datasets, devices, planning, recording, results, runs
-from neuron_mech.presets import Config, Data, Model, Record, Train, Watch
+from neuron_mech import runs, store
+from neuron_mech.cluster import devices
+from neuron_mech.runs import loop, planning
+from neuron_mech.runs import study as studies
+from neuron_mech.training import datasets
+from neuron_mech.config import Config, Data, Model, Record, Train, Watch
 
 assert jax.local_device_count() == 8
 digits = datasets.load(Data("digits"))
@@ -51,38 +55,36 @@ cnn = replace(
 
 def one_recording(study, state):
     """A recording of the first segment, without its steps."""
-    counts, recorded = recording.dealt(study, study.empty_counts()), digits.train.rows(study.recorded)
-    own = devices.shard_rows(recorded, len(recorded), study.devices)
-    state, train = (devices.replicate(jax.tree.map(jnp.copy, part), study.devices) for part in (state, digits.train))
-    plan = recording.plan_epoch(study, 0)
+    recorder, mesh = studies.recorder(study), study.design.mesh
+    state, train = (devices.replicate(jax.tree.map(jnp.copy, part), mesh) for part in (state, digits.train))
     losses = []
-    for steps, rest in plan.segments:
-        state, counts, loss = recording.advancing(study)(state, counts, train, own, steps, rest)
+    for ids, rest in runs.plan_epoch(study, 0):
+        state, recorder, loss = runs.advancing(study)(state, recorder, train, ids, rest)
         losses.append(np.asarray(loss))
-        if len(losses) == 1:
-            first = recording.collected(study, recording.Counts(jax.tree.map(jnp.copy, counts.tallies), {}))
-        if study.config.record.mode == "probe":
+        if study.config.record.mode == "eval":
             break
-    counts = recording.end_epoch(counts, plan.positions)
-    held = [a.addressable_shards[0].data.shape[0] for a in jax.tree.leaves(counts.tallies)]
-    return first.tallies, recording.collected(study, counts).tallies, np.concatenate(losses), held, state
+    if study.config.record.mode == "online":
+        recorder = recorder.end_epoch()
+    held = [a.addressable_shards[0].data.shape[0] for a in jax.tree.leaves(recorder.tallies)]
+    return studies.tallies(study, recorder.state), np.concatenate(losses), held, state
 
 for config in (dense, cnn, replace(dense, record=replace(dense.record, mode="online"))):
     eight, state = planning.study(config, digits)
-    assert eight.devices == 8
-    first, last, losses, held, after = one_recording(eight, state)
-    ours, also, expected, _, one = one_recording(replace(eight, devices=1), state)
+    assert eight.design.mesh.size == 8
+    found, losses, held, after = one_recording(eight, state)
+    alone = replace(eight.plan, design=replace(eight.design, mesh=devices.alone()))
+    ours, expected, _, one = one_recording(replace(eight, plan=alone), state)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(one.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
-    for a, b in zip(jax.tree.leaves((first, last)), jax.tree.leaves((ours, also)), strict=True):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(ours), strict=True):
         assert np.asarray(a).shape == np.asarray(b).shape
         assert (np.asarray(a) != np.asarray(b)).mean() < 2e-3, "the order of a sum"
-    if config.record.mode == "probe":
+    if config.record.mode == "eval":
         assert held == sorted(held) == [2] * 3 + [5] * 3  # 13 and 37 rows among eight
 
 directory = Path(sys.argv[1])
-with results.opened(directory, dense):
+with store.opened(directory, dense):
     loop.datasets.load = lambda *_: digits
     first = runs.run(dense, directory, save_seconds=0.0)
     again = runs.run(dense, directory)  # as it was saved: in the order of one device

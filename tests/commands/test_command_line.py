@@ -16,7 +16,8 @@ from experiments.benchmark import products, rounds
 from neuron_mech import taps
 from neuron_mech.config import PRESETS, Config
 from neuron_mech.errors import InputError
-from neuron_mech.runs import planning
+from neuron_mech.recording.design import Moment
+from neuron_mech.runs import study as studies
 from neuron_mech.training import datasets
 
 CNN = ("--model.network", "cnn", "--model.depth", "None", "--model.dropout", "None", "--model.width", "0.0625")
@@ -195,7 +196,7 @@ def test_a_site_that_is_not_recorded_is_refused_before_anything_is_trained(monke
 
 
 def test_a_run_too_large_for_memory_or_disk_names_the_fields_to_change(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(planning, "start", lambda *_: pytest.fail("it allocated before it asked"))
+    monkeypatch.setattr(studies, "recorder", lambda *_: pytest.fail("it allocated before it asked"))
     with monkeypatch.context() as patch:
         patch.setattr("psutil.virtual_memory", lambda: type("", (), {"available": 10**7})())
         code, _, err = call(patch, capsys, "train", "digits", "--run-dir", tmp_path)
@@ -314,8 +315,8 @@ def test_the_benchmark_compares_equal_work(preset, tuned):
         ours.record()
         theirs.record()
     for site, (positive, negative, flips, _) in theirs.counts.items():
-        tally = ours.counts.tallies["margin"][site]
-        assert tally.positive.shape[0] == ours.study.rows(site)
+        tally = ours.recorder.counts()[site]
+        assert tally.positive.shape[0] == ours.study.design.rows[site]
         for mine, other in ((tally.positive, positive), (tally.negative, negative), (tally.flips, flips)):
             other = other.numpy()
             other = other.transpose(0, 2, 3, 1) if other.ndim == 4 else other
@@ -334,13 +335,14 @@ def small():
 
 def test_a_recording_in_float32_is_one_on_any_device(small):
     """On a CPU it counts what ours counts; for a GPU no product in it is left to the device."""
-    args = (small.counts.tallies, small.state, small.recorded)
-    record = products.float32_recorder(small.study)
+    here = small.recorder
+    args = (here.tallies, here.samples, Moment(small.state.variables, small.state.step))
+    record = products.float32_recorder(small.study.design)
     text = str(jax.make_jaxpr(record)(*args))
     assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == text.count("dot_general[") > 0
     found = record(jax.tree.map(jnp.copy, args[0]), *args[1:])
     small.record()
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(small.counts.tallies), strict=True):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(small.recorder.tallies), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -26,12 +26,12 @@ def test_they_are_compared_with_the_run(tmp_path, monkeypatch, capsys):
     command(monkeypatch, *ARGUMENTS, "--run-dir", tmp_path)
     found = store.read_dataset(tmp_path / "controls.nc")
     assert list(found.control.values) == [
-        *("as-it-is", "random-labels", "true-labels", "probe-train", "online", "cross_entropy", "keras2017")
+        *("as-it-is", "random-labels", "true-labels", "train-mode", "online", "cross_entropy", "keras2017")
     ]
     assert not found.fitted.sel(control="random-labels")  # four epochs fit no random label
     assert np.isfinite(found.constancy).all()
     # What is not trained again keeps its accuracy, and the margin's signs are the cross-entropy's but for rounding.
-    same = found.train_accuracy.sel(control=["as-it-is", "online", "probe-train", "keras2017"])
+    same = found.train_accuracy.sel(control=["as-it-is", "online", "train-mode", "keras2017"])
     assert (same == same[0]).all()
     difference = found.constancy.sel(control="cross_entropy") - found.constancy.sel(control="as-it-is")
     assert abs(difference).max() < 0.02

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from test_docs import understand
 
 from experiments import same_bits
 from experiments.full_scale import command, sharing, steps
@@ -16,6 +15,7 @@ from experiments.full_scale.runner import Command, Runner, Step
 from neuron_mech.errors import InputError
 from neuron_mech.store import parameters
 from places import ROOT
+from understanding import understand
 
 SAVES = """
 import signal, sys, time

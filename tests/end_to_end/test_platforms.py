@@ -17,6 +17,8 @@ from lowering import inexact
 from neuron_mech import runs, training
 from neuron_mech.codes import evaluation, quantization, retraining, windowing
 from neuron_mech.config import PRESETS
+from neuron_mech.recording.design import Moment, Samples
+from neuron_mech.recording.recorder import Recorder
 from neuron_mech.runs import planning
 from neuron_mech.training import datasets
 
@@ -60,22 +62,24 @@ def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, pl
     monkeypatch.setattr(training, "stepwise", lambda _: False)  # as where the platform is no CPU
     data = blank_data(PRESETS[preset].data.name)
     study, state = planning.study(PRESETS[preset], data)
-    steps, rest = runs.plan_epoch(study, 0).segments[0]
-    assert len(steps.ids) == study.config.record.every
-    recorded = data.train.rows(study.recorded)
-    arguments = (state, jax.eval_shape(study.empty_counts), data.train, recorded, steps, rest)
+    ids, rest = runs.plan_epoch(study, 0)[0]
+    assert len(ids) == study.config.record.every
+    of = jax.eval_shape(lambda rows: (data.train.images[rows], data.train.labels[rows]), study.recorded)
+    tallies, count = jax.eval_shape(study.design.empty), jax.ShapeDtypeStruct((), jnp.int32)
+    recorder = Recorder(study.design, tallies, count, {}, Samples(*of, {}), study.recorded)
+    arguments = (state, recorder, data.train, ids, rest)
     program, out = lowered(partial(runs.segment, study), arguments, platform)
     assert "stablehlo.while" in program
     # Forward, and backward by input and by kernel, in the step; forward and backward by input for each group of sites
     # in a recording, on a GPU each as up to six products: a hundred unrolled steps would have a hundred times as many.
     layers = sum(leaf.ndim == 4 for leaf in jax.tree.leaves(state.params))
     passes = 6 if platform == "cuda" else 1
-    assert program.count("stablehlo.convolution") <= (3 + 2 * passes * len(runs.groups(study))) * layers
+    assert program.count("stablehlo.convolution") <= (3 + 2 * passes * len(study.design.groups())) * layers
     assert len(out) == len(jax.tree.leaves(arguments[:2])) + 1
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize(("preset", "mode"), [("mnist-relu", "probe-train"), ("cifar10-relu", "probe")])
+@pytest.mark.parametrize(("preset", "mode"), [("mnist-relu", "train"), ("cifar10-relu", "eval")])
 def test_every_product_of_a_recording_is_exact_there(preset, mode, platform):
     data, config = blank_data(PRESETS[preset].data.name), PRESETS[preset]
 
@@ -83,8 +87,9 @@ def test_every_product_of_a_recording_is_exact_there(preset, mode, platform):
         study, state = planning.study(
             replace(config, record=replace(config.record, mode=mode, precision=precision)), data
         )
-        arguments = (jax.eval_shape(study.empty_counts).tallies, state, data.train.rows(study.recorded))
-        return lowered(partial(runs.record, study), arguments, platform)[0]
+        samples = Samples(data.train.images[study.recorded], data.train.labels[study.recorded], {})
+        arguments = (jax.eval_shape(study.design.empty), samples, Moment(state.variables, state.step))
+        return lowered(study.design.record, arguments, platform)[0]
 
     assert inexact(made("exact"), platform) == []
     assert len(inexact(made("fast"), platform)) == products(made("fast"))

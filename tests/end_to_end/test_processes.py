@@ -26,10 +26,14 @@ from dataclasses import replace
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 from experiments.command_line import exiting
-from neuron_mech import (
-    checkpoints, datasets, evaluation, joining, planning, processes, quantization, recording, results, runs
-)
-from neuron_mech.presets import Config, Data, Model, Record, Train, Watch
+from neuron_mech import runs, store
+from neuron_mech.cluster import joining, processes
+from neuron_mech.codes import evaluation, quantization
+from neuron_mech.runs import costs, loop, planning
+from neuron_mech.runs import study as studies
+from neuron_mech.store import checkpoints
+from neuron_mech.training import datasets
+from neuron_mech.config import Config, Data, Model, Record, Train, Watch
 
 directory, place, found, signum, segment = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), *map(int, sys.argv[4:])
 config = Config(
@@ -40,7 +44,7 @@ config = Config(
     watch=Watch(recordings=5, wide_recordings=3, samples=20, wide_samples=20),
 )
 
-def advancing(study, compiled=recording.advancing):
+def advancing(study, compiled=loop.advancing):
     advance, calls = compiled(study), itertools.count(1)
     def counted(*arguments):
         if next(calls) == segment:
@@ -55,20 +59,20 @@ def load(*_):
     return replace(digits, train=digits.train.rows(jnp.arange(96)), test=digits.test.rows(jnp.arange(60)))
 
 def finished(config, directory):
-    with results.opened(directory, config):
+    with store.opened(directory, config):
         return runs.run(config, directory, save_seconds=0.0)
 
 def work():
     with joining.joined(place or None, 60):
         assert jax.device_count() == 2
-        recording.advancing = advancing
+        loop.advancing = advancing
         loop.datasets.load = load
         run = finished(config, directory)
         assert [t.positive.shape[0] for t in run.tallies["margin"].values()] == [13, 37]
         study = run.study
-        cost = planning.cost(study, run.dataset, run.state.replace(counts=jax.eval_shape(study.empty_counts)))
-        held = jax.tree.leaves(recording.dealt(study, run.state.counts))
-        if study.devices > 1:
+        cost = costs.cost(study, run.dataset, planning.abstract_state(study, run.state.train))
+        held = jax.tree.leaves(studies.recorder(study, run.state.recorded).tallies)
+        if study.design.mesh.size > 1:
             assert {a.addressable_shards[0].data.shape[0] for a in held} == {7, 19}  # half of 13 and of 37
         assert sum(a.addressable_shards[0].data.nbytes for a in held) == cost.counts
         values = np.random.default_rng(0).normal(size=(100, 16)).astype(np.float32)

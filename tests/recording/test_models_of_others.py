@@ -105,18 +105,18 @@ def test_recorded_signs_are_those_of_a_loop_over_samples_in_double_precision(nam
     recorder = neuron_mech.recorder(
         case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, **case.kwargs
     )
-    assert tuple(recorder.tallies) == case.found
+    assert tuple(recorder.counts()) == case.found
     recorder = recorder.update(variables).update(variables)
     under_jit = jax.jit(neuron_mech.Recorder.update)(
         jax.jit(neuron_mech.Recorder.update)(recorder_of(case), variables), variables
     )
     exact = loop_in_double(case, variables, x, y, case.found)
-    for site, tally in recorder.tallies.items():
+    for site, tally in recorder.counts().items():
         assert tally.positive.shape == (len(exact[site]), *sites[site].shape)
         certain = np.abs(exact[site]) > 1e-5 * np.abs(exact[site]).max()
         assert certain.mean() > 0.5
         np.testing.assert_array_equal((tally.positive - tally.negative)[certain], 2 * np.sign(exact[site][certain]))
-        for one, other in zip(jax.tree.leaves(tally), jax.tree.leaves(under_jit.tallies[site]), strict=True):
+        for one, other in zip(jax.tree.leaves(tally), jax.tree.leaves(under_jit.counts()[site]), strict=True):
             assert (np.asarray(one) == np.asarray(other))[certain].all()
 
 
@@ -210,7 +210,7 @@ def test_a_model_in_bfloat16_is_recorded_as_it_computes_and_audited_in_double():
     plain = Case(theirs.Transformer(), TOKENS, case.names, case.found, theirs.next_token)
     exact = loop_in_double(plain, variables, x, y, case.found)
     health = recorder.audit(variables)
-    for site, tally in recorder.tallies.items():
+    for site, tally in recorder.counts().items():
         seen = np.asarray(tally.positive - tally.negative)
         wrong = (seen * np.sign(exact[site]) < 0).sum() / (exact[site] != 0).sum()
         assert 0 < wrong < 0.2
@@ -264,6 +264,6 @@ def test_batch_statistics_are_named_with_the_ways_out():
     known = neuron_mech.recorder(*common, case.names, recordings=1, mixing="batch", **training).update(variables)
     sites = known.design.sites
     found = taps.activation_gradients(*common, taps.zeros(sites, len(y)), {"": margin}, "pre_activation", **training)
-    for site, tally in known.tallies.items():
+    for site, tally in known.counts().items():
         agreed = (tally.positive - tally.negative) == np.sign(found[""][site])
         assert agreed.mean() > 0.999

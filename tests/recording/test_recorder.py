@@ -102,7 +102,7 @@ def test_counts_average_signs_and_partitions_are_those_of_signs_kept_one_by_one(
         seen.append(np.asarray(found)[:, neurons])
         values.append(np.asarray(neuron_mech.read(model, now, x[ids], "Dense_1")[1]["Dense_1"])[:, neurons])
     seen = np.stack(seen)
-    tally = recorder.tallies["Dense_1"]
+    tally = recorder.counts()["Dense_1"]
     for i, j in ((0, 0), (7, 3), (39, 7)):
         counts = oracles.tally(seen[:, i, j])
         assert (tally.positive[i, j], tally.negative[i, j], tally.flips[i, j]) == (
@@ -114,7 +114,7 @@ def test_counts_average_signs_and_partitions_are_those_of_signs_kept_one_by_one(
     average = np.asarray(recorder.average_sign("Dense_1"))
     np.testing.assert_allclose(np.nan_to_num(average), total, atol=1e-6)
     np.testing.assert_array_equal(recorder.partition("Dense_1"), np.sign(seen.sum(0)))
-    np.testing.assert_allclose(recorder.kept["Dense_1"], np.stack(values)[[0, 4, 8]], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(recorder.watched("Dense_1")[0], np.stack(values)[[0, 4, 8]], rtol=1e-5, atol=1e-6)
     dynamics, classes = recorder.dynamics(), recorder.classes(10)
     assert dynamics.pre_activation_Dense_1.shape == (3, 40, 3)
     assert classes.low_share.shape == (8, 10)
@@ -132,7 +132,7 @@ def test_under_jit_and_scan_and_from_a_checkpoint_it_counts_the_same(data, tmp_p
         plain = plain.update(now)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *path)
     scanned, _ = jax.jit(lambda r, vs: jax.lax.scan(lambda r, v: (r.update(v), None), r, vs))(new(), stacked)
-    leaves_equal(plain.tallies, scanned.tallies)
+    leaves_equal(plain.counts(), scanned.counts())
     half = new()
     for now in path[:3]:
         half = half.update(now)
@@ -142,8 +142,8 @@ def test_under_jit_and_scan_and_from_a_checkpoint_it_counts_the_same(data, tmp_p
         again = new().restored(checkpointer.restore(tmp_path / "half", half.state))
     for now in path[3:]:
         again = again.update(now)
-    leaves_equal(plain.tallies, again.tallies)
-    leaves_equal(plain.kept, again.kept)
+    leaves_equal(plain.counts(), again.counts())
+    np.testing.assert_array_equal(plain.watched("Dense_1")[0], again.watched("Dense_1")[0])
 
 
 @settings(deadline=None, max_examples=40)
@@ -172,13 +172,13 @@ def test_stretches_and_halves_are_put_together(data):
 
     whole = over(path, x, y, 6)
     two = over(path[:4], x, y, 4).followed_by(over(path[4:], x, y, 2))
-    np.testing.assert_array_equal(whole.tallies["Dense_1"].trail, two.tallies["Dense_1"].trail)
+    np.testing.assert_array_equal(whole.counts()["Dense_1"].trail, two.counts()["Dense_1"].trail)
     assert two.design.keeps == (0, 3, 4, 5)
     assert two.constancy() == whole.constancy()
     later = over(path, x[120:], y[120:], 6)
     both = over(path, x[:120], y[:120], 6).beside(later.replace(rows=later.rows + 120))
     assert both.constancy() == whole.constancy()
-    leaves_equal(both.kept, whole.kept)
+    np.testing.assert_array_equal(both.watched("Dense_1")[0], whole.watched("Dense_1")[0])
     with pytest.raises(ValueError, match="both recorders count sample 0"):
         over(path, x, y, 6).beside(over(path, x, y, 6))
 
@@ -205,7 +205,7 @@ def test_online_counts_each_sample_s_derivative_as_often_as_it_comes(data):
                 by_hand[i].append(np.asarray(found[row]))
             variables, recorder = step(variables, recorder, jnp.asarray(ids))
         recorder = recorder.end_epoch()
-    tally = recorder.tallies["Dense_1"]
+    tally = recorder.counts()["Dense_1"]
     for i, rows in by_hand.items():
         for j in (0, 11):
             counts = oracles.tally(np.array([row[j] for row in rows]))

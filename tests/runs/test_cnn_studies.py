@@ -18,9 +18,12 @@ from neuron_mech import runs, store, taps, training
 from neuron_mech.codes import retraining, windowing
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError, Interrupted
+from neuron_mech.recording.design import Group, Moment, Samples
+from neuron_mech.recording.online import Online
 from neuron_mech.runs import loop, planning, subjects, trajectories
+from neuron_mech.runs import study as studies
 from neuron_mech.taps.objectives import margin
-from neuron_mech.training import augmentation, datasets
+from neuron_mech.training import augmentation
 from small_cnn import LAYERS, SMALL, lowered
 
 
@@ -37,19 +40,22 @@ def studied(data):
 # --- A study whose sites differ in samples ----------------------------------------------------------------------------
 
 
+def designed(study, **changes):
+    """The study with another design."""
+    return replace(study, plan=replace(study.plan, design=replace(study.design, **changes)))
+
+
 def after(study, state, data, epochs):
     """(state, tallies, states before each segment) after whole epochs."""
-    counts, recorded = study.empty_counts(), data.train.rows(study.recorded)
-    advance, before = runs.advancing(study), []
+    recorder, advance, before = studies.recorder(study), runs.advancing(study), []
     state = jax.tree.map(jnp.copy, state)
     for epoch in range(epochs):
-        plan = runs.plan_epoch(study, epoch)
-        for steps, rest in plan.segments:
+        for ids, rest in runs.plan_epoch(study, epoch):
             before.append(jax.tree.map(jnp.copy, state))
-            state, counts, losses = advance(state, counts, data.train, recorded, steps, rest)
-            assert len(losses) == len(steps.ids) + (rest is not None)
-        counts = runs.end_epoch(counts, plan.positions)
-    return state, counts.tallies, before
+            state, recorder, losses = advance(state, recorder, data.train, ids, rest)
+            assert len(losses) == len(ids) + (rest is not None)
+        recorder = recorder.end_epoch() if isinstance(recorder, Online) else recorder
+    return state, studies.tallies(study, recorder.state), before
 
 
 def assert_tally(tally, signs):
@@ -63,24 +69,24 @@ def assert_tally(tally, signs):
 
 def test_samples_are_nested_and_a_chunk_differentiates_only_what_is_counted(studied):
     study, _ = studied
-    assert [study.rows(site) for site in study.sites] == [10, 25, 40]
-    assert runs.groups(study) == [
-        runs.Group(0, 10, ("stage0layer0", "stage2layer2", "stage3layer2")),
-        runs.Group(10, 25, ("stage2layer2", "stage3layer2")),
-        runs.Group(25, 40, ("stage3layer2",)),
+    assert list(study.design.rows.values()) == [10, 25, 40]
+    assert study.design.groups() == [
+        Group(0, 10, ("stage0layer0", "stage2layer2", "stage3layer2")),
+        Group(10, 25, ("stage2layer2", "stage3layer2")),
+        Group(25, 40, ("stage3layer2",)),
     ]
-    assert study.stepwise
-    last = {"margin": {"stage3layer2": study.empty_counts().tallies["margin"]["stage3layer2"]}}
+    assert study.design.stepwise
+    last = {"margin": {"stage3layer2": study.design.empty()["margin"]["stage3layer2"]}}
 
     def convolutions(tallies):
-        samples = datasets.Samples(jnp.zeros((40, 8, 8, 1), jnp.uint8), jnp.zeros(40, jnp.int32), 16)
-        _, state = studied
-        program = lowered(lambda t, s: runs.record_chunk(study, t, s, samples, 0, 5), tallies, state)
+        samples = Samples(jnp.zeros((40, 8, 8, 1), jnp.uint8), jnp.zeros(40, jnp.int32), {})
+        moment = Moment(studied[1].variables, 0)
+        program = lowered(lambda t, m: study.design.record_chunk(t, samples, Moment(*m), 0, 5), tallies, tuple(moment))
         return program.as_text().count("stablehlo.convolution")
 
     # Twelve forward; eleven back to the first site; none back to the last, which no convolution follows.
     assert convolutions(last) == 12
-    assert convolutions(study.empty_counts().tallies) == 23
+    assert convolutions(study.design.empty()) == 23
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +107,13 @@ def test_probe_counts_each_site_s_own_samples_before_each_segment(studied, data,
     signs = [jax.tree.map(np.sign, by_hand(state.variables)) for state in before]
     assert len(signs) == 3
     for site in study.sites:
-        assert_tally(tallies["margin"][site], np.stack([s[site][: study.rows(site)] for s in signs]))
+        assert_tally(tallies["margin"][site], np.stack([s[site][: study.design.rows[site]] for s in signs]))
 
 
 def test_loops_from_the_host_and_compiled_ones_count_the_same(studied, data, probed):
     study, state = studied
     one, counted, _ = probed
-    other, compiled, _ = after(replace(study, stepwise=False), state, data, 1)
+    other, compiled, _ = after(designed(study, stepwise=False), state, data, 1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one.params, other.params)
     for site in study.sites:
         differ = np.asarray(counted["margin"][site].positive != compiled["margin"][site].positive)
@@ -116,8 +122,7 @@ def test_loops_from_the_host_and_compiled_ones_count_the_same(studied, data, pro
 
 def test_online_counts_each_site_s_own_samples_of_augmented_batches(studied, data):
     study, state = studied
-    config = replace(SMALL, record=replace(SMALL.record, mode="online"))
-    study = replace(study, config=config)
+    study, _ = planning.study(replace(SMALL, record=replace(SMALL.record, mode="online")), data)
     _, tallies, _ = after(study, state, data, 2)
     stream = random_stream(0, "augmentation")
 
@@ -130,14 +135,14 @@ def test_online_counts_each_site_s_own_samples_of_augmented_batches(studied, dat
 
     signs = {site: {} for site in study.sites}
     for epoch in range(2):
-        for part in (p for segment in runs.plan_epoch(study, epoch).segments for p in segment if p is not None):
-            for ids in part.ids:
+        for part in (p for segment in runs.plan_epoch(study, epoch) for p in segment if p is not None):
+            for ids in part:
                 state, found = step(state, data.train.rows(ids))
                 for site, rows in found.items():
                     for row, i in enumerate(ids):
                         signs[site].setdefault(int(i), []).append(np.asarray(rows[row]))
     for site in study.sites:
-        ids = study.recorded[: study.rows(site)]
+        ids = study.recorded[: study.design.rows[site]]
         history = np.stack([np.stack(signs[site][int(i)]) for i in ids], axis=1)
         differ = [
             (np.asarray(t) != h).mean()
@@ -190,7 +195,7 @@ def run(config, directory, data, **options):
 
 def test_stopped_and_resumed_it_ends_in_the_same_bits(finished, data, tmp_path, monkeypatch):
     whole, directory = finished
-    original, calls = runs.advancing, []
+    original, calls = loop.advancing, []
 
     def stopping(study):
         advance = original(study)

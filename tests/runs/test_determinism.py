@@ -6,7 +6,7 @@ import pytest
 
 from neuron_mech.cluster import devices
 from neuron_mech.precision import multiplying
-from neuron_mech.runs import planning
+from neuron_mech.runs import costs
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,6 @@ def test_training_multiplies_as_its_field_says_whatever_jax_is_told():
 
 def test_what_training_is_computed_in_is_said(monkeypatch):
     for backend, word in (("cpu", "float32"), ("gpu", "TF32"), ("tpu", "bfloat16")):
-        monkeypatch.setattr(planning.jax, "default_backend", lambda backend=backend: backend)
-        assert planning.arithmetic("default") == word
-        assert planning.arithmetic("float32") == "float32"
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert costs.arithmetic("default") == word
+        assert costs.arithmetic("float32") == "float32"

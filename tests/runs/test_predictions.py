@@ -20,11 +20,11 @@ def start(digits):
     return study, state, digits.train.rows(study.recorded)
 
 
-@pytest.mark.parametrize("mode", ["probe", "probe-train", "online"])
-def test_first_categories_are_the_signs_of_the_first_derivatives(start, mode):
+@pytest.mark.parametrize("mode", ["eval", "train", "online"])
+def test_first_categories_are_the_signs_of_the_first_derivatives(start, digits, mode):
     study, state, recorded = start
-    study = replace(study, config=replace(study.config, record=replace(study.config.record, mode=mode)))
-    found = predictions.first_categories(study, state, recorded)
+    study, _ = planning.study(replace(study.config, record=replace(study.config.record, mode=mode)), digits)
+    found = predictions.first_categories(study, state)
     by_hand = [
         oracles.MLP(state.params, "relu").margin_gradients(np.asarray(x), int(y))["activation"]
         for x, y in zip(recorded.inputs, recorded.labels, strict=True)

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from places import ROOT
 import numpy as np
 import pytest
 
@@ -21,6 +20,7 @@ from neuron_mech.errors import RunError
 from neuron_mech.paper import figures
 from neuron_mech.runs import loop
 from neuron_mech.store import checkpoints
+from places import ROOT
 
 SMALL = replace(PRESETS["digits"], train=replace(PRESETS["digits"].train, epochs=4), model=Model(width=1 / 8))
 ARGUMENTS = ("digits", "--train.epochs", "4", "--model.width", "0.125")
@@ -114,7 +114,7 @@ def test_objectives_and_sites_keep_the_order_they_were_asked_in(tmp_path):
     figures.objectives(found)
 
 
-@pytest.mark.parametrize("mode", ["online", "probe-train", "none"])
+@pytest.mark.parametrize("mode", ["online", "train", "none"])
 def test_the_other_modes_run_whole(tmp_path, mode):
     config = replace(SMALL, record=replace(SMALL.record, mode=mode), train=replace(SMALL.train, epochs=2))
     run = finished(config, tmp_path)
@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(tmp_path)
 
 
 def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
-    original = runs.recording.segment
+    original = runs.segment
 
     def poisoned(study, state, *rest):
         after, counts, losses = original(study, state, *rest)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 import oracles
 from neuron_mech import runs, taps, training
 from neuron_mech.config import PRESETS, Config, Model, Record, Train
+from neuron_mech.recording.online import Online
 from neuron_mech.runs import planning
+from neuron_mech.runs import study as studies
 from neuron_mech.taps.objectives import margin
-from neuron_mech.training import models
 from neuron_mech.training.datasets import Dataset, Samples
 
 SMALL = Config(
@@ -33,16 +34,14 @@ def few(digits, count=90):
 def after(config, dataset, epochs):
     """(study, state, tallies in canonical order, states before each segment, plans) after whole epochs."""
     study, state = planning.study(config, dataset)
-    counts, recorded = study.empty_counts(), dataset.train.rows(study.recorded)
-    advance = runs.advancing(study)
+    recorder, advance = studies.recorder(study), runs.advancing(study)
     before = []
     for epoch in range(epochs):
-        plan = runs.plan_epoch(study, epoch)
-        for steps, rest in plan.segments:
+        for ids, rest in runs.plan_epoch(study, epoch):
             before.append(jax.tree.map(jnp.copy, state))  # the segment takes over its buffers
-            state, counts, _ = advance(state, counts, dataset.train, recorded, steps, rest)
-        counts = runs.end_epoch(counts, plan.positions)
-    return study, state, counts.tallies, before
+            state, recorder, _ = advance(state, recorder, dataset.train, ids, rest)
+        recorder = recorder.end_epoch() if isinstance(recorder, Online) else recorder
+    return study, state, {} if recorder is None else studies.tallies(study, recorder.state), before
 
 
 def assert_equal(one, other):
@@ -69,7 +68,7 @@ def test_the_paper_s_counts_of_recordings():
         study, _ = planning.study(config, Dataset(name, shape, shape, 10))
         counts[name] = (study.batches, study.segments_per_epoch, study.recordings)
         if name.startswith("cifar10"):
-            assert {site: study.rows(site) for site in study.sites} == {
+            assert dict(study.design.rows) == {
                 "stage0layer0": 500,
                 "stage2layer2": 5_000,
                 "stage3layer2": 10_000,
@@ -77,6 +76,11 @@ def test_the_paper_s_counts_of_recordings():
     assert counts["mnist-relu"] == counts["mnist-sigmoid"] == (469, 47, 2350)
     assert counts["cifar10-relu"] == counts["cifar10-linear"] == (1563, 16, 1600)
     assert counts["digits"] == (45, 9, 450)
+
+
+@pytest.fixture(scope="module")
+def base(digits):
+    return planning.study(SMALL, few(digits))[0]
 
 
 @given(
@@ -89,32 +93,28 @@ def test_the_paper_s_counts_of_recordings():
 )
 @settings(max_examples=60, deadline=None)
 def test_an_epoch_s_plan_trains_on_every_sample_and_finds_every_recorded_row(
-    samples, batch, every, share, fewer, epoch
+    base, samples, batch, every, share, fewer, epoch
 ):
     batch = min(batch, samples)
     record = Record(mode="online", every=every, site_samples=(f"dense1:{fewer}",))
     config = Config("digits", train=Train(batch_size=batch), record=record)
-    sites = {name: taps.Site(name, "Neurons", (4,), jnp.float32) for name in ("dense1", "dense2")}
     recorded = runs.random_ids(config, samples, max(1, int(share * samples)))
-    study = runs.Study(
-        config, models.build(config.model, 10), training.optimizer(config, samples), sites, {}, recorded, samples
-    )
-    plan = runs.plan_epoch(study, epoch)
     rows = {"dense1": min(fewer, len(recorded)), "dense2": len(recorded)}
-    seen, written = [], {site: np.full(count + batch, -1) for site, count in rows.items()}
-    for steps, rest in plan.segments:
-        assert len(steps.ids) + (rest is not None) <= every
-        for part in [steps] if rest is None else [steps, rest]:
-            for index, ids in enumerate(part.ids):
-                for site, offsets in part.offsets.items():
-                    assert offsets[index] + len(ids) <= len(written[site])
-                    written[site][offsets[index] : offsets[index] + len(ids)] = ids
-                seen += list(ids)
+    design = replace(base.design, rows=rows)
+    study = replace(base, config=config, samples=samples, plan=replace(base.plan, rows=recorded, design=design))
+    plan = runs.plan_epoch(study, epoch)
+    row_of = {int(sample): row for row, sample in enumerate(recorded)}
+    seen = []
+    for ids, rest in plan:
+        assert len(ids) + (rest is not None) <= every
+        for one in [*ids, *([] if rest is None else rest)]:
+            # At each site, the batch's own samples come first.
+            for count in rows.values():
+                here = [row_of.get(int(sample), samples) < count for sample in one]
+                assert here == sorted(here, reverse=True)
+            seen += list(one)
     assert sorted(seen) == list(range(samples))
-    # What each window wrote last is, at every tally row's position, that row's sample.
-    for site, count in rows.items():
-        np.testing.assert_array_equal(written[site][plan.positions[site]], recorded[:count])
-    assert len(plan.segments) == study.segments_per_epoch
+    assert len(plan) == -(-study.batches // every)
 
 
 @pytest.mark.parametrize("derivative", ["activation", "pre_activation"])
@@ -150,12 +150,15 @@ def test_online_counts_the_training_steps_own_gradients(digits, samples):
     study, _, tallies, _ = after(config, data, 3)
     # The same steps once more, one at a time, with a dictionary for a tally.
     _, state = planning.study(config, data)
-    step = jax.jit(lambda state, batch, perturbations: training.train_step(study.model, study.optimizer, state, batch, perturbations))
+    step = jax.jit(
+        lambda state, batch, perturbations: training.train_step(
+            study.model, study.optimizer, state, batch, perturbations
+        )
+    )
     signs = {site: {} for site in study.sites}
     for epoch in range(3):
-        plan = runs.plan_epoch(study, epoch)
-        for part in (p for segment in plan.segments for p in segment if p is not None):
-            for ids in part.ids:
+        for part in (p for segment in runs.plan_epoch(study, epoch) for p in segment if p is not None):
+            for ids in part:
                 batch = data.train.rows(ids)
                 state, _, found = step(state, batch, taps.zeros(study.sites, len(ids)))
                 for site, gradient in found.items():
@@ -169,7 +172,7 @@ def test_online_counts_the_training_steps_own_gradients(digits, samples):
 
 def test_probe_train_has_dropout_on_and_leaves_no_trace_in_the_training(digits):
     data = few(digits)
-    probe_train = replace(SMALL, record=replace(SMALL.record, mode="probe-train"))
+    probe_train = replace(SMALL, record=replace(SMALL.record, mode="train"))
     study, trained, tallies, _ = after(probe_train, data, 1)
     _, alone, _, _ = after(replace(SMALL, record=replace(SMALL.record, mode="none")), data, 1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), trained.params, alone.params)
@@ -183,7 +186,7 @@ def test_chosen_neurons_are_columns_of_all(digits):
     some = replace(SMALL, record=replace(SMALL.record, neurons=5))
     study, _, tallies, _ = after(some, data, 1)
     all_tallies = after(SMALL, data, 1)[2]
-    for site, chosen in study.neurons.items():
+    for site, chosen in study.design.neurons.items():
         assert len(chosen) == len(set(chosen)) == 5
         assert_equal(tallies["margin"][site], jax.tree.map(lambda a, c=chosen: a[:, c], all_tallies["margin"][site]))
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from test_segments import after
 
 import oracles
 from neuron_mech import runs, store
 from neuron_mech.config import Config, Model, Record, Train, Watch
 from neuron_mech.errors import Interrupted, RunError
-from neuron_mech.runs import planning, trajectories
+from neuron_mech.runs import costs, planning, trajectories
 from neuron_mech.store import files as files_of
 from neuron_mech.taps import Site
-from test_recording import after
 
 SMALL = Config(
     "digits",
@@ -61,7 +61,7 @@ def test_named_neurons_are_watched_beside_random_ones(run):
 
 def test_files_take_exactly_the_announced_bytes(run, digits):
     directory = run.trajectories.directory
-    cost = planning.cost(run.study, digits, planning.outline(run.study, planning.study(SMALL, digits)[1]))
+    cost = costs.cost(run.study, digits, planning.abstract_state(run.study, planning.study(SMALL, digits)[1]))
     assert sum(file.stat().st_size for file in directory.iterdir()) == cost.trajectories
     assert len(list(directory.iterdir())) == 4
 
@@ -71,8 +71,8 @@ def test_watching_changes_nothing_else(run, tmp_path):
     assert not plain.trajectories.watching
     assert not (tmp_path / "trajectories").exists()
     for one, other in zip(
-        jax.tree.leaves((run.state.counts, run.state.train.params, run.state.history)),
-        jax.tree.leaves((plain.state.counts, plain.state.train.params, plain.state.history)),
+        jax.tree.leaves((run.state.recorded, run.state.train.params, run.state.history)),
+        jax.tree.leaves((plain.state.recorded, plain.state.train.params, plain.state.history)),
         strict=True,
     ):
         np.testing.assert_array_equal(one, other)
@@ -140,7 +140,9 @@ def test_a_full_disk_stops_the_run_in_a_line_and_loses_nothing(run, tmp_path, mo
 def test_what_a_watch_sees_of_a_tally(run):
     study = run.study
     places = Site("conv", "Neurons", (2, 3, 16), np.float32)
-    wide = replace(study, sites={"conv": places}, neurons={"conv": np.array([1, 4, 9])})
+    chosen = {"neurons": {"conv": np.array([1, 4, 9])}, "rows": {"conv": 300}, "positions": {"conv": None}}
+    design = replace(study.design, sites={"conv": places}, **chosen)
+    wide = replace(study, plan=replace(study.plan, design=design))
     close, all_neurons = trajectories.watches(replace(wide, config=replace(SMALL, watch=Watch(samples=20, neurons=2))))
     pairs = np.arange(300 * 6 * 3).reshape(300, 2, 3, 3)
     for watch in (close, all_neurons):
@@ -169,10 +171,12 @@ def test_one_position_of_each_sample_is_read(digits):
     study, state = planning.study(SMALL, digits)
     model = Conv()
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-    study = replace(
-        study, model=model, sites={"conv": Site("conv", "Neurons", (8, 8, 4), np.float32)}, neurons={"conv": None},
-        config=replace(SMALL, watch=Watch(samples=20, wide_samples=20)),
-    )  # fmt: skip
+    sites = {"conv": Site("conv", "Neurons", (8, 8, 4), np.float32)}
+    one = {"conv": None}
+    rows = {"conv": len(study.recorded)}
+    design = replace(study.design, model=model, sites=sites, rows=rows, neurons=one, positions=one)
+    config = replace(SMALL, watch=Watch(samples=20, wide_samples=20))
+    study = replace(study, model=model, config=config, plan=replace(study.plan, design=design))
     recorded = digits.train.rows(study.recorded)
     watch = trajectories.watches(study)[1]
     found, _ = trajectories.read(study, watch, state.replace(params=variables["params"]), recorded)

@@ -169,7 +169,7 @@ _CONTROLS = {
     "as-it-is": "the run",
     "random-labels": "random labels, trained until fitted",
     "true-labels": "true labels, trained as the random ones",
-    "probe-train": "recorded with dropout and batch statistics",
+    "train-mode": "recorded with dropout and batch statistics",
     "online": "the training steps' own gradients",
     "cross_entropy": "through float32 log-softmax",
     "keras2017": "through clipped probabilities",

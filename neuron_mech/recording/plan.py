@@ -1,0 +1,173 @@
+"""What a recorder will count and what that costs, known before anything is recorded."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from neuron_mech.cluster import devices, memory
+from neuron_mech.errors import InputError
+from neuron_mech.recording import counting
+from neuron_mech.recording.design import Design, Samples
+from neuron_mech.recording.recorder import Recorder
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What will be recorded, and the bytes it takes, of each device. Print it; `recorder` begins."""
+
+    design: Design
+    variables: Mapping[str, Any]
+    inputs: PyTree
+    labels: PyTree
+    rows: np.ndarray
+    """Which samples of the user's are recorded, in the order of the tallies' rows."""
+    places: Mapping[str, np.ndarray]
+    """By site, the position at which each of its samples is watched: a flat index, 0 where the site has none."""
+    passing: int = 0
+    """Values of one sample that its pass through the network keeps, beside those of the recorded sites."""
+
+    @property
+    def counts(self) -> int:
+        """Bytes of the tallies: samples x recorded values x three counts of the smallest sufficient type."""
+        design = self.design
+        each = 3 * counting.count_type(design.recordings).itemsize * len(design.losses)
+        return each * sum(self._rows(site) * math.prod(design.value_shape(site)) for site in design.sites)
+
+    def _rows(self, site: str) -> int:
+        """Of a device, the first of which holds most."""
+        return devices.share(self.design.rows[site], self.design.mesh.size)
+
+    @property
+    def kept(self) -> int:
+        """Bytes of pre-activations kept."""
+        each = {s: len(self.design.indices(s)) * np.dtype(at.dtype).itemsize for s, at in self.design.sites.items()}
+        return len(self.design.keeps) * sum(self._rows(site) * size for site, size in each.items())
+
+    @property
+    def samples(self) -> int:
+        """Bytes of the recorded samples themselves."""
+        leaves = jax.tree.leaves((self.inputs, self.labels))
+        each = sum(leaf.nbytes // max(len(leaf), 1) for leaf in leaves)
+        return each * devices.share(len(self.rows), self.design.mesh.size)
+
+    @property
+    def _chunk(self) -> int:
+        return min(self.design.chunk, devices.share(len(self.rows), self.design.mesh.size))
+
+    @property
+    def working(self) -> int:
+        """Bytes of a chunk: its inputs as the model takes them, what its pass keeps, values and gradients at the sites.
+
+        At each site the value, its gradient for every loss, and one temporary.
+        """
+        design = self.design
+        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), self.inputs)
+        inputs = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(design.prepare, one)))
+        sizes = (np.dtype(site.dtype).itemsize * math.prod(site.shape) for site in design.sites.values())
+        return self._chunk * (inputs + 3 * len(design.losses) * sum(sizes) + 4 * self.passing)
+
+    @property
+    def device(self) -> int:
+        """Bytes on the device, of all these."""
+        return self.counts + self.kept + self.samples + self.working
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes on disk of one saved recorder, without its samples."""
+        return (self.counts + self.kept) * self.design.mesh.size
+
+    def samples_within(self, budget: int) -> int:
+        """How many samples fit into so many bytes on the device, all else as it is; 0 where none does."""
+        # Working memory grows with the samples up to a whole chunk of them.
+        working, each = self.working // self._chunk, (self.device - self.working) // len(self.rows)
+        part = budget // (each + working)
+        return min(len(self.rows), part if part < self._chunk else (budget - self.working) // each)
+
+    def seconds(self) -> float:
+        """Estimated seconds of one recording, from one chunk that is recorded for it: compiled first, then timed."""
+        size = self._chunk
+        part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[self.rows[:size]], (self.inputs, self.labels))
+        run = jax.jit(lambda variables, inputs, labels: self.design.gradients(variables, inputs, labels, (0, 0)))
+        inputs = self.design.prepare(part[0])
+        jax.block_until_ready(run(self.variables, inputs, part[1]))
+        start = time.perf_counter()
+        jax.block_until_ready(run(self.variables, inputs, part[1]))
+        return (time.perf_counter() - start) * devices.share(len(self.rows), self.design.mesh.size) / size
+
+    def __str__(self) -> str:
+        return (
+            f"{self.design.recordings:,} recordings of {self.sites}: {memory.size(self.device)} on the device, "
+            f"{memory.size(self.counts)} of them counts; {memory.size(self.checkpoint)} in a checkpoint"
+        )
+
+    @property
+    def sites(self) -> str:
+        """What is counted at each site, in words."""
+        return ", ".join(
+            f"{site} ({self.design.rows[site]:,} samples x {math.prod(self.design.value_shape(site)):,} values)"
+            for site in self.design.sites
+        )
+
+    def recorder(self, state: Mapping[str, Any] | None = None) -> Recorder:
+        """The recorder before its first recording, or with the `state` of a saved one.
+
+        Raises InputError where the device has no room for it, or where the state is of other samples.
+        """
+        room, _ = memory.free_memory()
+        if self.device > room:
+            fit = self.samples_within(room)
+            raise InputError(
+                f"recording needs {memory.size(self.device)} on the device and {memory.size(room)} are free: "
+                f"samples={fit} would fit; or record fewer neurons, positions or sites, or keep less"
+            )
+        design = self.design
+        inputs, labels = jax.tree.map(lambda leaf: np.asarray(leaf[self.rows]), (self.inputs, self.labels))
+        # Zeros are laid where they belong: a device holds its share alone.
+        where = devices.rows_of(design.mesh)
+        lay = lambda site, make: _laid(make, design.rows[site], design.mesh.size, where)  # noqa: E731
+        tallies, kept = jax.eval_shape(design.empty), jax.eval_shape(design.blank_kept)
+        place = partial(devices.shard_rows, mesh=design.mesh)
+        places = {site: place(at, design.rows[site]) for site, at in self.places.items()} if design.keeps else {}
+        made = Recorder(
+            tallies={loss: {site: lay(site, of[site]) for site in of} for loss, of in tallies.items()},
+            count=np.zeros((), np.int32),
+            kept={site: lay(site, shape) for site, shape in kept.items()},
+            samples=Samples(place(inputs, len(self.rows)), place(labels, len(self.rows)), places),
+            rows=self.rows,
+            design=design,
+        )
+        return made if state is None else made.restored(state)
+
+    def abstract_state(self) -> dict[str, Any]:
+        """The shapes of a recorder's `state`: what a checkpoint needs to be read, without any memory for it."""
+        design = self.design
+        kept = jax.eval_shape(design.blank_kept)
+        chosen = [self.rows, *jax.tree.leaves((self.labels, dict(design.neurons), dict(design.positions)))]
+        found = {
+            "tallies": jax.tree.map(_as_dict, jax.eval_shape(design.empty), is_leaf=_is_tally),
+            "count": jax.ShapeDtypeStruct((), jnp.int32),
+            "chosen": jax.ShapeDtypeStruct((32 * len(chosen),), jnp.uint8),
+        }
+        return found | ({"kept": kept} if kept else {})
+
+
+def _laid(shapes: PyTree, rows: int, several: int, where: jax.sharding.NamedSharding) -> PyTree:
+    """Zeros in place of shapes of so many rows, dealt among the devices."""
+    count = devices.share(rows, several) * several
+    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype, device=where), shapes)
+
+
+def _is_tally(leaf: Any) -> bool:
+    return isinstance(leaf, counting.Tally)
+
+
+def _as_dict(tally: counting.Tally) -> dict[str, Any]:
+    return {"positive": tally.positive, "negative": tally.negative, "trail": tally.trail}

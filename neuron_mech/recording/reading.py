@@ -1,0 +1,137 @@
+"""What recorders say of their counts: average signs, categories, and the datasets that figures take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from neuron_mech.cluster import jax_settings
+from neuron_mech.errors import InputError
+from neuron_mech.lazily import xarray as xr
+from neuron_mech.recording import counting, partitions, summaries
+from neuron_mech.recording.counting import Tally
+from neuron_mech.recording.design import Design
+from neuron_mech.recording.summaries import Recorded
+from neuron_mech.taps.objectives import check_labels
+
+if TYPE_CHECKING:
+    from neuron_mech.recording.recorder import Recorder
+
+
+class Counted(struct.PyTreeNode):
+    """Counts that can be read, whichever way they came about. `loss` is the main one where none is named."""
+
+    design: Design = struct.field(pytree_node=False)
+
+    def counts(self, loss: str | None = None) -> dict[str, Tally]:
+        """{site: Tally}, each of shape (samples, positions ..., neurons), its rows in the samples' order."""
+        raise NotImplementedError
+
+    @property
+    def recordings(self) -> int:
+        """Recordings of a sample so far, at most."""
+        raise NotImplementedError
+
+    @property
+    def labels(self) -> Array | np.ndarray | None:
+        """The recorded samples' labels, where they are known."""
+        raise NotImplementedError
+
+    def recorded(self, loss: str | None = None) -> dict[str, Recorded]:
+        """What `summaries` takes: tallies and the neurons they are of, by the sites' names in datasets."""
+        named, design = summaries.in_files, self.design
+        return {named(site): Recorded(tally, design.indices(site), site) for site, tally in self.counts(loss).items()}
+
+    def check_room(self, count: int) -> None:
+        """Raise InputError where so many recordings are more than the counts have room for."""
+        if count > self.design.recordings:
+            raise InputError(
+                f"{count} recordings, but the recorder was made for recordings={self.design.recordings}: its counts "
+                "would overflow; make it with as many as you will record"
+            )
+
+    def average_sign(self, site: str, loss: str | None = None) -> Float[Array, samples * values]:
+        """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
+        tally = self.counts(loss)[site]
+        return counting.average_sign(tally.positive, tally.negative)
+
+    def constancy(self, loss: str | None = None) -> dict[str, float]:
+        """{site: share of pairs with |average sign| > 0.9}."""
+        found = {s: counting.constant_counts(t.positive, t.negative) for s, t in self.counts(loss).items()}
+        return {site: counting.constancy(*both) for site, both in found.items()}
+
+    def partition(self, site: str, loss: str | None = None) -> Int[Array, samples * values]:
+        """+1 low, -1 high, 0 none: which way each sample is pushed by each neuron."""
+        tally = self.counts(loss)[site]
+        return partitions.categories(tally.positive, tally.negative)
+
+    def signs(self, seed: int = 0, loss: str | None = None) -> xr.Dataset:
+        """What gradient_signs.nc holds of a run, for figures 1 and 5 (`figures.average_sign_histograms`)."""
+        rng, recorded = np.random.default_rng(seed), self.recorded(loss)
+        shown = {site: int(rng.choice(at.neurons)) for site, at in recorded.items()}
+        return summaries.of_signs(recorded, self.recordings, shown)
+
+    def classes(
+        self, classes: int, labels: Array | np.ndarray | None = None, seed: int = 0, loss: str | None = None
+    ) -> xr.Dataset:
+        """What class_consistency.nc holds of a run, for figure 8 (`figures.class_consistency`).
+
+        `labels` are class indices of the recorded samples, those the recorder was given unless said otherwise. Raises
+        InputError where there are none, or others than one for each sample.
+        """
+        given = self.labels if labels is None else labels
+        if given is None:
+            raise InputError("labels are not known to this recorder: give labels=, one class index for each sample")
+        of, recorded = jnp.asarray(given), self.recorded(loss)
+        most = max(len(at.tally.positive) for at in recorded.values())
+        if of.shape != (most,) or not jnp.issubdtype(of.dtype, jnp.integer):
+            raise InputError(
+                f"labels are {of.dtype}{list(of.shape)}: figure 8 needs one class index for each of {most} samples"
+            )
+        check_labels(of, classes, "labels")
+        with jax_settings.standard():
+            order = np.asarray(jax.random.permutation(jax.random.key(seed), len(of)))
+        dealt = of[order]
+        found = [
+            summaries.of_classes(site, at, of[: len(at.tally.positive)], dealt[: len(at.tally.positive)], classes)
+            for site, at in recorded.items()
+        ]
+        return summaries.with_sites(xr.concat(found, "neuron", combine_attrs="override"), recorded)
+
+
+def dynamics(recorder: Recorder, seed: int = 0) -> xr.Dataset:
+    """What learning_dynamics.nc holds of a run, of what a recorder kept; see `Recorder.dynamics`."""
+    if not recorder.kept:
+        raise InputError("no pre-activations were kept: make the recorder with keep=40, or as many as to keep")
+    rng, labels, ids = np.random.default_rng(seed), np.asarray(recorder.labels), np.asarray(recorder.rows)
+    if labels.shape != ids.shape:
+        labels = np.zeros(len(ids), int)
+    done = [index for index, at in enumerate(recorder.design.keeps) if at < recorder.recordings]
+    at = np.asarray(recorder.design.keeps)[done]
+    recorded = recorder.recorded()
+    coords: dict[str, object] = {
+        "site": list(recorded),
+        "label": ("site", [of.label for of in recorded.values()]),
+        "wide_epoch": at,
+        "close_epoch": at,
+    }
+    variables: dict[str, tuple] = {}
+    for site, (tally, neurons, path) in recorded.items():
+        rows = len(tally.positive)
+        values, places = recorder.watched(path)
+        of_pairs = np.asarray(partitions.categories(tally.positive, tally.negative))
+        category = of_pairs.reshape(rows, -1, len(neurons))[np.arange(rows), places]
+        values = np.asarray(values, np.float32)[done]
+        variables |= summaries.of_separation(site, values, category, rng)
+        variables |= summaries.of_watched(site, values[..., :3], category[:, :3], labels[:rows])
+        of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
+        variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
+        coords |= {f"neuron_{site}": neurons, f"close_neuron_{site}": neurons[:3], f"close_sample_{site}": ids[:rows]}
+    return summaries.with_ends(variables, coords, list(recorded)).assign_attrs(
+        steps=recorder.recordings, epochs=recorder.recordings, time="recording"
+    )
