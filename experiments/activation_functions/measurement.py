@@ -131,7 +131,7 @@ def network(arm: Arm, classes: int, samples: int, options: ActivationFunctions) 
 
 
 def chosen(arm: Arm, samples: Samples, options: ActivationFunctions) -> tuple[float, Float[np.ndarray, "seeds rates"]]:
-    """(learning rate with the best mean accuracy on held-out samples, all those accuracies); the first of equal ones."""
+    """(learning rate with the best mean accuracy on held-out samples, all accuracies); the first of equal ones."""
     order = np.random.default_rng(0).permutation(len(samples))
     held, used = samples.rows(order[: len(samples) // 5]), samples.rows(order[len(samples) // 5 :])
     seeds, rates = options.validated, jnp.asarray(options.learning_rates, jnp.float32)

@@ -1,9 +1,9 @@
 """Is an early signal of a transformer constant at the last position only because later tokens' losses mix elsewhere?
 
 A position's activation serves its own prediction and all later ones: its derivative is the sum over q >= p of those of
-the losses at q. Here a character transformer learns to predict at every position, and two recorders count signs: of the
-derivative of the whole loss, and of the loss at one position q alone, drawn for each recorded sequence. The second's
-constancy, by the distance q - p, says what a single token's loss does. Writes later_tokens.nc and a figure.
+the losses at q. Here a character transformer learns to predict at every position, and a recorder counts the signs of
+two derivatives: of the whole loss, and of the loss at one position q alone, drawn for each recorded sequence. The
+second's constancy, by the distance q - p, says what a single token's loss does. Writes later_tokens.nc and a figure.
 """
 
 from __future__ import annotations
@@ -115,18 +115,14 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
     chosen = jax.random.randint(stream("positions of losses"), (len(inputs),), 0, context)
     initial = model.init(stream("initialisation"), inputs[:1])["params"]
     common = {"recordings": -(-options.steps // options.every), "neurons": options.neurons, "seed": options.seed}
-    recorders = {
-        name: neuron_mech.recorder(
-            model, {"params": initial}, inputs, (following, chosen), SITES, loss=loss, audit=False, **common
-        )
-        for name, loss in (("whole", whole), ("one", at_one))
-    }
-    params, recorders = train(model, initial, recorders, ids, options, saves)
-    sites = list(recorders["one"].counted)
+    losses, labels = {"whole": whole, "one": at_one}, (following, chosen)
+    recorder = neuron_mech.recorder(model, {"params": initial}, inputs, labels, SITES, loss=losses, **common)
+    params, recorder = train(model, initial, recorder, ids, options, saves)
+    one, every = (list(recorder.counts(name).values()) for name in ("one", "whole"))
     each = {
-        "one_constancy": [by_distance(recorders["one"].counted[site], np.asarray(chosen)) for site in sites],
-        "whole_constancy": [by_position(recorders["whole"].counted[site]) for site in sites],
-        "independent": [np.nanmean(counting.independent_constancy(recorders["one"].counted[site])) for site in sites],
+        "one_constancy": [by_distance(tally, np.asarray(chosen)) for tally in one],
+        "whole_constancy": [by_position(tally) for tally in every],
+        "independent": [np.nanmean(counting.independent_constancy(tally)) for tally in one],
     }
     said = "share of |average sign| > 0.9"
     about = {
@@ -142,19 +138,19 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
     right = (logits.argmax(-1) == answers[:500]).mean(dtype=jnp.float32)
     variables["accuracy"] = ((), float(right), store.about("1", "share of the test set's characters predicted"))
     stored = {name: value for name, value in asdict(options).items() if isinstance(value, int | float)}
-    blocks = [f"block {index + 1}" for index in range(len(sites))]
+    blocks = [f"block {index + 1}" for index in range(len(one))]
     return xr.Dataset(variables, {"block": blocks, "distance": np.arange(context)}).assign_attrs(stored)
 
 
 def train(
     model: EveryPosition,
     params: Any,
-    recorders: dict[str, neuron_mech.Recorder],
+    recorder: neuron_mech.Recorder,
     ids: Array,
     options: TextOptions,
     saves: Checkpoints,
-) -> tuple[Any, dict[str, neuron_mech.Recorder]]:
-    """(parameters, recorders) after training, with recordings before every `options.every` steps; resumed if saved."""
+) -> tuple[Any, neuron_mech.Recorder]:
+    """(parameters, recorder) after training, recorded before every `options.every` steps; goes on where it stopped."""
     optimizer, key = optax.adamw(options.learning_rate), random_stream(options.seed, "batches")
 
     def step(state: tuple[Any, Any], index: Array) -> tuple[tuple[Any, Any], None]:
@@ -171,21 +167,20 @@ def train(
 
     run = jax.jit(lambda state, indices: jax.lax.scan(step, state, indices)[0])
     state, done, saved = (params, optimizer.init(params)), 0, time.monotonic()
-    held = lambda: {"network": state, **{name: of.state for name, of in recorders.items()}}  # noqa: E731
-    if restored := saves.restore(held()):
+    if restored := saves.restore({"network": state, "recorder": recorder.state}):
         state, done = restored.state["network"], restored.step
-        recorders = {name: of.restored(restored.state[name]) for name, of in recorders.items()}
+        recorder = recorder.restored(restored.state["recorder"])
     with tqdm(total=options.steps, initial=done, desc="training", unit="step", disable=None) as bar:
         while done < options.steps:
-            recorders = {name: of.update({"params": state[0]}) for name, of in recorders.items()}
+            recorder = recorder.update({"params": state[0]})
             indices = jnp.arange(done, min(done + options.every, options.steps))
             state = jax.block_until_ready(run(state, indices))
             done += len(indices)
             bar.update(len(indices))
             if done == options.steps or time.monotonic() - saved > transformer.SAVE_SECONDS:
-                saves.save(done, held())
+                saves.save(done, {"network": state, "recorder": recorder.state})
                 saved = time.monotonic()
-    return state[0], recorders
+    return state[0], recorder
 
 
 def summary(found: xr.Dataset) -> str:
@@ -197,8 +192,8 @@ def summary(found: xr.Dataset) -> str:
         own, later = float(at.one_constancy[0]), float(at.one_constancy[far])
         last, middle = float(at.whole_constancy[0]), float(at.whole_constancy[far])
         lines.append(
-            f"{block}: loss at one position {own:.1%} at distance 0, {later:.1%} at {far}; whole loss {last:.1%} at the "
-            f"last position, {middle:.1%} at {far} before it; independent signs {float(at.independent):.1%}"
+            f"{block}: loss at one position {own:.1%} at distance 0, {later:.1%} at {far}; whole loss {last:.1%} at "
+            f"the last position, {middle:.1%} at {far} before it; independent signs {float(at.independent):.1%}"
         )
     return "\n".join(lines)
 
