@@ -43,7 +43,7 @@ class ActivationFunctions(Options):
 
 
 PRESETS = {
-    "digits": ActivationFunctions(epochs=30),
+    "digits": ActivationFunctions(epochs=20),
     "mnist": ActivationFunctions(data="mnist", images=10_000, epochs=20, batch_size=100),
 }
 

@@ -60,6 +60,9 @@ LIMITS = {
 }
 """The numbers that options may have; of others, COUNT."""
 
+NOT_STORED = ("run_dir", "data_dir", "factors")
+"""Options that change no part of a run: whether the early layers' grid is computed too can be decided later."""
+
 
 def parse(name: str, description: str, presets: Mapping[str, Kind]) -> tuple[str, Kind]:
     """(preset, options) from the command line; prints help and exits where that is asked. Raises InputError."""
@@ -83,7 +86,7 @@ def load(options: Options) -> Dataset[Samples]:
 
 def agree(directory: Path, options: Options) -> None:
     """Store the options in options.json. Raises InputError where the directory holds a run of other ones."""
-    here = {name: value for name, value in asdict(options).items() if name not in ("run_dir", "data_dir")}
+    here = {name: value for name, value in asdict(options).items() if name not in NOT_STORED}
     here = json.loads(json.dumps(here))  # a tuple comes back from the file as a list
     path = directory / "options.json"
     if not path.exists():
