@@ -117,10 +117,14 @@ def gradients(
 
 @partial(jax.jit, static_argnames="model")
 def accuracies(model: nn.Module, states: TrainState, samples: Samples) -> Float[Array, " runs"]:
-    """Share of samples that each of several runs gets right, in evaluation mode."""
+    """Share of samples that each of several runs gets right, in evaluation mode.
+
+    Where outputs are no numbers nothing is right: a run that diverged has 0, and is not taken for one at chance.
+    """
 
     def right(variables: PyTree) -> Array:
         logits = model.apply(variables, samples.inputs)
-        return (logits.argmax(-1) == samples.labels).mean(dtype=jnp.float32)
+        said = jnp.isfinite(logits).all(-1)
+        return (said & (logits.argmax(-1) == samples.labels)).mean(dtype=jnp.float32)
 
     return jax.lax.map(right, states.variables)
