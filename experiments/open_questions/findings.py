@@ -58,7 +58,8 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]
 def claim(id: str, statement: str, file: str, conditions: Sequence[Condition], scope: str) -> dict[str, Any]:
     """A claim as in claims.json. All conditions decide: supported where each holds, contradicted where one is reversed.
 
-    Of the reversed ones the interval is widened for the number of conditions (Bonferroni, which is stricter than Holm).
+    For a reversed one the interval is widened for the number of conditions: Holm's first step, which is all that counts
+    where one is enough.
     """
     entries = [condition.entry() for condition in conditions]
     verdict: Verdict = "undecided"

@@ -64,17 +64,24 @@ def figure_of_detectors(areas: Mapping[str, Mapping[str, np.ndarray]], gains: Ma
 
 
 def figure_of_coherence(found: xr.Dataset, names: list[str]) -> Figure:
-    """Coherence through training, a panel a training set with wrong labels: right and wrong labels apart, by layer."""
+    """Coherence through training, a panel a training set with wrong labels: right and wrong labels apart, by layer.
+
+    Dotted, what so many samples would have that pull at right angles.
+    """
     with style():
         figure = Figure(figsize=(3.2 * len(names), 3.0))
         panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
             of = found.coherence.sel(training_set=name).mean("seed")
-            for site, dashes in zip(found.site.values, ("--", "-", ":", "-."), strict=False):
+            for site, dashes in zip(found.site.values, ("--", "-", "-."), strict=False):
                 for group, color in (("right labels", HIGH), ("wrong labels", LOW)):
                     curve = of.sel(site=site, group=group)
                     at = 100 * np.arange(len(curve)) / len(curve)
                     axes.plot(at, curve, dashes, color=color, label=f"{site}, {group}")
+            wrong = found.wrong.sel(training_set=name).isel(seed=0)
+            for group, color in (("right labels", HIGH), ("wrong labels", LOW)):
+                count = int((wrong == (group == "wrong labels")).sum())
+                axes.axhline(1 / count, color=color, lw=0.8, ls=":", label=f"samples at right angles, {group}")
             axes.set_yscale("log")
             axes.set_title(name)
             axes.set_xlabel("training (%)")
