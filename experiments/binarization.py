@@ -109,6 +109,8 @@ def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.D
         return fresh
     try:
         before = store.read_dataset(path)
+    except store.FormatError:
+        raise
     except InputError:
         aside = path.with_name("binarization.damaged.nc")
         if processes.first():

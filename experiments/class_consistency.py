@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from experiments import gradient_signs
 from experiments.command_line import Seeded, Session, check_recording, main
+from experiments.progress import doing
 from neuron_mech import runs, store, training
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
@@ -58,7 +59,8 @@ def dataset(run: Run) -> xr.Dataset:
     weights = predictions.weights_to_logits(
         study.model, untrained.variables, study.sites, some, run.dataset.classes, config.record.derivative
     )
-    sites, pages = [], []
+    sites: list[xr.Dataset] = []
+    pages: list[xr.Dataset] = []
     kept = gradient_signs.recorded(run)
     for site, at in tqdm(kept.items(), desc="classes", unit="site", disable=None):
         sites.append(_of_site(run, site, at, recorded.labels[: study.design.rows[site]], first[site], weights[site]))
@@ -69,10 +71,10 @@ def dataset(run: Run) -> xr.Dataset:
             pages.append(
                 _atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.design.rows[site]])
             )
-    found = xr.concat(sites, "neuron", combine_attrs="override")
+    found = summaries.with_sites(sites, kept)
     if pages:
-        found = found.merge(xr.concat(pages, "atlas_neuron", combine_attrs="override"))
-    return summaries.with_sites(found, kept).assign_attrs(preset=config.preset)
+        found = found.merge(store.stacked(pages, "atlas_neuron"))
+    return found.assign_attrs(preset=config.preset)
 
 
 def _of_site(run: Run, site: str, at: Recorded, labels: jax.Array, first: jax.Array, weights: jax.Array) -> xr.Dataset:
@@ -120,7 +122,7 @@ def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Arra
     low, high = pairs[0] > pairs[1], pairs[0] < pairs[1]
     lead, recorded = np.abs(pairs[0] - pairs[1]), pairs[0] + pairs[1]
     with np.errstate(invalid="ignore"):
-        return xr.Dataset(
+        page = xr.Dataset(
             {
                 "atlas_sample": (
                     ("sheet", "place"),
@@ -143,12 +145,11 @@ def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Arra
                     about("1", "share of |average sign| > 0.9"),
                 ),
                 "atlas_positions": ((), pairs[0].shape[1], about("1", "positions of the site: pairs of each sample")),
-                "atlas_site": ((), site, about("", "site of the neuron on this page of the atlas")),
                 "atlas_label": ((), run.study.label(site), about("", "site and activation function")),
-                "atlas_index": ((), neuron, about("index", "the neuron, within its site")),
             },
             {"sheet": list(SHEETS), "category": ["low", "high"], "label": np.arange(run.dataset.classes)},
         )
+    return store.of_site(site, [neuron], {}, "atlas_neuron").merge(page.expand_dims("atlas_neuron"))
 
 
 def summary(found: xr.Dataset) -> str:
@@ -156,7 +157,7 @@ def summary(found: xr.Dataset) -> str:
     samples = found.attrs["samples"]
     lines = [f"{found.attrs['preset']}: categories of {samples:,} samples (in brackets: labels dealt at random)"]
     for site in found.site.values:
-        at = found.isel(neuron=np.flatnonzero(found.neuron_site.values == site)).sel(site=site)
+        at = found.sel(neuron_site=site, site=site)
         lines.append(
             f"{at.site_label.item()}: {at.wholly.item():.1%} ({at.permuted_wholly.item():.1%}) of classes wholly in or "
             f"out of a category; the class explains {float(at.explained_by_class.mean()):.1%} "
@@ -176,7 +177,9 @@ def experiment(session: Session) -> None:
 @store.step("class_consistency")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write class_consistency.nc, last: where it is, all of it is."""
+    doing("asking what decides the categories")
     found, directory = dataset(run), run.directory
+    doing("drawing figure 8 and the atlas")
     figures.write_figure(directory, "figure8", figures.class_consistency(found))
     figures.write_figure(directory, "predictions", figures.predictions(found))
     for page in range(found.sizes.get("atlas_neuron", 0)):
@@ -184,7 +187,7 @@ def report(run: Run) -> None:
         ids = np.maximum(at.atlas_sample.values, 0)
         images = np.asarray(run.dataset.train.images[jnp.asarray(ids.ravel())])
         figure = figures.atlas(found, page, images.reshape(*ids.shape, *images.shape[1:]))
-        figures.write_figure(directory, f"atlas_{at.atlas_site.item()}_{int(at.atlas_index)}", figure)
+        figures.write_figure(directory, f"atlas_{at.atlas_neuron_site.item()}_{int(at.atlas_neuron_index)}", figure)
     store.write_dataset(directory / "class_consistency.nc", found)
     print(summary(found))
     print(f"results: {directory / 'class_consistency.nc'}; figures: {directory / 'figures'}")

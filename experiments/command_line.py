@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import tyro
 
+from experiments.helping import about
 from neuron_mech.cluster import devices, jax_settings, joining, processes
 from neuron_mech.config import LIMITS, PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
 from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless
@@ -128,8 +129,7 @@ def parse(
     preset, rest = split_preset(arguments, name, PRESETS)
     config = PRESETS[preset]
     default = kind(data=config.data, model=config.model, train=config.train, record=config.record, watch=config.watch)
-    about = f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}."
-    options = ask(kind, default, rest, f"{name} {preset}", about)
+    options = ask(kind, default, rest, f"{name} PRESET", about(description, default, preset, Seeded))
     for field_name, limits in OPTIONS.items():
         if (value := getattr(options, field_name, None)) is not None:
             limits.check(f"--{field_name.replace('_', '-')}", value)
@@ -301,7 +301,7 @@ def _wide_terminal() -> Iterator[None]:
 
 
 def _one_line(box: str) -> str:
-    """The message inside one of tyro's boxes, without its title, rules and borders."""
+    """The message inside one of tyro's boxes, without its title, rules and borders: tyro says it in no other way."""
     lines = [
         line.strip(" │|╭╮╰╯─-") if set(line) <= set(" │|╭╮╰╯─-") else line.strip(" │|") for line in box.splitlines()
     ]

@@ -65,8 +65,8 @@ def changed(config: Config, control: Control, longer: int) -> Config:
 def rows(control: str, signs: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """(name, constancy and accuracy) of a control: one, but for the objectives, which are one each."""
     common = {name: signs[name].isel(epoch=-1, drop=True) for name in ("train_accuracy", "test_accuracy")}
-    common |= {name: signs[name] for name in ("constancy_by_phase", "saturation_epoch", "recordings")}
-    common |= {str(name): signs[name] for name in signs.data_vars if str(name).startswith("neuron_constancy_")}
+    whole = ("constancy_by_phase", "saturation_epoch", "recordings", "neuron_constancy")
+    common |= {name: signs[name] for name in whole}
     if control != "objectives":
         yield control, xr.Dataset({"constancy": signs.constancy, **common})
         return

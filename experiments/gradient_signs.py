@@ -1,7 +1,8 @@
 """How constant is the sign of a sample's derivative at a neuron, through training? (Section 4.1; figures 1 and 5.)
 
-Writes gradient_signs.nc and figures/: figure1 (one random neuron a site), figure5 (all neurons), constancy (over
-training time, before and after saturation), and objectives where several were recorded.
+Writes gradient_signs.nc, average_signs.nc (of every sample and neuron), and figures/: figure1 (one random neuron a
+site), figure5 (all neurons), constancy (over training time, before and after saturation), and objectives where several
+were recorded.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import numpy as np
 
 from experiments import train
 from experiments.command_line import Seeded, Session, check_recording, main
+from experiments.progress import doing
 from neuron_mech import store
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper import figures
+from neuron_mech.paper import explorer, figures
 from neuron_mech.recording import auditing, counting, summaries
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import constancy
@@ -124,8 +126,22 @@ def recorded(run: Run) -> dict[str, Recorded]:
     return {site: Recorded(tally, study.design.indices(site), study.label(site)) for site, tally in tallies.items()}
 
 
+def average_signs(run: Run) -> xr.Dataset:
+    """average_signs.nc: `average_sign(sample, neuron)` of all recorded pairs, or of a share of them that is not large.
+
+    It says of single images what gradient_signs.nc counts: which images does neuron 17 of dense2 push down?
+    """
+    study = run.study
+    labels = np.asarray(run.dataset.train.labels)[study.recorded]
+    rng = np.random.default_rng(study.config.train.seed)
+    found = summaries.of_average_signs(recorded(run), study.recorded, labels, rng)
+    return found.assign_attrs(preset=study.config.preset, objective=study.config.record.objective)
+
+
 def _shown(run: Run, site: str) -> int:
-    """The neuron of figure 1."""
+    """The neuron of figure 1: the one that figure 2 follows, where neurons are watched, else a random one."""
+    if run.trajectories.watching and site in (watched := run.trajectories["close"].neurons):
+        return int(watched[site][0])
     key = random_stream(run.study.config.train.seed, f"neuron shown of {site}")
     return int(jax.random.choice(key, run.study.design.indices(site)))
 
@@ -220,13 +236,20 @@ def experiment(session: Session) -> None:
 @store.step("gradient_signs")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write gradient_signs.nc, last: where it is, all of it is."""
+    doing("counting constant signs, and auditing some in double precision")
     signs, directory = dataset(run), run.directory
     train.report(run)
+    doing("drawing figures 1 and 5")
     figures.write_figure(directory, "figure1", figures.average_sign_histograms(signs, one_neuron=True))
     figures.write_figure(directory, "figure5", figures.average_sign_histograms(signs))
     figures.write_figure(directory, "constancy", figures.constancy_over_training(signs))
     if signs.sizes["objective"] > 1:
         figures.write_figure(directory, "objectives", figures.objectives(signs))
+    doing("keeping the average sign of every image and neuron")
+    averages, images = average_signs(run), run.dataset.train
+    shown = jnp.asarray(averages.sample.values[: explorer.SAMPLES])
+    figures.write_sheet(directory, explorer.SHEET, np.asarray(images.images[shown]), images.largest)
+    store.write_dataset(directory / "average_signs.nc", averages)
     store.write_dataset(directory / "gradient_signs.nc", signs)
     print(summary(signs))
     print(f"results: {directory / 'gradient_signs.nc'}; figures: {directory / 'figures'}")

@@ -16,11 +16,12 @@ import jax
 import numpy as np
 
 from experiments.command_line import Options, Seeded, Session, check_recording, main
+from experiments.progress import doing
 from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
-from neuron_mech.recording import counting, partitions, summaries
+from neuron_mech.recording import counting, partitions, separation, summaries
 from neuron_mech.runs import Run, trajectories
 from neuron_mech.store import about
 
@@ -36,7 +37,7 @@ class DynamicsOptions(Seeded):
 def dataset(run: Run) -> xr.Dataset:
     """learning_dynamics.nc. Raises InputError for a run that kept no trajectories.
 
-    Dimensions `close_epoch` and `wide_epoch` are the two watches' recordings, in epochs; `close_sample_SITE` holds ids.
+    Dimensions `close_epoch` and `wide_epoch` are the two watches' recordings, in epochs; `close_sample` holds ids.
     """
     study, kept = run.study, run.trajectories
     if not kept.watching:
@@ -52,33 +53,30 @@ def dataset(run: Run) -> xr.Dataset:
         "close_epoch": _epochs(run, close),
         "wide_epoch": _epochs(run, wide),
     }
-    variables: dict[str, tuple] = {
-        "accuracy": (
-            "close_epoch",
-            kept.watched["accuracy"]["close"],
-            about("1", "accuracy on the samples watched closely, dropout off"),
-        )
-    }
+    of_wide, of_close = [], []
+    watched = max((len(close.positions[site]) for site in close.neurons), default=0)
     tallies = run.tallies[study.config.record.objective]
     for site, tally in tallies.items():
         category = np.asarray(jax.jit(partitions.categories)(tally.positive, tally.negative))
-        coords[f"neuron_{site}"] = wide.neurons[site]
-        variables |= summaries.of_separation(
+        apart = separation.of_separation(
             site,
+            wide.neurons[site],
             run.trajectories.values("wide", site),
             trajectories.seen(study, wide, site, category),
             np.random.default_rng(study.config.train.seed),
         )
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
-        variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
+        of_wide.append(apart.assign(summaries.of_neurons(site, wide.neurons[site], of)))
         if site in close.neurons:
-            own = trajectories.seen(study, close, site, category)
-            ids = study.recorded[: len(own)]
-            coords |= {f"close_neuron_{site}": close.neurons[site], f"close_sample_{site}": ids}
-            labels = np.asarray(run.dataset.train.labels)[ids]
-            variables |= summaries.of_watched(site, run.trajectories.values("close", site), own, labels)
-    return summaries.with_ends(variables, coords, list(study.sites)).assign_attrs(
-        preset=study.config.preset, steps=study.batches * epochs, epochs=epochs
+            values, own = run.trajectories.values("close", site), trajectories.seen(study, close, site, category)
+            of_close.append(separation.of_watched(site, close.neurons[site], values, own, watched))
+    coords["close_sample"] = study.recorded[:watched]
+    labels = np.asarray(run.dataset.train.labels)[study.recorded[:watched]]
+    said = about("1", "accuracy on the samples watched closely, dropout off")
+    return (
+        separation.of_dynamics(of_wide, of_close, coords, labels)
+        .assign(accuracy=("close_epoch", kept.watched["accuracy"]["close"], said))
+        .assign_attrs(preset=study.config.preset, steps=study.batches * epochs, epochs=epochs)
     )
 
 
@@ -97,16 +95,15 @@ def summary(found: xr.Dataset) -> str:
     ]
     parts = []
     for site in found.site.values:
-        auc, overlap, change = (found[f"{name}_{site}"] for name in ("auc", "overlap", "change"))
-        end = auc.isel(wide_epoch=-1).mean(f"neuron_{site}").values
-        covered = overlap.isel(wide_epoch=-1).mean(f"neuron_{site}").values
-        label = found.label.sel(site=site).item()
+        at = found.sel(site=site, neuron_site=site)
+        end, covered = (part.isel(wide_epoch=-1).mean("neuron_index").values for part in (at.auc, at.overlap))
+        label = at.label.item()
         lines.append(
-            f"{label:18} {found.first_separation.sel(site=site).item():7.3f} {end[0]:7.3f} {end[1]:9.3f} {end[2]:8.3f} "
+            f"{label:18} {at.first_separation.item():7.3f} {end[0]:7.3f} {end[1]:9.3f} {end[2]:8.3f} "
             f"{covered[0]:9.3f} {covered[2]:8.3f}"
         )
-        for what, of in (("change", change), ("final variance", found[f"variance_{site}"])):
-            shares = of.isel(wide_epoch=-1).mean(f"neuron_{site}")
+        for what, of in (("change", at.change), ("final variance", at.variance)):
+            shares = of.isel(wide_epoch=-1).mean("neuron_index")
             named = zip(shares[shares.dims[0]].values, shares.values, strict=True)
             parts.append(f"{label}, {what}: " + ", ".join(f"{share:.1%} {part}" for part, share in named))
     lines += parts
@@ -124,13 +121,16 @@ def report(run: Run, with_videos: bool = True) -> None:
     """Draw a finished run, print its summary, and write learning_dynamics.nc, last: where it is, all of it is."""
     from neuron_mech.paper import videos
 
+    doing("measuring how far low and high come apart")
     found, directory = dataset(run), run.directory
+    doing("drawing figures 2, 6 and 7")
     number = "figure7" if any(len(at.shape) > 1 for at in run.study.sites.values()) else "figure6"
-    watched = [site for site in run.study.sites if f"pre_activation_{site}" in found]
+    neurons = run.trajectories["close"].neurons
+    watched = [site for site in run.study.sites if site in neurons]
     if watched:
         figures.write_figure(directory, "figure2", figures.dynamics(found, [(site, 0) for site in watched]))
     for site in watched:
-        rows = [(site, index) for index in range(found.sizes[f"close_neuron_{site}"])]
+        rows = [(site, index) for index in range(len(neurons[site]))]
         figures.write_figure(directory, f"{number}_{site}", figures.dynamics(found, rows))
     figures.write_figure(directory, "separation", figures.separation(found))
     for site in run.study.sites:

@@ -1,9 +1,10 @@
-"""Put what a reproduced run found into results/, by the name of its directory, and all verdicts into the README.
+"""Put what a reproduced run found into results/, by the name of its directory, and all verdicts into the pages.
 
     python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid
 
-Copies claims.json and the main figures, smaller, and writes run.json: the command, the commit, seeds, device and time.
-Without a directory it only makes the README's table anew from what results/ holds.
+Copies claims.json, the main figures, smaller, and average_signs.nc where that is no more than a few megabytes; and
+writes run.json: the command, the commit, seeds, device and time.
+Without a directory it only makes the tables of README.md and docs/results/index.md anew from what results/ holds.
 """
 
 import io
@@ -31,7 +32,11 @@ WIDTH = 1000
 """Pixels across a published figure, at most."""
 LARGEST = 2**26
 """Bytes of a figure, at most."""
+LARGEST_SIGNS = 4_000_000
+"""Bytes of an average_signs.nc that is published, at most."""
 BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
+NARROW = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit where a cell is narrow."""
 MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}
 
 
@@ -81,6 +86,12 @@ def publish(directory: Path, into: Path) -> None:
     for name, picture in pictures.items():
         files.write(place / f"{name}.png", partial(Path.write_bytes, data=picture))
     files.write_text(place / "run.json", json.dumps(run, indent=2) + "\n")
+    if (signs := directory / "average_signs.nc").exists():
+        if (size := signs.stat().st_size) <= LARGEST_SIGNS:
+            files.write(place / signs.name, partial(Path.write_bytes, data=files.read(signs)))
+        else:
+            (place / signs.name).unlink(missing_ok=True)  # of an earlier run
+            print(f"left out: {signs} has {size / 1e6:.1f} MB, more than the {LARGEST_SIGNS / 1e6:g} MB published")
 
 
 def smaller(path: Path) -> bytes:
@@ -137,8 +148,8 @@ def commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def table(published: Path) -> str:
-    """The README's table: claims by presets, from the claims.json of each."""
+def table(published: Path, short: bool = False) -> str:
+    """Claims by presets, from the claims.json of each. The short one has the README's room: marks and values alone."""
     found = {path.parent.name: files.read_json(path) for path in sorted(published.glob("*/claims.json"))}
     if not found:
         return "No run has been published yet.\n"
@@ -151,33 +162,42 @@ def table(published: Path) -> str:
     ]
     for index in range(len(found[presets[0]])):
         entries = [found[name][index] for name in presets]
-        cells = [f"{MARKS[e['verdict']]} {markdown(measured(e))}".strip() for e in entries]
+        cells = [f"{MARKS[e['verdict']]} {markdown(measured(e, short))}".strip() for e in entries]
+        cells = [cell.replace(" ", NARROW) for cell in cells] if short else cells
         lines.append(f"| {entries[0]['id']}. {markdown(entries[0]['statement'])} | " + " | ".join(cells) + " |")
+    if short:
+        return "\n".join(lines) + "\n"
     lines.append("| *other than the preset* | " + " | ".join(changes(runs[name]["command"]) for name in presets) + " |")
     counts = [len(runs[name]["seeds"]) for name in presets]
     lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
     return "\n".join(lines) + "\n"
 
 
-def measured(entry: dict[str, Any]) -> str:
-    """What decides a claim, in short: value, threshold, and the control that it does not beat."""
+def measured(entry: dict[str, Any], short: bool = False) -> str:
+    """What decides a claim: the value, and unless `short` the control that it does not beat, and the site."""
     if entry["value"] is None:
         return ""
     deciding = next((c for c in entry["conditions"] if not c["holds"]), entry["conditions"][0])
     scale, unit = (100, " " + deciding["unit"]) if deciding["unit"] in ("%", "points") else (1, "")
     digits = 1 if scale == 100 or deciding["unit"] == "ranks" else 2
     said = f"{scale * entry['value']:.{digits}f}{unit or (' ' + deciding['unit']).rstrip()}"
+    if short:
+        return said
     control = next((c for c in deciding["controls"] if not c["beaten"]), None)
     if entry["verdict"] == "not supported" and control is not None:
         said += f", control {scale * control['value']:.{digits}f}"
     return f"{said} ({deciding['site']})"
 
 
-def with_table(readme: str, made: str) -> str:
-    """The README with the table between its two marks. Raises InputError where it has none."""
-    if BEGIN not in readme or END not in readme:
-        raise InputError(f"README.md has no place for the verdicts: put {BEGIN.strip()} and {END.strip()} into it")
-    before, _, rest = readme.partition(BEGIN)
+PAGES = {"README.md": True, "docs/results/index.md": False}
+"""Where the tables are, and whether it is the short one."""
+
+
+def with_table(page: str, made: str, name: str = "README.md") -> str:
+    """A page with the table between its two marks. Raises InputError where it has none."""
+    if BEGIN not in page or END not in page:
+        raise InputError(f"{name} has no place for the verdicts: put {BEGIN.strip()} and {END.strip()} into it")
+    before, _, rest = page.partition(BEGIN)
     return before + BEGIN + made + END + rest.partition(END)[2]
 
 
@@ -189,10 +209,13 @@ def main() -> None:
         if {"-h", "--help"} & set(names):
             print(__doc__)
             return
+        if not (ROOT / "pyproject.toml").exists():  # such as site-packages
+            raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
         for name in names:
             publish(Path(name), ROOT / "results")
-        readme = ROOT / "README.md"
-        files.write_text(readme, with_table(files.read_text(readme), table(ROOT / "results")))
+        for name, short in PAGES.items():
+            page = ROOT / name
+            files.write_text(page, with_table(files.read_text(page), table(ROOT / "results", short), name))
 
     exiting(work)
 

@@ -62,7 +62,7 @@ def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
     )
     trials: dict[tuple[str, str], evaluation.Trial] = {}
     numbers: dict[str, list] = {name: [] for name in _NUMBERS}
-    neurons: dict[str, tuple] = {}
+    neurons: list[xr.Dataset] = []
     for site, stream in streams.items():
         values, labels = found.pop(("trained", site))
         rank = np.asarray(percentiles.rank_of(jnp.asarray(values), 0.0))
@@ -72,7 +72,7 @@ def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
             numbers[f"{name}_std"].append(of.std())
         for name, (code, codes) in _codes(values, ranks).items():
             trials[name, site] = evaluation.Trial(site, code, codes, stream)
-        neurons |= _by_neuron(site, values, labels, subject.dataset.classes, rank, rank_before)
+        neurons.append(_by_neuron(site, values, labels, subject.dataset.classes, rank, rank_before))
 
     first = next(iter(streams))
     trials["original", first] = evaluation.Trial(first, evaluation.unchanged, jnp.zeros(1), streams[first])
@@ -93,7 +93,8 @@ def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
         "original_accuracy": ((), accuracy["original", first][0], about("1", f"{called} of the network as it is")),
     }
     coordinates = {"site": list(streams), "percentile_rank": np.asarray(ranks, np.float64)}
-    return xr.Dataset(named | neurons, coordinates, {"top": top, "test_samples": len(subject.dataset.test)})
+    attributes = {"top": top, "test_samples": len(subject.dataset.test)}
+    return store.stacked(neurons).assign(named).assign_coords(coordinates).assign_attrs(attributes)
 
 
 def _codes(values: np.ndarray, ranks: tuple[float, ...]) -> dict[str, tuple[evaluation.Code, Any]]:
@@ -112,8 +113,8 @@ def _codes(values: np.ndarray, ranks: tuple[float, ...]) -> dict[str, tuple[eval
 
 def _by_neuron(
     site: str, values: np.ndarray, labels: np.ndarray, classes: int, rank: np.ndarray, rank_before: np.ndarray
-) -> dict[str, tuple]:
-    """Each neuron's numbers at a site, as variables of the result file."""
+) -> xr.Dataset:
+    """Each neuron's numbers at a site."""
     whole, bits = information.by_neuron(jnp.asarray(values), jnp.asarray(labels), classes)
     found = {
         "zero_rank": (rank, "percentile rank", "percentile rank of 0"),
@@ -130,7 +131,8 @@ def _by_neuron(
         ),
         "value_information": (whole, "bit", "information about the label in the pre-activation"),
     }
-    return {f"{name}_{site}": (f"neuron_{site}", of, about(*text)) for name, (of, *text) in found.items()}
+    variables = {name: ("neuron", of, about(*text)) for name, (of, *text) in found.items()}
+    return store.of_site(site, np.arange(len(rank)), variables)
 
 
 _CURVES = {
@@ -150,10 +152,8 @@ _NUMBERS = {
 def over_seeds(by_seed: list[xr.Dataset], seeds: list[int]) -> xr.Dataset:
     """Results by name as means over seeds; `NAME_by_seed` holds what each seed gave, `neurons` those of the first."""
     together = xr.concat(by_seed, xr.DataArray(seeds, dims="seed", name="seed"), combine_attrs="override")
-    mean = together.mean("seed", keep_attrs=True)
-    for name in together.data_vars:
-        mean[f"{name}_by_seed"] = together[name]
-    return mean
+    by_seed_too = {f"{name}_by_seed": variable.variable for name, variable in together.data_vars.items()}
+    return together.mean("seed", keep_attrs=True).assign(by_seed_too).assign_coords(seed=seeds)
 
 
 def table_1(found: xr.Dataset) -> str:

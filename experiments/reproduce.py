@@ -5,7 +5,7 @@ writes claims.json and report.html. Stopped at any moment, the same command goes
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,16 +18,19 @@ from experiments import (
     controls,
     gradient_signs,
     learning_dynamics,
+    progress,
     quantization,
     report,
 )
 from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse, timed
 from experiments.export import Exporting, ExportOptions
+from experiments.progress import Overall
 from neuron_mech import store
 from neuron_mech.cluster import devices
 from neuron_mech.codes import sources
 from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError, Interrupted
+from neuron_mech.paper import claims
 from neuron_mech.runs import Run, subjects
 from neuron_mech.store import parameters, pieces
 from neuron_mech.training import datasets
@@ -106,6 +109,7 @@ def experiment(session: Session) -> None:
     options = session.options
     assert isinstance(options, ReproduceOptions)
     first, directory = session.config.train.seed, session.directory
+    claims.findings(directory)  # refuses result files of another format, before anything is trained
     export = Exporting(directory, options.export, ExportOptions(leave_out=options.export_without), options.save_seconds)
     each, together = of_each_run(session), of_all_runs(session, export.now_and_then)
     places = [directory, *(directory / f"seed{first + k}" for k in range(1, options.seeds))]
@@ -117,15 +121,16 @@ def experiment(session: Session) -> None:
         todo -= set(each)
     elif "binarization" in todo:
         _check_projections(session)
-    steps = ", ".join(step for step in (*each, *together) if step in todo)
-    print(f"{session.config.preset} in {directory}, on {devices.named()}; to do: {steps or 'nothing'}", flush=True)
+    overall = _plan(session, places, each, together, todo)
+    print(f"{session.config.preset} in {directory}, on {devices.named()}; to do: {'' if overall.steps else 'nothing'}")
+    print(overall.table(), flush=True)
     try:
         if todo & set(each):
             for run in session.seeds():
                 export()
                 for step, do in each.items():
                     if (why := missing(session, step, run.directory, 1)) is not None:
-                        with _announced(directory, step, why, run):
+                        with _announced(overall, directory, step, why, run):
                             do(run)
                         export()
         for step, do_all in together.items():
@@ -133,7 +138,8 @@ def experiment(session: Session) -> None:
                 if step == "binarization":
                     report.finish(directory)  # the verdicts so far: the windows can take hours
                     export()
-                with _announced(directory, step, missing(session, step, directory, options.seeds) or ""):
+                why = missing(session, step, directory, options.seeds) or ""
+                with _announced(overall, directory, step, why):
                     do_all()
                 export()
     except Interrupted:
@@ -150,11 +156,28 @@ def _check_projections(session: Session) -> None:
     sources.check_projection((height, width, channels), subjects.sites(session.config, dataset))
 
 
+def _plan(
+    session: Session, places: Sequence[Path], each: Collection[str], together: Collection[str], todo: Collection[str]
+) -> Overall:
+    """The steps to be done, in their order, with what they took in the published run of this preset."""
+    first, preset = session.config.train.seed, PRESETS[session.config.preset]
+    steps = [
+        (step, f"seed {first + k}")
+        for k, place in enumerate(places)
+        for step in each
+        if step in todo and missing(session, step, place, 1) is not None
+    ]
+    steps += [(step, "") for step in together if step in todo]
+    took = progress.expected(session.config.preset)
+    took |= {step: len(places) * took[step] for step in together if step in took}
+    return Overall(steps, took, session.config.train.epochs / preset.train.epochs)
+
+
 @contextmanager
-def _announced(directory: Path, step: str, why: str, run: Run | None = None) -> Iterator[None]:
+def _announced(overall: Overall, directory: Path, step: str, why: str, run: Run | None = None) -> Iterator[None]:
     seed = f", seed {run.study.config.train.seed}" if run else ""
-    print(f"\n{step}{seed}" + f", again: {why}" * bool(why), flush=True)
-    with timed(directory, step):
+    with overall.step() as words, timed(directory, step):
+        print(f"\n{words}{step}{seed}" + f", again: {why}" * bool(why), flush=True)
         yield
 
 

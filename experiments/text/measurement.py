@@ -20,7 +20,7 @@ from neuron_mech import store
 from neuron_mech.codes import linear_probes, windowing
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, partitions
+from neuron_mech.recording import counting, partitions, summaries
 from neuron_mech.store.checkpoints import Checkpoints
 
 SITES = "*/Dense_0"
@@ -70,15 +70,13 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
 
     Of the last block only the last position reaches the output: no other ever has a derivative.
     """
-    signs = recorder.signs()
     # Short names in the place of the model's own paths.
-    blocks = {str(site): f"block{index + 1}" for index, site in enumerate(signs.site.values)}
-    known = {str(name) for name in (*signs.variables, *signs.dims)}
-    ends = [(name, site) for name in known for site in blocks if name.endswith(f"_{site}")]
-    signs = signs.rename({name: name.removesuffix(site) + blocks[site] for name, site in ends})
-    signs = signs.assign_coords(
-        site=list(blocks.values()), label=("site", [f"block {index + 1}" for index in range(len(blocks))])
-    )
+    blocks = [f"block{index + 1}" for index in range(len(recorder.tallies))]
+    named = dict(zip(blocks, recorder.recorded().values(), strict=True))
+    rng = np.random.default_rng(0)
+    shown = {block: int(rng.choice(at.neurons)) for block, at in named.items()}
+    signs = summaries.of_signs(named, recorder.recordings, shown)
+    signs = signs.assign_coords(label=("site", [f"block {index + 1}" for index in range(len(blocks))]))
     constancy, independent, auc = (np.full((len(blocks), n), np.nan) for n in (context, context, 2))
     for row, (site, tally) in enumerate(recorder.counts().items()):
         chosen = recorder.design.positions[site]

@@ -20,7 +20,7 @@ from neuron_mech import store
 from neuron_mech.cluster import processes
 from neuron_mech.errors import RunError
 from neuron_mech.paper.figures.styles import NEUTRAL, style
-from neuron_mech.paper.figures.watching import CategoryHistogram, handles, samples_of, value_edges
+from neuron_mech.paper.figures.watching import SCALE, CategoryHistogram, handles, samples_of, value_edges, watched
 
 FRAMES, RATE = 360, 30
 """Frames of a video, and frames a second."""
@@ -39,8 +39,8 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
     recordings every sample's value is interpolated linearly; what is measured is at the recordings.
     """
     epochs, accuracy = found.close_epoch.values, found.accuracy.values
-    values = found[f"pre_activation_{site}"].values
-    neurons = found[f"close_neuron_{site}"].values
+    at = watched(found, site)
+    values, neurons = at.pre_activation.values, at.close_neuron_index.values
     label = found.label.sel(site=site).item()
     with style():
         figure = Figure(figsize=(8.0, 4.5), dpi=160)
@@ -54,7 +54,7 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
             axes.set_title(f"neuron {neuron} of {label}")
             axes.set_xlabel("pre-activation")
             edges = value_edges(values[:, :, index])
-            histograms.append(CategoryHistogram(axes, samples_of(found, site, index), edges))
+            histograms.append(CategoryHistogram(axes, samples_of(at, index), edges))
         bar = figure.add_subplot(grid[1, :])
         bar.set_xlim(0, 1)
         bar.set_ylim(0, 1)
@@ -63,7 +63,8 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
         bar.set_xticks(np.sqrt(marks / found.attrs["epochs"]), [f"{mark:.0f}" for mark in marks])
         bar.set_xlabel("epoch")
         progress = bar.barh(0.5, 0, height=1, color=NEUTRAL)[0]
-        figure.legend(handles=handles(), loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 0.0))
+        figure.legend(handles=handles(), loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 0.02))
+        figure.text(0.5, 0.012, SCALE, ha="center", va="bottom", fontsize=6.5, color=NEUTRAL)
         said = figure.text(0.5, 0.955, "", ha="center", va="center", fontsize=10.5, family="monospace")
         moving = [said, progress, *(patch for histogram in histograms for patch in histogram.patches)]
         for artist in moving:

@@ -16,7 +16,7 @@ from neuron_mech.cluster import devices, jax_settings, memory
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording import counting, summaries, watching
+from neuron_mech.recording import counting, watching
 from neuron_mech.recording import online as onlines
 from neuron_mech.recording.checks import LOOKED_AT, Mixing, check_loss, check_mixing, warn_of_signs
 from neuron_mech.recording.choices import Choice, chosen
@@ -83,7 +83,6 @@ def plan(
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     seen = prepare(some[0])
     sites = selected(model, variables, seen, names, **kwargs)
-    summaries.check_names(sites)
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
         check_loss(model, variables, seen, some[1], each, every=labels, **kwargs)
@@ -186,7 +185,6 @@ def online(
     Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
     """
     sites = selected(model, variables, inputs, names, **kwargs)
-    summaries.check_names(sites)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **kwargs)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "

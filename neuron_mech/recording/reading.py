@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from neuron_mech.cluster import jax_settings
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, partitions, summaries
+from neuron_mech.recording import counting, partitions, separation, summaries
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Design
 from neuron_mech.recording.summaries import Recorded
@@ -43,9 +43,8 @@ class Counted(struct.PyTreeNode):
         raise NotImplementedError
 
     def recorded(self, loss: str | None = None) -> dict[str, Recorded]:
-        """What `summaries` takes: tallies and the neurons they are of, by the sites' names in datasets."""
-        named, design = summaries.in_files, self.design
-        return {named(site): Recorded(tally, design.indices(site), site) for site, tally in self.counts(loss).items()}
+        """What `summaries` takes: tallies and the neurons they are of, by site."""
+        return {site: Recorded(tally, self.design.indices(site), site) for site, tally in self.counts(loss).items()}
 
     def check_room(self, count: int) -> None:
         """Raise InputError where so many recordings are more than the counts have room for."""
@@ -101,7 +100,7 @@ class Counted(struct.PyTreeNode):
             summaries.of_classes(site, at, of[: len(at.tally.positive)], dealt[: len(at.tally.positive)], classes)
             for site, at in recorded.items()
         ]
-        return summaries.with_sites(xr.concat(found, "neuron", combine_attrs="override"), recorded)
+        return summaries.with_sites(found, recorded)
 
 
 def dynamics(recorder: Recorder, seed: int = 0) -> xr.Dataset:
@@ -119,19 +118,19 @@ def dynamics(recorder: Recorder, seed: int = 0) -> xr.Dataset:
         "label": ("site", [of.label for of in recorded.values()]),
         "wide_epoch": at,
         "close_epoch": at,
+        "close_sample": ids,
     }
-    variables: dict[str, tuple] = {}
-    for site, (tally, neurons, path) in recorded.items():
+    wide, close = [], []
+    for site, (tally, neurons, _) in recorded.items():
         rows = len(tally.positive)
-        values, places = recorder.watched(path)
+        values, places = recorder.watched(site)
         of_pairs = np.asarray(partitions.categories(tally.positive, tally.negative))
         category = of_pairs.reshape(rows, -1, len(neurons))[np.arange(rows), places]
         values = np.asarray(values, np.float32)[done]
-        variables |= summaries.of_separation(site, values, category, rng)
-        variables |= summaries.of_watched(site, values[..., :3], category[:, :3], labels[:rows])
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
-        variables |= {f"{name}_{site}": variable for name, variable in summaries.of_neurons(site, of).items()}
-        coords |= {f"neuron_{site}": neurons, f"close_neuron_{site}": neurons[:3], f"close_sample_{site}": ids[:rows]}
-    return summaries.with_ends(variables, coords, list(recorded)).assign_attrs(
+        apart = separation.of_separation(site, neurons, values, category, rng)
+        wide.append(apart.assign(summaries.of_neurons(site, neurons, of)))
+        close.append(separation.of_watched(site, neurons[:3], values[..., :3], category[:, :3], len(ids)))
+    return separation.of_dynamics(wide, close, coords, labels).assign_attrs(
         steps=recorder.recordings, epochs=recorder.recordings, time="recording"
     )

@@ -1,31 +1,28 @@
-"""Labelled results from what was recorded: tallies and pre-activations in, variables of a result file out.
+"""Labelled results from what was recorded: tallies in, datasets of the result files out.
 
 What is here knows no run, no preset and no network, so that it serves a run of this package and a user's own training
-alike. Figures take the datasets that these variables make.
+alike. Figures take these datasets. What is known of single neurons is over `neuron`, all sites in turn
+(`store.of_site`, `store.stacked`). `separation` does the same of pre-activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
-from tqdm import tqdm
+from jaxtyping import Array, Int
 
-from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import counting, partitions
 from neuron_mech.recording.counting import NeuronCounts, Tally
-from neuron_mech.store import about
+from neuron_mech.store import about, of_site, stacked
 
-PARTITIONS = ("own", "another neuron's", "dealt at random")
-"""Whose categories separation is measured of: the neuron's own, and two controls."""
-
-
-BY_NEURON = ("histogram", "constancy", "low_share", "flips", "independent_constancy")
-"""What datasets hold of each neuron beside its index, as `neuron_NAME_SITE` beside `neuron_SITE`."""
+LARGEST_AVERAGE_SIGNS = 2**25
+"""Average signs that are stored, at most; each takes a byte before compression."""
+HUNDREDTH = np.float32(0.01)
+"""What average signs are stored in."""
 
 
 class Recorded(NamedTuple):
@@ -38,52 +35,24 @@ class Recorded(NamedTuple):
     """The site as figures write it."""
 
 
-def in_files(site: str) -> str:
-    """The name of a site in a dataset, where names may hold no slash: block.dense for block/dense."""
-    return site.replace("/", ".")
-
-
-def check_names(sites: Iterable[str]) -> None:
-    """Raise InputError where what datasets hold of two sites would have one name, and the later replace the earlier.
-
-    So do `a/b` and `a.b`, and a site called `constancy_a` and the constancy of `a`.
-    """
-    taken: dict[str, str] = {}
-    for site in sites:
-        named = in_files(site)
-        for name in (named, *(f"{statistic}_{named}" for statistic in BY_NEURON)):
-            if (other := taken.setdefault(name, site)) != site:
-                raise InputError(
-                    f"sites {other!r} and {site!r} would both be {name!r} in datasets: name only one of them, or give "
-                    "the layer of one another name"
-                )
-
-
 def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[str, int]) -> xr.Dataset:
     """Constancy, categories and flips by site and by neuron, and histograms of average signs (figures 1 and 5).
 
     `recordings` is how often each sample was recorded, `shown` the neuron of figure 1 by site.
     """
-    by_neuron: dict[str, tuple] = {}
+    parts: list[xr.Dataset] = []
     rows: list[dict[str, float]] = []
-    histograms = []
-    for site, (tally, _, _) in recorded.items():
+    for site, (tally, neurons, _) in recorded.items():
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
         independent = counting.independent_constancy(tally)
-        counts = np.asarray(jax.jit(counting.histograms)(tally.positive, tally.negative))
-        histograms.append(counts.sum(0))
-        dims = f"neuron_{site}"
-        by_neuron[f"neuron_histogram_{site}"] = (
-            (dims, "average_sign"),
-            counts,
-            about("pairs", f"histogram of average signs of each neuron of {site}"),
+        histograms = (
+            ("neuron", "bin"),
+            np.asarray(jax.jit(counting.histograms)(tally.positive, tally.negative)),
+            about("pairs", "histogram of average signs of each neuron"),
         )
-        by_neuron |= {f"neuron_{name}_{site}": variable for name, variable in of_neurons(site, of).items()}
-        by_neuron[f"neuron_independent_constancy_{site}"] = (
-            dims,
-            independent,
-            about("1", f"control: expected constancy of independent signs, each neuron of {site}"),
-        )
+        by_chance = about("1", "control: expected constancy of independent signs, each neuron")
+        variables = {"neuron_histogram": histograms, "neuron_independent_constancy": ("neuron", independent, by_chance)}
+        parts.append(of_neurons(site, neurons, of).assign(variables))
         rows.append(
             {
                 "constancy": counting.constancy(of.constant, of.ever),
@@ -106,38 +75,82 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
         "recorded_samples": about("samples", "training samples whose derivatives are recorded at the site"),
         "positions": about("positions", "positions of the site's feature map, each counted by itself; 1 without a map"),
     }
-    return xr.Dataset(
-        by_neuron
-        | {name: ("site", [row[name] for row in rows], said) for name, said in described.items()}
-        | {
-            "histogram": (
-                ("site", "average_sign"),
-                histograms,
-                about("pairs", "histogram of average signs over all neurons"),
-            ),
-            "recordings": ((), recordings, about("recordings", "of each sample, over the run")),
-        },
-        {
-            "site": list(recorded),
-            "label": ("site", [at.label for at in recorded.values()]),
-            "average_sign": (counting.BIN_EDGES[:-1] + counting.BIN_EDGES[1:]) / 2,
-        }
-        | {f"neuron_{site}": at.neurons for site, at in recorded.items()},
+    by_site = [part.neuron_histogram.values.sum(0) for part in parts]
+    return (
+        stacked(parts)
+        .assign({name: ("site", [row[name] for row in rows], said) for name, said in described.items()})
+        .assign(
+            histogram=(("site", "bin"), by_site, about("pairs", "histogram of average signs over all neurons")),
+            recordings=((), recordings, about("recordings", "of each sample, over the run")),
+        )
+        .assign_coords(
+            site=list(recorded),
+            label=("site", [at.label for at in recorded.values()]),
+            bin=("bin", (counting.BIN_EDGES[:-1] + counting.BIN_EDGES[1:]) / 2, about("1", "average sign, its middle")),
+        )
     )
 
 
-def of_neurons(site: str, of: NeuronCounts) -> dict[str, tuple]:
-    """{constancy, low_share, flips: variable of a result file}, over the dimension `neuron_SITE`."""
+def of_neurons(site: str, neurons: Int[np.ndarray, " neurons"], of: NeuronCounts) -> xr.Dataset:
+    """Constancy, low share and flips of each neuron of a site."""
     with np.errstate(invalid="ignore"):
         found = {
-            "constancy": (of.constant / of.ever, "share of |average sign| > 0.9"),
-            "low_share": (of.low / of.ever, "share of pairs in the low category"),
-            "flips": (of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings"),
+            "constancy": (of.constant / of.ever, "share of |average sign| > 0.9, each neuron"),
+            "low_share": (of.low / of.ever, "share of pairs in the low category, each neuron"),
+            "flips": (of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings, each neuron"),
         }
-    return {
-        name: (f"neuron_{site}", values, about("1", f"{description}, each neuron of {site}"))
-        for name, (values, description) in found.items()
-    }
+    return of_site(site, neurons, {f"neuron_{n}": ("neuron", v, about("1", said)) for n, (v, said) in found.items()})
+
+
+def of_average_signs(
+    recorded: Mapping[str, Recorded],
+    ids: Int[np.ndarray, " samples"],
+    labels: Int[np.ndarray, " samples"],
+    rng: np.random.Generator,
+    largest: int = LARGEST_AVERAGE_SIGNS,
+) -> xr.Dataset:
+    """The average sign of every (sample, neuron): which samples a neuron pushes down, and how constantly.
+
+    Stored as hundredths in a byte, rounded away from zero: so the sign, which is the category, and |average sign| > 0.9
+    are exact, and values too large by less than 0.01. At a site with positions the recordings of all of them are
+    counted together, so that it is the mean over positions of the counts, not of one position. NaN, in the file -128,
+    where no derivative was ever nonzero and where the site does not record the sample.
+
+    Where there are more than `largest`, equal shares of samples (the first, whose order is random) and of each site's
+    neurons (chosen with `rng`) are kept; the attribute `holds` says how many. `ids` and `labels` are of the recorded
+    samples, of which a site's tally has the first.
+    """
+    neurons = sum(len(at.neurons) for at in recorded.values())
+    share = min(1.0, (largest / (len(ids) * neurons)) ** 0.5)
+    samples = max(1, int(share * len(ids)))
+    parts = []
+    for site, (tally, indices, _) in recorded.items():
+        columns = np.sort(rng.permutation(len(indices))[: max(1, int(share * len(indices)))])
+        positive, negative = (
+            np.asarray(part)[:samples]
+            .reshape(min(samples, len(part)), -1, len(indices))
+            .sum(1, dtype=np.int64)[:, columns]
+            for part in (tally.positive, tally.negative)
+        )
+        lead, seen = positive - negative, positive + negative
+        average = np.full((samples, len(columns)), np.nan, np.float32)
+        with np.errstate(invalid="ignore"):
+            hundredths = np.where(seen, np.sign(lead) * np.ceil(100 * np.abs(lead) / seen), np.nan)
+        average[: len(lead)] = hundredths.astype(np.float32) * HUNDREDTH  # as they come back from the file
+        parts.append(of_site(site, indices[columns], {"average_sign": (("sample", "neuron"), average)}))
+    found = stacked(parts).assign_coords(
+        sample=("sample", ids[:samples], about("id", "in the training set")),
+        label=("sample", np.asarray(labels)[:samples], about("class", "label of the sample")),
+    )
+    said = (
+        "share of a sample's nonzero derivatives at a neuron that are positive less that of negative ones, over all "
+        "recordings and positions together; hundredths, rounded away from zero; NaN where none was ever nonzero, or "
+        "the site does not record the sample. Positive: low, the loss falls when the activation does"
+    )
+    found["average_sign"].attrs = about("1", said)
+    found["average_sign"].encoding = {"dtype": "int8", "scale_factor": HUNDREDTH, "_FillValue": -128, "zlib": True}
+    kept = f"{samples:,} of {len(ids):,} recorded samples and {found.sizes['neuron']:,} of {neurons:,} recorded neurons"
+    return found.assign_attrs(holds=kept if share < 1 else f"all: {kept}")
 
 
 # --- Categories and classes -------------------------------------------------------------------------------------------
@@ -152,15 +165,17 @@ def of_classes(
 ) -> xr.Dataset:
     """Figure 8 for a site: each neuron's low share of each class, and what the class explains of its partition.
 
-    `labels` are of the tally's rows; `dealt` are the control's, the same in another order. Over `neuron`, which
-    `neuron_site` and `neuron_index` tell of; `xr.concat` brings sites together.
+    `labels` are of the tally's rows; `dealt` are the control's, the same in another order. `with_sites` brings sites
+    together.
     """
     category = jax.jit(partitions.categories)(at.tally.positive, at.tally.negative)
     count = jax.jit(partitions.class_counts, static_argnames="classes")
     counts, permuted = (count(category, by, classes=classes) for by in (labels, dealt))
     explained = "share of the partition explained by the class: I(category; class) / H"
     dims = ("neuron", "label")
-    return xr.Dataset(
+    return of_site(
+        site,
+        at.neurons,
         {
             "low_share": (
                 dims,
@@ -183,123 +198,17 @@ def of_classes(
                 about("1", f"control: {explained}, labels dealt at random"),
             ),
         },
-        {
-            "neuron_site": ("neuron", np.full(len(at.neurons), site, dtype=object)),
-            "neuron_index": ("neuron", at.neurons),
-            "label": np.arange(classes),
-        },
-    )
+    ).assign_coords(label=np.arange(classes))
 
 
-def with_sites(found: xr.Dataset, recorded: Mapping[str, Recorded]) -> xr.Dataset:
+def with_sites(parts: Sequence[xr.Dataset], recorded: Mapping[str, Recorded]) -> xr.Dataset:
     """`of_classes` of all sites, brought together, with the share of classes wholly in or out of a category by site."""
+    found = stacked(parts)
     names = {"low_share": "wholly", "permuted_low_share": "permuted_wholly"}
     for name, wholly in names.items():
-        shares = [found[name].values[found.neuron_site.values == site] for site in recorded]
+        shares = [part[name].values for part in parts]
         within = [np.nanmean(np.where(np.isnan(s), np.nan, (s <= 0.05) | (s >= 0.95))) for s in shares]
         found[wholly] = ("site", within, about("1", f"share of (neuron, class) with {name} at most 5 % from 0 or 1"))
     return found.assign_coords(
         site=list(recorded), site_label=("site", [at.label for at in recorded.values()])
     ).assign_attrs(samples=max(len(at.tally.positive) for at in recorded.values()))
-
-
-# --- Pre-activations through training ---------------------------------------------------------------------------------
-
-
-def of_separation(
-    site: str,
-    values: Float[np.ndarray, "recordings samples neurons"],
-    category: Int[np.ndarray, "samples neurons"],
-    rng: np.random.Generator,
-) -> dict[str, tuple]:
-    """How far the categories of all neurons of a site come apart, and the parts of what moves: variables by name.
-
-    `rng` deals the categories of the second control.
-    """
-    whose = {
-        "own": category,
-        "another neuron's": np.roll(category, 1, axis=1),
-        "dealt at random": rng.permuted(category, axis=0),
-    }
-    auc, overlap = np.full((2, len(PARTITIONS), len(values), category.shape[1]), np.nan, np.float32)
-    for row in tqdm(range(len(values)), desc=f"separation at {site}", unit="recording", leave=False, disable=None):
-        for index, name in enumerate(PARTITIONS):
-            auc[index, row], overlap[index, row] = (
-                part[0] for part in partitions.separation(values[row : row + 1], whose[name])
-            )
-    dims = ("partition", "wide_epoch", f"neuron_{site}")
-    return {
-        f"auc_{site}": (
-            dims,
-            auc,
-            about("1", f"probability that a high sample's pre-activation exceeds a low one's (AUC), {site}"),
-        ),
-        f"overlap_{site}": (
-            dims,
-            overlap,
-            about("1", f"overlapping coefficient of the two distributions, {site}"),
-        ),
-        f"change_{site}": (
-            ("wide_epoch", "part", f"neuron_{site}"),
-            partitions.change_parts(values, category).astype(np.float32),
-            about("1", f"shares of the mean squared change since the first recording, {site}"),
-        ),
-        f"variance_{site}": (
-            ("wide_epoch", "variance_part", f"neuron_{site}"),
-            partitions.variance_parts(values, category).astype(np.float32),
-            about("1", f"shares of the variance over samples, by what explains it, {site}"),
-        ),
-    }
-
-
-def of_watched(
-    site: str,
-    values: Float[np.ndarray, "recordings samples neurons"],
-    category: Int[np.ndarray, "samples neurons"],
-    labels: Int[np.ndarray, " samples"],
-) -> dict[str, tuple]:
-    """Pre-activations, categories and the finally highest samples of watched neurons (figures 2, 6 and 7)."""
-    highest: Bool[np.ndarray, "samples neurons"] = partitions.finally_highest(values[-1], category)
-    dims = (f"close_sample_{site}", f"close_neuron_{site}")
-    return {
-        f"sample_label_{site}": (dims[0], labels, about("class", f"class of the samples watched closely at {site}")),
-        f"pre_activation_{site}": (
-            ("close_epoch", *dims),
-            values,
-            about("1", f"pre-activations of the closely watched neurons of {site}, dropout off"),
-        ),
-        f"category_{site}": (dims, category, about("1", "1 low, -1 high, 0 none, by the final average sign")),
-        f"finally_highest_{site}": (
-            dims,
-            highest,
-            about("1", "whether the sample is in the tenth of the high category that ends highest"),
-        ),
-        f"highest_rank_{site}": (
-            ("close_epoch", f"close_neuron_{site}"),
-            partitions.mean_rank(values, highest).astype(np.float32),
-            about("percentile rank", "mean percentile rank, among all samples, of the finally highest"),
-        ),
-        f"watched_auc_{site}": (
-            ("close_epoch", f"close_neuron_{site}"),
-            partitions.separation(values, category).auc.astype(np.float32),
-            about("1", "AUC of the closely watched neurons, on all their watched samples"),
-        ),
-    }
-
-
-def with_ends(variables: Mapping[str, tuple], coords: Mapping[str, object], sites: list[str]) -> xr.Dataset:
-    """learning_dynamics.nc of `of_separation` and `of_watched`, with each site's separation at the start and end."""
-    ends = {
-        "separation": (-1, "AUC at the end, mean over neurons"),
-        "first_separation": (0, "AUC at the start, mean over neurons"),
-    }
-    found = {
-        name: ("site", [np.nanmean(variables[f"auc_{site}"][1][0, at]) for site in sites], about("1", said))
-        for name, (at, said) in ends.items()
-    }
-    kinds = {
-        "partition": list(PARTITIONS),
-        "part": list(partitions.PARTS),
-        "variance_part": list(partitions.VARIANCE_PARTS),
-    }
-    return xr.Dataset({**variables, **found}, {**kinds, **coords})

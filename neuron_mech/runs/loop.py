@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from neuron_mech import store, training
 from neuron_mech.cluster import devices, processes
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech.config import Config, Model
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.precision import multiplying
@@ -26,7 +27,7 @@ from neuron_mech.recording import counting
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Tallies
 from neuron_mech.recording.online import Online
-from neuron_mech.runs import costs, planning, study, trajectories
+from neuron_mech.runs import costs, measuring, planning, study, trajectories
 from neuron_mech.runs.epochs import Segment, plan_epoch
 from neuron_mech.runs.planning import RunState
 from neuron_mech.runs.segments import Recording, advancing
@@ -38,13 +39,6 @@ from neuron_mech.taps import sample_mixing
 from neuron_mech.taps.objectives import OBJECTIVES
 from neuron_mech.training import TrainState, datasets, fingerprints
 from neuron_mech.training.datasets import Dataset
-
-SATURATION_SAMPLES = 10_000
-"""Training accuracy is measured on this many random training samples, or on all where there are fewer."""
-
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that ask a run to stop: a scheduler's, Ctrl-C, a lost terminal, and what Slurm's --signal sends before time
-is up."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +93,14 @@ def _run(
     said = costs.announce(what, costs.cost(what, dataset, begun), directory)
     store.bind(directory, facts)
     say(said)
-    mixing = _mixing(what, train, dataset)
+    mixing = measuring.mixing(what, train, dataset)
     if mixed := {site: value for site, value in mixing.items() if value > sample_mixing.LIMIT}:
         say(
             f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
             f"(record.mode {config.record.mode}); record.mode eval keeps samples apart"
         )
 
-    with Checkpoints(directory / "checkpoints", facts) as saves, _signals() as received:
+    with Checkpoints(directory / "checkpoints", facts) as saves, stopping() as received:
         restored = saves.restore(begun)
         if restored is None:
             if saves.aside.exists():
@@ -171,7 +165,7 @@ def _drive(
     samples = devices.replicate(dataset.train, what.design.mesh)
     advance = advancing(what)
     look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
-    measure = _measures(what, dataset)
+    measure = measuring.measures(what, dataset)
 
     history = {name: np.array(values) for name, values in state.history.items()}
     train, at_saturation = devices.replicate(state.train, what.design.mesh), state.at_saturation
@@ -247,67 +241,3 @@ def _drive(
         if saved < done:
             save()
     return everything()
-
-
-def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Recording], dict[str, Any]]:
-    """What is measured at the end of an epoch: accuracies, and constancy so far by objective and site."""
-    ids = random_ids(what.config, what.samples, SATURATION_SAMPLES)
-    some = dataset.train.rows(ids)
-    accuracy = jax.jit(lambda variables, samples: training.accuracy(what.model, variables, samples))
-
-    @partial(jax.jit, static_argnames="site")
-    def constant_counts(tally: Tally, site: str) -> tuple[jax.Array, jax.Array]:
-        # In mode online every device holds all; else it holds some samples twice, and every sample is to count once.
-        dealt = what.config.record.mode != "online"
-        held = devices.distinct(tally, what.design.rows[site], what.design.mesh) if dealt else tally
-        return counting.constant_counts(held.positive, held.negative)
-
-    def measure(train: TrainState, recorder: Recording) -> dict[str, Any]:
-        measured: dict[str, Any] = {
-            "train_accuracy": float(accuracy(train.variables, some)),
-            "test_accuracy": float(accuracy(train.variables, dataset.test)),
-        }
-        if recorder is not None:
-            measured["constancy"] = [
-                [counting.constancy(*constant_counts(recorder.tallies[o][site], site)) for site in what.sites]
-                for o in what.design.losses
-            ]
-        return measured
-
-    return measure
-
-
-def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float]:
-    """Whether samples mix in the derivatives as this run records them; {} where they cannot."""
-    if what.config.record.mode not in ("train", "online"):
-        return {}
-    batch = dataset.train.rows(random_ids(what.config, what.samples, 32))
-    return sample_mixing.mixing(
-        what.model,
-        train.variables,
-        batch.inputs,
-        batch.labels,
-        what.sites,
-        OBJECTIVES["margin"],
-        what.config.record.derivative,
-        train=True,
-        rngs={"dropout": train.key},
-        mutable=list(train.statistics),
-    )
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """STOPPING, collected instead of obeyed: the loop ends at the next segment, with its state saved."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may handle signals
-        return
-    # What is ignored, as a terminal's end under nohup, stays ignored.
-    heard = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in heard}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,24 +16,42 @@ from neuron_mech.store.checksums import (
     write_result_text,
 )
 from neuron_mech.store.directory import bind, held, opened, read_config, seed_directories
-from neuron_mech.store.labelled import about, arrays, exists, read_dataset, write_dataset
+from neuron_mech.store.labelled import (
+    FORMAT,
+    FormatError,
+    about,
+    arrays,
+    exists,
+    load,
+    of_site,
+    read_dataset,
+    selectable,
+    stacked,
+    write_dataset,
+)
 
 __all__ = [
     "CHECKSUMS",
     "FOLDERS",
+    "FORMAT",
     "RUN",
+    "FormatError",
     "about",
     "all_lost",
     "arrays",
     "bind",
     "exists",
     "held",
+    "load",
     "lost",
+    "of_site",
     "opened",
     "owed",
     "read_config",
     "read_dataset",
     "seed_directories",
+    "selectable",
+    "stacked",
     "step",
     "whole",
     "write_dataset",

@@ -1,13 +1,18 @@
-"""Labelled arrays on disk: NetCDF results, and plain arrays that are filled where they lie."""
+"""Labelled arrays on disk: NetCDF results, and plain arrays that are filled where they lie.
+
+What is known of single neurons has one dimension `neuron`, all sites in turn: the coordinates `neuron_site` and
+`neuron_index` say whose each value is, and select it: `neuron_constancy.sel(neuron_site="dense2", neuron_index=17)`.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +21,10 @@ from neuron_mech.errors import InputError, first_line, harmless
 from neuron_mech.lazily import h5py
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.store import checksums, files
+from neuron_mech.store.directory import seed_directories
+
+FORMAT = 2
+"""Version of the result files' layout, their attribute `format`. Files of before it have none, and are refused."""
 
 
 @contextmanager
@@ -58,15 +67,37 @@ def about(units: str, description: str) -> dict[str, str]:
     return {"units": units, "description": description}
 
 
+def of_site(site: str, neurons: Sequence[int] | np.ndarray, variables: Mapping, dim: str = "neuron") -> xr.Dataset:
+    """Variables over the neurons of one site, by which `dim` goes; `neurons` are their indices within the site."""
+    coords = {f"{dim}_site": (dim, np.full(len(neurons), site, object)), f"{dim}_index": (dim, np.asarray(neurons))}
+    return xr.Dataset(variables, coords)
+
+
+def stacked(parts: Sequence[xr.Dataset], dim: str = "neuron") -> xr.Dataset:
+    """`of_site` of several sites as one dataset, in their order; its neurons are selected by site and index."""
+    return selectable(xr.concat(parts, dim, combine_attrs="override"))
+
+
+def selectable(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with its neurons selected by site and index, by whatever prefix: `.sel(neuron_site="dense2")`."""
+    for dim in set(dataset.dims) - set(dataset.indexes):
+        if {f"{dim}_site", f"{dim}_index"} <= set(dataset.coords):
+            dataset = dataset.set_xindex([f"{dim}_site", f"{dim}_index"])
+    return dataset
+
+
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     """Write a labelled dataset as NetCDF-4. The same values give the same bytes: no time or host is stored."""
-    checksums.write_result(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf"))
+    plain = dataset.reset_index([dim for dim in dataset.dims if f"{dim}_site" in dataset.indexes])
+    plain = plain.assign_attrs(format=FORMAT)
+    checksums.write_result(path, lambda part: plain.to_netcdf(part, engine="h5netcdf"))
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """A result file, loaded and closed. Raises InputError where it is missing, damaged, or leads to other files.
+    """A result file, loaded and closed, its neurons selected by site and index.
 
-    Of several processes, 0 reads it and tells the others.
+    Of several processes, 0 reads it and tells the others. Raises InputError where it is missing, damaged, leads to
+    other files, or is of another format than this version's.
     """
 
     def read() -> bytes:
@@ -88,11 +119,70 @@ def read_dataset(path: Path) -> xr.Dataset:
             found = dataset.load()
         if unprinted := [text for text in _texts(found) if not text.isprintable()]:
             raise ValueError(f"it holds text that does not print: {harmless(unprinted[0])}")
-        return found
     except Exception as error:  # a damaged file surfaces as any of a dozen types
         raise InputError(
             f"{path} cannot be read ({first_line(error)}): remove it, and run its experiment again"
         ) from None
+    if (written := found.attrs.pop("format", 1)) != FORMAT:
+        raise FormatError(
+            f"{path} is of result format {written}, and this version reads format {FORMAT} only: remove it and run its "
+            "experiment again, or open it with xarray.open_dataset and read its own descriptions"
+        )
+    return selectable(found)
+
+
+class FormatError(InputError):
+    """A result file is whole, but of another format."""
+
+
+def load(run_dir: str | Path) -> xr.DataTree:
+    """Everything that a run directory holds in result files, as one tree.
+
+    A node for each file, by its name without the ending, and a node `seedN` for each repetition with another seed,
+    with its files below. The attributes of the root are the run's config, by `section.field`. Everything is read into
+    memory. Neurons are selected by site and index.
+
+    Arguments:
+        run_dir: `runs/PRESET`, or any other directory with result files, such as one of `results/`.
+
+    Raises InputError where there are no result files, where one is damaged, or is of another format.
+
+    Example: which training images does neuron 17 of dense2 push down, and how constantly?
+
+    ```python
+    run = neuron_mech.load("runs/digits")
+    average = run["average_signs"].average_sign.sel(neuron_site="dense2", neuron_index=17)
+    average.sample[average > 0]  # their ids; a positive derivative: the loss falls when the activation does
+    run["gradient_signs"].constancy.sel(site="dense2").item()
+    run["seed1/gradient_signs"].constancy
+    ```
+    """
+    directory = Path(run_dir)
+    files.check(directory)
+    nodes: dict[str, Any] = {"/": xr.Dataset(attrs=_settings(directory))}
+    for of_seed in seed_directories(directory):
+        below = of_seed.relative_to(directory)
+        for path in sorted(of_seed.glob("*.nc")):
+            if "." not in path.stem:  # one that was set aside as damaged has another name
+                nodes[(below / path.stem).as_posix()] = read_dataset(path)
+    if len(nodes) == 1:
+        raise InputError(f"{directory} holds no result files: name a run's directory, such as runs/digits")
+    return xr.DataTree.from_dict(nodes, name=directory.resolve().name)
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    """What says which run a directory holds, by `section.field`; nothing where that is not there."""
+    found: dict[str, Any] = {}
+    for path in (directory / name for name in checksums.RUN):
+        try:
+            tree = files.read_json(path) if path.exists() else {}
+            for name, part in tree.items():
+                found |= (
+                    {f"{name}.{field}": of for field, of in part.items()} if isinstance(part, dict) else {name: part}
+                )
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(f"{path} cannot be read ({first_line(error)}): restore it") from None
+    return found
 
 
 def _texts(dataset: xr.Dataset) -> Iterator[str]:

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from neuron_mech import taps
 from neuron_mech.config import Derivative
 from neuron_mech.taps import Site
-from neuron_mech.training.models import Neurons
+from neuron_mech.taps.neurons import Neurons
 
 Names = str | re.Pattern | Iterable[str | re.Pattern]
 """One site, glob or compiled regular expression, or several; "all" is every `Neurons`, or every site without any."""

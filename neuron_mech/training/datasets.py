@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -245,10 +246,22 @@ def _digits() -> Dataset:
     return Dataset("digits", part(train), part(test), classes=10)
 
 
-def directory(data_dir: Path | None) -> Path:
-    """Where TensorFlow Datasets keeps prepared data: `data_dir`, or for None TFDS_DATA_DIR or ~/tensorflow_datasets."""
+def tensorflow_datasets() -> Any:
+    """TensorFlow Datasets. Raises InputError, naming what to install, where it or what it reads with is missing."""
+    missing = [name for name in ("tensorflow_datasets", "array_record", "grain") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"every data set but digits needs the extra `data`, of which {', '.join(missing)} is not installed: "
+            "pip install 'neuron_mech[data]'"
+        )
     import tensorflow_datasets as tfds
 
+    return tfds
+
+
+def directory(data_dir: Path | None) -> Path:
+    """Where TensorFlow Datasets keeps prepared data: `data_dir`, or for None TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    tfds = tensorflow_datasets()
     return Path(tfds.core.constants.DATA_DIR if data_dir is None else data_dir)
 
 
@@ -264,8 +277,7 @@ def builder(name: str, data_dir: Path | None) -> Any:
 
     Raises InputError, naming the command that prepares it, where it is not.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = tensorflow_datasets()
     where = directory(data_dir)
     try:
         found = tfds.builder(name, data_dir=data_dir, try_gcs=False)
@@ -307,8 +319,7 @@ def _reader(found: Any, split: str, pixels: int | None = None) -> Reader:
 
     Raises InputError for images whose values cannot be read exactly.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = tensorflow_datasets()
     feature = found.info.features["image"]
     kind, shape = np.dtype(feature.np_dtype), feature.shape
     if len(shape) != 3 or (8 * kind.itemsize, shape[-1]) not in MODES or kind.kind != "u":

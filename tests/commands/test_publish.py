@@ -1,7 +1,8 @@
-"""The README's verdicts are those of results/, and what is published is small and says where it comes from."""
+"""The pages' verdicts are those of results/, and what is published is small and says where it comes from."""
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -14,11 +15,13 @@ from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError
 
 
-def test_the_readme_is_current():
-    readme = (publish.ROOT / "README.md").read_text()
-    assert readme == publish.with_table(readme, publish.table(publish.ROOT / "results")), (
-        "run `python -m experiments.publish`"
-    )
+@pytest.mark.parametrize(("name", "short"), publish.PAGES.items())
+def test_the_pages_are_current(name, short):
+    page = (publish.ROOT / name).read_text()
+    made = publish.table(publish.ROOT / "results", short)
+    assert page == publish.with_table(page, made), "run `python -m experiments.publish`"
+    rows = [line.split(" | ") for line in made.splitlines() if line.startswith("| ")]
+    assert {len(row) for row in rows} == {1 + len(list((publish.ROOT / "results").glob("*/claims.json")))}
 
 
 def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
@@ -34,12 +37,23 @@ def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
         assert figure.stat().st_size < (reproduced / "figures" / figure.name).stat().st_size
         assert figure.stat().st_size < 150_000
     assert {"figure3.png", "figure4.png", "figure5.png", "figure8.png"} <= {f.name for f in place.iterdir()}
+    assert (place / "average_signs.nc").read_bytes() == (reproduced / "average_signs.nc").read_bytes()
     made = publish.table(tmp_path)
     assert made.count("\n| ") == 13
     assert "`train.epochs 3`" in made
     assert "`digits`" in made
     assert publish.with_table(f"a\n{publish.BEGIN}old\n{publish.END}b\n", made) == (
         f"a\n{publish.BEGIN}{made}{publish.END}b\n"
+    )
+
+
+def test_average_signs_that_are_large_are_left_out_and_that_is_said(reproduced, tmp_path, monkeypatch, capsys):
+    publish.publish(reproduced, tmp_path)
+    monkeypatch.setattr(publish, "LARGEST_SIGNS", 50_000)
+    publish.publish(reproduced, tmp_path)
+    assert not (tmp_path / "digits" / "average_signs.nc").exists()
+    assert re.search(
+        r"left out: .*average_signs.nc has 0\.\d MB, more than the 0.05 MB published", capsys.readouterr().out
     )
 
 

@@ -52,7 +52,7 @@ def test_it_runs_from_a_text_to_figures(prose, tmp_path, monkeypatch, capsys):
     found = store.read_dataset(directory / "text.nc")
     assert list(found.label.values) == ["block 1", "block 2"]
     assert found.recordings == 7  # at steps 0, 10 ... 60
-    assert found.sizes["neuron_block1"] == 12
+    assert found.neuron_constancy.sel(neuron_site="block1").size == 12
     assert found.attrs["vocabulary"] == 27
     for name, variable in found.data_vars.items():
         assert variable.attrs["description"], name

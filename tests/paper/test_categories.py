@@ -58,7 +58,7 @@ def test_files_are_labelled_and_figures_are_there(reported, dynamics, consistenc
             assert "units" in variable.attrs, name
     assert consistency.low_share.dims == ("neuron", "label")
     drawn = {file.stem for file in (directory / "figures").glob("*.png")}
-    watched = [f"atlas_{s}_{n}" for s in ("dense1", "dense2") for n in dynamics[f"close_neuron_{s}"].values]
+    watched = [f"atlas_{site}_{index}" for site, index in dynamics.close_neuron.values]
     assert "atlas_dense2_7" in watched
     assert drawn == {
         *("figure2", "figure6_dense1", "figure6_dense2", "separation", "neurons_dense1", "neurons_dense2"),
@@ -69,23 +69,23 @@ def test_files_are_labelled_and_figures_are_there(reported, dynamics, consistenc
 def test_learning_dynamics_says_what_the_run_kept(reported, dynamics):
     run, _ = reported
     assert list(dynamics.close_epoch.values[[0, -1]]) == [0, 3 + 40 / 45]
-    np.testing.assert_array_equal(dynamics.close_sample_dense2, run.study.recorded)
+    np.testing.assert_array_equal(dynamics.close_sample, run.study.recorded)
     labels = np.asarray(run.dataset.train.labels)[run.study.recorded]
-    np.testing.assert_array_equal(dynamics.sample_label_dense1, labels)
+    np.testing.assert_array_equal(dynamics.sample_label, labels)
     for site in ("dense1", "dense2"):
         category = category_of(run, site)
-        neurons = dynamics[f"close_neuron_{site}"].values
-        np.testing.assert_array_equal(dynamics[f"category_{site}"], category[:, neurons])
-        assert float(dynamics[f"low_share_{site}"].mean()) == pytest.approx((category > 0).mean())
-        highest = dynamics[f"finally_highest_{site}"].values.astype(bool)
+        close, at = dynamics.sel(close_neuron_site=site), dynamics.sel(neuron_site=site)
+        neurons = close.close_neuron_index.values
+        np.testing.assert_array_equal(close.category, category[:, neurons])
+        assert float(at.neuron_low_share.mean()) == pytest.approx((category > 0).mean())
+        highest = close.finally_highest.values.astype(bool)
         assert (category[:, neurons][highest] == -1).all()
-        own, another, dealt = dynamics[f"auc_{site}"].isel(wide_epoch=-1).mean(f"neuron_{site}").values
+        own, another, dealt = at.auc.isel(wide_epoch=-1).mean("neuron_index").values
         assert float(dynamics.separation.sel(site=site)) == pytest.approx(own, abs=1e-6)
         assert own > 0.55
         assert abs(another - 0.5) < 0.05
         assert abs(dealt - 0.5) < 0.02
-        change = dynamics[f"change_{site}"]
-        total = change.isel(wide_epoch=-1).sum("part", skipna=False).values
+        total = at.change.isel(wide_epoch=-1).sum("part", skipna=False).values
         assert np.isnan(total).mean() < 0.1  # neurons below 0 for every sample, which never learn
         np.testing.assert_allclose(total[~np.isnan(total)], 1, atol=1e-5)
     assert float(dynamics.accuracy[-1]) > 0.9 > float(dynamics.accuracy[0])
@@ -95,7 +95,7 @@ def test_class_consistency_says_what_the_tallies_say(reported, consistency):
     run, _ = reported
     labels = np.asarray(run.dataset.train.labels)[run.study.recorded]
     for site in ("dense1", "dense2"):
-        at = consistency.isel(neuron=consistency.neuron_site.values == site)
+        at = consistency.sel(neuron_site=site)
         category = category_of(run, site)
         for neuron in (0, 33):
             for label in (0, 9):
@@ -103,12 +103,12 @@ def test_class_consistency_says_what_the_tallies_say(reported, consistency):
                 assert float(at.low_share[neuron, label]) == pytest.approx((of > 0).sum() / (of != 0).sum())
         shares = at.low_share.values
         assert float(consistency.wholly.sel(site=site)) == pytest.approx(((shares <= 0.05) | (shares >= 0.95)).mean())
-        by = at.agreement.mean("neuron").to_series()
+        by = at.agreement.mean("neuron_index").to_series()
         assert by["majority of the class"] > by["first recording"] > by["the neuron's larger category"]
         assert float(at.explained_by_class.mean()) > 0.2 > abs(float(at.permuted_explained_by_class.mean())) * 20
     page = consistency.isel(atlas_neuron=-1)
-    assert (page.atlas_site.item(), page.atlas_index.item()) == ("dense2", consistency.atlas_index.values[-1])
-    of = dict(zip(run.study.recorded, category_of(run, "dense2")[:, int(page.atlas_index)], strict=True))
+    assert page.atlas_neuron.item() == ("dense2", consistency.atlas_neuron_index.values[-1])
+    of = dict(zip(run.study.recorded, category_of(run, "dense2")[:, int(page.atlas_neuron_index)], strict=True))
     low, high, _ = page.atlas_sample.values
     assert all(of[sample] == 1 for sample in low)
     assert all(of[sample] == -1 for sample in high)
@@ -133,10 +133,11 @@ def test_only_some_neurons_and_sites_can_be_recorded_and_watched(tmp_path):
     config = replace(SMALL, record=record, watch=replace(SMALL.watch, named=(), neurons=2))
     run = finished(replace(config, train=replace(SMALL.train, epochs=1)), tmp_path)
     found, classes = learning_dynamics.dataset(run), class_consistency.dataset(run)
-    assert found.auc_dense2.sizes["neuron_dense2"] == classes.sizes["neuron"] == 6
-    np.testing.assert_array_equal(found.neuron_dense2, classes.neuron_index)
-    assert set(found.close_neuron_dense2.values) <= set(found.neuron_dense2.values)
-    np.testing.assert_array_equal(classes.atlas_index, found.close_neuron_dense2)
+    assert found.sizes["neuron"] == classes.sizes["neuron"] == 6
+    assert set(found.neuron_site.values) == {"dense2"}
+    np.testing.assert_array_equal(found.neuron_index, classes.neuron_index)
+    assert set(found.close_neuron.values) <= set(found.neuron.values)
+    np.testing.assert_array_equal(classes.atlas_neuron, found.close_neuron)
 
 
 def test_without_closely_watched_neurons_all_of_them_are_still_measured(tmp_path):
@@ -144,7 +145,7 @@ def test_without_closely_watched_neurons_all_of_them_are_still_measured(tmp_path
     run = finished(config, tmp_path)
     learning_dynamics.report(run)
     found = store.read_dataset(tmp_path / "learning_dynamics.nc")
-    assert found.auc_dense2.sizes["neuron_dense2"] == 64
+    assert found.auc.sel(neuron_site="dense2").sizes["neuron_index"] == 64
     assert np.isfinite(found.accuracy).all()
     assert "atlas_neuron" not in class_consistency.dataset(run).dims
     assert {file.stem for file in (tmp_path / "figures").glob("*.png")} == {
@@ -161,11 +162,10 @@ def test_the_yellow_samples_are_the_same_at_every_moment(dynamics):
     moments = sorted({int(np.abs(dynamics.close_epoch.values - 4 * share).argmin()) for share in shares})
     panels = np.array(figure.axes).reshape(2, 4)
     for index, row in enumerate(panels):
-        at = {"close_neuron_dense2": index}
-        category = dynamics.category_dense2.isel(at).values
-        highest = dynamics.finally_highest_dense2.isel(at).values.astype(bool)
+        at = dynamics.sel(close_neuron_site="dense2").isel(close_neuron_index=index)
+        category, highest = at.category.values, at.finally_highest.values.astype(bool)
         for axes, moment in zip(row, moments, strict=True):
-            values = dynamics.pre_activation_dense2.isel(at).values[moment]
+            values = at.pre_activation.values[moment]
             low, high, yellow = (patch.get_data() for patch in axes.patches[:3])
             inside = np.clip(values, low.edges[0], low.edges[-1])
             counts = [np.histogram(inside[who], low.edges)[0] for who in (category == 1, category == -1, highest)]
@@ -231,7 +231,7 @@ def test_without_an_encoder_a_gif_is_written_and_without_that_the_run_goes_on(dy
     with Image.open(tmp_path / "small.gif") as picture:
         assert picture.n_frames < 20
     monkeypatch.setattr(
-        videos.results.files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        videos.store.files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     said = videos.write(tmp_path / "b", figure, draw, frames=3)
     assert [line[:9] for line in said] == ["no mp4 of", "no gif of"]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from neuron_mech import store
 from neuron_mech.paper import claims
 from neuron_mech.paper.claims import Findings, categories, codes, estimates, signs
 
@@ -72,39 +73,43 @@ def test_a_difference_of_accuracies_covers_the_truth_as_often_as_it_says():
 # --- Results in which every claim holds -------------------------------------------------------------------------------
 
 
+def of_two_sites(variables, activation="relu", **more):
+    """A result file over the neurons of the sites a and b."""
+    coords = {
+        "site": ["a", "b"],
+        "label": ("site", [f"a-{activation}", f"b-{activation}"]),
+        "neuron_site": ("neuron", ["a"] * NEURONS + ["b"] * NEURONS),
+        "neuron_index": ("neuron", [*range(NEURONS)] * 2),
+    }
+    found = store.selectable(xr.Dataset(variables | more, coords))
+    return found.assign_coords(phase=["before", "after"]) if "phase" in found.dims else found
+
+
 def signs_file(early=0.4, late=0.8, low=0.5, independent=0.01, activation="relu"):
-    variables = {"constancy_by_phase": (("site", "phase"), [[early, 0.9], [late, 0.9]])}
-    for site, constancy in (("a", early), ("b", late)):
-        of = {"constancy": constancy, "independent_constancy": independent, "low_share": low}
-        variables |= {f"neuron_{n}_{site}": (f"neuron_{site}", around(v)) for n, v in of.items()}
-    return xr.Dataset(
-        variables,
-        {"site": ["a", "b"], "label": ("site", [f"a-{activation}", f"b-{activation}"]), "phase": ["before", "after"]},
-    )
+    of = {"constancy": (early, late), "independent_constancy": (independent,) * 2, "low_share": (low, low)}
+    variables = {f"neuron_{n}": ("neuron", np.concatenate([*map(around, values)])) for n, values in of.items()}
+    return of_two_sites(variables, activation, constancy_by_phase=(("site", "phase"), [[early, 0.9], [late, 0.9]]))
 
 
 def controls_file(true=0.85, random=0.6, fitted=True):
-    return xr.Dataset(
+    return of_two_sites(
         {
-            "neuron_constancy_b": (("control", "neuron_b"), [around(random), around(true)]),
+            "neuron_constancy": (("control", "neuron"), [np.tile(around(share), 2) for share in (random, true)]),
             "fitted": ("control", [fitted, True]),
             "train_accuracy": ("control", [0.6 if not fitted else 1.0, 1.0]),
         },
-        {"control": ["random-labels", "true-labels"]},
-    )
+    ).assign_coords(control=["random-labels", "true-labels"])
 
 
 def dynamics_file(rise=0.2, another=0.0, end=0.75, start_explains=0.2):
-    variables = {}
-    for site in ("a", "b"):
-        auc = [[around(end - rise), around(end)], [around(0.5), around(0.5 + another, seed=1)]]
-        variables[f"auc_{site}"] = (("partition", "wide_epoch", f"neuron_{site}"), auc)
-        parts = [[around(start_explains), around(0.1), around(0.7)]] * 2
-        variables[f"variance_{site}"] = (("wide_epoch", "variance_part", f"neuron_{site}"), parts)
-    return xr.Dataset(
-        variables,
-        {"site": ["a", "b"], "label": ("site", ["a-relu", "b-relu"]), "partition": ["own", "another neuron's"]},
-    )
+    auc = [[around(end - rise), around(end)], [around(0.5), around(0.5 + another, seed=1)]]
+    parts = [[around(start_explains), around(0.1), around(0.7)]] * 2
+    return of_two_sites(
+        {
+            "auc": (("partition", "wide_epoch", "neuron"), np.tile(auc, 2)),
+            "variance": (("wide_epoch", "variance_part", "neuron"), np.tile(parts, 2)),
+        }
+    ).assign_coords(partition=["own", "another neuron's"])
 
 
 def classes_file(whole=8, dealt=0, first_low=0.8):
@@ -112,18 +117,14 @@ def classes_file(whole=8, dealt=0, first_low=0.8):
     share = np.where(np.arange(10) < whole, 1.0, 0.5)[None].repeat(2 * NEURONS, 0)
     permuted = np.where(np.arange(10) < dealt, 1.0, 0.5)[None].repeat(2 * NEURONS, 0)
     share[::7, 0], permuted[::5, 1] = 0.5, 1.0  # not all neurons alike
-    return xr.Dataset(
+    found = of_two_sites(
         {
             "low_share": (("neuron", "label"), share),
             "permuted_low_share": (("neuron", "label"), permuted),
             "first_low_share": ("neuron", np.tile(around(first_low), 2)),
         },
-        {
-            "neuron_site": ("neuron", ["a"] * NEURONS + ["b"] * NEURONS),
-            "site": ["a", "b"],
-            "site_label": ("site", ["a-relu", "b-relu"]),
-        },
     )
+    return found.drop_vars("label").assign_coords(site_label=("site", ["a-relu", "b-relu"]))
 
 
 def codes_file(low=0.94, high=0.98, noise=0.90, rank=70.0, spread=5.0, before=30.0, activation="relu"):
@@ -135,19 +136,10 @@ def codes_file(low=0.94, high=0.98, noise=0.90, rank=70.0, spread=5.0, before=30
         "noise_accuracy_by_seed": (dims, np.full((1, 2, 11), noise)),
         "original_accuracy_by_seed": ("seed", [0.98]),
     }
-    for site in ("a", "b"):
-        variables[f"zero_rank_{site}_by_seed"] = (("seed", f"neuron_{site}"), [around(rank, spread)])
-        variables[f"untrained_zero_rank_{site}_by_seed"] = (("seed", f"neuron_{site}"), [around(50, before)])
-    return xr.Dataset(
-        variables,
-        {
-            "site": ["a", "b"],
-            "label": ("site", [f"a-{activation}", f"b-{activation}"]),
-            "seed": [0],
-            "percentile_rank": ranks,
-        },
-        {"test_samples": 10_000},
-    )
+    for name, values in (("zero_rank", around(rank, spread)), ("untrained_zero_rank", around(50, before))):
+        variables[f"{name}_by_seed"] = (("seed", "neuron"), np.tile([values], 2))
+    found = of_two_sites(variables, activation).assign_coords(seed=[0], percentile_rank=ranks)
+    return found.assign_attrs(test_samples=10_000)
 
 
 def windows_file(rise=0.3, middle=0.6, control_rise=0.1, control_middle=0.4, lean=0.0):

@@ -53,8 +53,9 @@ def test_an_nnx_model_has_sites_like_any_other(digits, tmp_path):
         for b in range(2):
             seen = recorder.average_sign(f"blocks/{b}/up")[i]
             np.testing.assert_array_equal(np.nan_to_num(seen), np.sign(gradient["blocks"][b]["up"]["bias"][...]))
-    store.write_dataset(tmp_path / "signs.nc", recorder.signs())  # where names may hold no slash
-    assert store.read_dataset(tmp_path / "signs.nc").label.values.tolist() == ["blocks/0/up", "blocks/1/up"]
+    store.write_dataset(tmp_path / "signs.nc", recorder.signs())
+    found = store.read_dataset(tmp_path / "signs.nc")
+    assert found.site.values.tolist() == list(dict.fromkeys(found.neuron_site.values)) == ["blocks/0/up", "blocks/1/up"]
     cut = neuron_mech.replace(linen, {"blocks/1/up": jnp.zeros_like})(variables, x)
     assert float(jnp.abs(cut - logits).max()) > 0
 

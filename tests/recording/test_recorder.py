@@ -82,7 +82,7 @@ def test_samples_and_neurons_are_chosen_by_index_or_mask(data):
         )
         assert recorder.rows.tolist() == [3, 43, 83, 123, 163]
         recorder = recorder.update(variables)
-        assert recorder.signs().neuron_Dense_1.values.tolist() == [2, 9]
+        assert recorder.signs().neuron.values.tolist() == [("Dense_1", 2), ("Dense_1", 9)]
         signs = neuron_mech.signs(model, variables, x[mask], y[mask], "Dense_1")["Dense_1"][:, [2, 9]]
         np.testing.assert_array_equal(recorder.average_sign("Dense_1"), signs)
 
@@ -116,7 +116,7 @@ def test_counts_average_signs_and_partitions_are_those_of_signs_kept_one_by_one(
     np.testing.assert_array_equal(recorder.partition("Dense_1"), np.sign(seen.sum(0)))
     np.testing.assert_allclose(recorder.watched("Dense_1")[0], np.stack(values)[[0, 4, 8]], rtol=1e-5, atol=1e-6)
     dynamics, classes = recorder.dynamics(), recorder.classes(10)
-    assert dynamics.pre_activation_Dense_1.shape == (3, 40, 3)
+    assert dynamics.pre_activation.shape == (3, 40, 3)
     assert classes.low_share.shape == (8, 10)
     for figure in (figures.separation(dynamics), figures.dynamics(dynamics, [("Dense_1", 0)])):
         figure.draw_without_rendering()

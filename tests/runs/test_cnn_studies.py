@@ -232,7 +232,7 @@ def test_every_experiment_runs_on_it(finished, tmp_path, capsys):
     assert float(signs.zero_share.sel(site="stage2layer2").item()) == pytest.approx(0.75, abs=0.01)
     one = replace(subjects.of_run(whole, tmp_path), sites={"stage2layer2": whole.study.sites["stage2layer2"]})
     codes = quantization.measure(one, (50.0,))
-    assert codes.sizes["neuron_stage2layer2"] == 8
+    assert codes.neuron.values.tolist() == [("stage2layer2", index) for index in range(8)]
     assert np.isfinite(codes.accuracy).all()
     capsys.readouterr()
     for form, said in ((None, "one after another on a cpu, convolutions as they are"), ("patches", "as patches")):

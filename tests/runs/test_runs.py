@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import gradient_signs, train
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech import runs, store
 from neuron_mech.config import PRESETS, Config, Model
 from neuron_mech.errors import RunError
@@ -79,7 +80,7 @@ def test_the_file_says_what_the_tallies_say(undisturbed):
         assert int(at.histogram.sum()) == seen.size
         assert float(at.zero_share[0]) == pytest.approx(1 - (p + n).sum() / (36 * p.size))
         assert float(at.constancy_so_far[-1]) == pytest.approx(float(at.constancy))
-        assert int(signs[f"neuron_histogram_{site}"].sum()) == seen.size
+        assert int(signs.neuron_histogram.sel(neuron_site=site).sum()) == seen.size
         nonzero = (p + n).sum() - seen.size
         assert float(at.flips_per_recording) == pytest.approx(np.asarray(tally.flips).sum() / nonzero)
 
@@ -165,7 +166,7 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
 def test_whatever_asks_to_stop_is_heard(signum):
     ours = signal.signal(signum, signal.SIG_DFL)  # tests in the background may have been told to ignore it
     try:
-        with loop._signals() as received:
+        with stopping() as received:
             os.kill(os.getpid(), signum)
             assert received == [signum]
         assert signal.getsignal(signum) == signal.SIG_DFL
@@ -177,7 +178,7 @@ def test_what_is_ignored_stays_ignored():
     """As under nohup, when the terminal ends."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with loop._signals() as received:
+        with stopping() as received:
             os.kill(os.getpid(), signal.SIGHUP)
             assert received == []
     finally:

@@ -295,6 +295,16 @@ def test_a_result_file_of_another_kind_makes_no_page(run, monkeypatch):
     assert "another version" in (run / "report.html").read_text()
 
 
+def test_result_files_of_another_format_are_refused_and_the_verdicts_on_them_stay(run):
+    (run / "claims.json").write_text("the verdicts of before")
+    xr.Dataset({"neuron_constancy_dense1": ("neuron_dense1", [0.5])}).to_netcdf(
+        run / "gradient_signs.nc", engine="h5netcdf"
+    )
+    with pytest.raises(InputError, match=r"gradient_signs.nc is of result format 1, .* remove it and run"):
+        report.finish(run)
+    assert (run / "claims.json").read_text() == "the verdicts of before"
+
+
 # --- What ends a command ----------------------------------------------------------------------------------------------
 
 

@@ -106,7 +106,7 @@ def test_a_stream_is_known_by_its_files(data, tmp_path):
 
 def test_of_large_files_parts_are_read(data, monkeypatch, digits):
     streams = [loop.datasets.load(replace(CONFIG.data, stream=True), data_dir, workers=0).train for data_dir in data]
-    monkeypatch.setattr(identity, "WHOLE", 0)
+    monkeypatch.setattr(fingerprints, "WHOLE", 0)
     one, other = (fingerprints.fingerprints(stream)["files"] for stream in streams)
     assert one != other
 

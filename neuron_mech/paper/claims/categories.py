@@ -25,7 +25,7 @@ def categories_separate(found: Findings) -> Claim:
         return untested(base)
     conditions = []
     for site in map(str, found.dynamics[0].site.values):
-        end = [d[f"auc_{site}"].sel(partition="own").values[-1] for d in found.dynamics]
+        end = [d.auc.sel(partition="own", neuron_site=site).values[-1] for d in found.dynamics]
         conditions.append(_separated(found, site))
         conditions.append(
             Condition("AUC at the end", label(found.dynamics[0], site), estimate(end), "<", 0.99, unit="")
@@ -36,7 +36,7 @@ def categories_separate(found: Findings) -> Claim:
 def _separated(found: Findings, site: str) -> Condition:
     """The rise of a site's AUC over training, against that of another neuron's categories."""
     own, other = (
-        [np.subtract(*d[f"auc_{site}"].sel(partition=kind).values[[-1, 0]]) for d in found.dynamics]
+        [np.subtract(*d.auc.sel(partition=kind, neuron_site=site).values[[-1, 0]]) for d in found.dynamics]
         for kind in ("own", "another neuron's")
     )
     control = Control("another neuron's categories", estimate(other).value, lead(own, other))
@@ -56,7 +56,7 @@ def no_translation(found: Findings) -> Claim:
         return untested(base)
     conditions = []
     for site in map(str, found.dynamics[0].site.values):
-        start = [d[f"variance_{site}"].isel(wide_epoch=-1, variance_part=0).values for d in found.dynamics]
+        start = [d.variance.sel(neuron_site=site).values[-1, 0] for d in found.dynamics]
         what = "final variance that the start explains"
         conditions.append(_separated(found, site))
         conditions.append(Condition(what, label(found.dynamics[0], site), estimate(start), "<", 0.9))
@@ -77,7 +77,7 @@ def classes_are_whole(found: Findings) -> Claim:
     last = found.classes[0].site.values[-1]
 
     def whole(found: xr.Dataset, name: str) -> np.ndarray:
-        share = found[name].values[found.neuron_site.values == last]
+        share = found[name].sel(neuron_site=last).values
         return np.where(np.isnan(share), np.nan, (share <= 0.05) | (share >= 0.95)).mean(1)
 
     own, dealt = ([whole(c, name) for c in found.classes] for name in ("low_share", "permuted_low_share"))

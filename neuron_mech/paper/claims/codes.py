@@ -158,14 +158,14 @@ def rank_of_threshold(found: Findings) -> Claim:
         return untested(base, "the network has no ReLU")
     last = str(codes.site.values[-1])
     own, before = (
-        [np.abs(row - row.mean()) for row in codes[f"{name}_{last}_by_seed"].values]
-        for name in ("zero_rank", "untrained_zero_rank")
+        [np.abs(row - row.mean()) for row in codes[name].sel(neuron_site=last).values]
+        for name in ("zero_rank_by_seed", "untrained_zero_rank_by_seed")
     )
     control = Control("before training", estimate(before).value, lead(before, own))
     narrow = Condition("mean distance from the neurons' mean", labels[-1], estimate(own), "<", 15, (control,), "ranks")
     away = []
     for site, where in zip(map(str, codes.site.values), labels, strict=True):
-        rank = [row - 50 for row in codes[f"zero_rank_{site}_by_seed"].values]
+        rank = [row - 50 for row in codes.zero_rank_by_seed.sel(neuron_site=site).values]
         mean = estimate(rank)
         sign = np.sign(mean.value) or 1.0
         away.append(

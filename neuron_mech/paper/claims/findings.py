@@ -44,7 +44,11 @@ class Findings:
 
 
 def findings(directory: Path) -> Findings:
-    """What a run directory holds. Raises InputError where it holds no run; a damaged file counts as missing."""
+    """What a run directory holds; a damaged file counts as missing.
+
+    Raises InputError where it holds no run, and where its result files are of another format: those are whole, and what
+    was judged by them stays.
+    """
     config = store.read_config(directory)
     damaged: list[str] = []
 
@@ -54,6 +58,8 @@ def findings(directory: Path) -> Findings:
         try:
             return store.read_dataset(path)
         except InputError as error:
+            if isinstance(error, store.FormatError) and directory in path.parents:
+                raise
             damaged.append(str(error))
             return None
 

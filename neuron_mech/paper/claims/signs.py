@@ -1,13 +1,25 @@
 """Claims 1 to 4: the signs of activation gradients."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
+from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.claims.claim import Claim, Condition, Control, untested
 from neuron_mech.paper.claims.estimates import Estimate, estimate, lead, lead_of_others, minus
 from neuron_mech.paper.claims.findings import Findings, label
+
+CONSTANCY = ("neuron_constancy", "neuron_independent_constancy")
+"""Of each neuron: measured, and expected of independent signs."""
+
+
+def _by_neuron(files: Sequence[xr.Dataset], name: str, site: str) -> list[np.ndarray]:
+    """A variable at the neurons of a site, of each of several seeds' result files."""
+    return [file[name].sel(neuron_site=site).values for file in files]
 
 
 def near_output(found: Findings) -> Claim:
@@ -22,8 +34,7 @@ def near_output(found: Findings) -> Claim:
     if not found.signs:
         return untested(base)
     site = str(found.signs[0].site.values[-1])
-    own = [signs[f"neuron_constancy_{site}"].values for signs in found.signs]
-    independent = [signs[f"neuron_independent_constancy_{site}"].values for signs in found.signs]
+    own, independent = (_by_neuron(found.signs, name, site) for name in CONSTANCY)
     controls = [Control("independent signs", estimate(independent).value, lead(own, independent))]
     if found.controls:
         controls.append(_random_labels(found, site))
@@ -33,11 +44,13 @@ def near_output(found: Findings) -> Claim:
 
 def _random_labels(found: Findings, site: str) -> Control:
     """Constancy with random labels, once they are fitted, against the same training with the true ones."""
-    name = f"neuron_constancy_{site}"
     kept = [c for c in found.controls if {"random-labels", "true-labels"} <= set(c.control.values)]
     if not kept:
         return Control("random labels (not run)", float("nan"), None)
-    random, true = ([c[name].sel(control=k).values for c in kept] for k in ("random-labels", "true-labels"))
+    random, true = (
+        [c.neuron_constancy.sel(control=k, neuron_site=site).values for c in kept]
+        for k in ("random-labels", "true-labels")
+    )
     value = estimate(random).value
     if not all(bool(c.fitted.sel(control="random-labels")) for c in kept):
         reached = min(float(c.train_accuracy.sel(control="random-labels")) for c in kept)
@@ -64,10 +77,10 @@ def halves(found: Findings) -> Claim:
 
     conditions = []
     for site in map(str, found.signs[0].site.values):
-        own = [balanced(signs[f"neuron_low_share_{site}"].values) for signs in found.signs]
+        own = [balanced(share) for share in _by_neuron(found.signs, "neuron_low_share", site)]
         controls: tuple[Control, ...] = ()
         if len(found.classes) == len(found.signs):
-            first = [balanced(c.first_low_share.values[c.neuron_site.values == site]) for c in found.classes]
+            first = [balanced(share) for share in _by_neuron(found.classes, "first_low_share", site)]
             controls = (Control("by the first recording alone", estimate(first).value, lead(own, first)),)
         where = label(found.signs[0], site)
         conditions.append(Condition("neurons with 40 to 60 % low", where, estimate(own), ">", 0.5, controls))
@@ -90,15 +103,13 @@ def falls_with_distance(found: Findings) -> Claim:
         return untested(base, "only one site was recorded")
     conditions = []
     for early, late in itertools.pairwise(sites):
-        values = {
-            kind: [[s[f"neuron_{kind}_{site}"].values for s in found.signs] for site in (late, early)]
-            for kind in ("constancy", "independent_constancy")
-        }
         before = [
             np.atleast_1d(np.diff(s.constancy_by_phase.sel(phase="before", site=[early, late]).values))
             for s in found.signs
         ]
-        own, independent = (lead_of_others(*pair) for pair in values.values())
+        own, independent = (
+            lead_of_others(*(_by_neuron(found.signs, name, site) for site in (late, early))) for name in CONSTANCY
+        )
         phase = estimate(before) if len(before) > 1 else Estimate(float(before[0][0]), float(before[0][0]), np.inf, "")
         controls = (
             Control("independent signs", independent.value, minus(own, independent)),
@@ -126,13 +137,11 @@ def linear_is_clearer(found: Findings) -> Claim:
     seeds = min(len(linear), len(relu))
     conditions = []
     for site in map(str, found.signs[0].site.values[:-1]):
-        if f"neuron_constancy_{site}" not in found.beside[0]:
+        if site not in found.beside[0].site:
             continue
-        own, other = ([s[f"neuron_constancy_{site}"].values for s in part[:seeds]] for part in (linear, relu))
-        independent = [
-            [s[f"neuron_independent_constancy_{site}"].values for s in part[:seeds]] for part in (linear, relu)
-        ]
-        value, expected = lead_of_others(own, other), lead_of_others(*independent)
+        value, expected = (
+            lead_of_others(*(_by_neuron(part[:seeds], name, site) for part in (linear, relu))) for name in CONSTANCY
+        )
         control = Control("independent signs", expected.value, minus(value, expected))
         conditions.append(Condition("linear more constant by", site, value, ">", 0.0, (control,), "points"))
     return dataclasses.replace(base, conditions=tuple(conditions))

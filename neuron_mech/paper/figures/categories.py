@@ -8,7 +8,7 @@ from jaxtyping import UInt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, SERIES, site_panels, style
+from neuron_mech.paper.figures.styles import CONTROLS, HIGH, LOW, MEASURED, NEUTRAL, PALE, site_panels, style
 
 
 def class_consistency(found: xr.Dataset) -> Figure:
@@ -20,14 +20,14 @@ def class_consistency(found: xr.Dataset) -> Figure:
     with style():
         figure, panels = site_panels(found.site.values, found.site_label.values)
         for name, axes in panels:
-            at = found.neuron_site.values == name
-            shares, dealt = (100 * found[v].values[at].ravel() for v in ("low_share", "permuted_low_share"))
-            axes.hist(shares, bins=bins, color=HIGH, label="classes")
+            at = found.sel(site=name, neuron_site=name)
+            shares, dealt = (100 * part.values.ravel() for part in (at.low_share, at.permuted_low_share))
+            axes.hist(shares, bins=bins, color=MEASURED, label="classes")
             axes.hist(dealt, bins=bins, histtype="step", color=NEUTRAL, lw=1.2, label="labels dealt at random")
             axes.set_xlabel("samples of the class that are low (%)")
             axes.set_ylabel("(neuron, class) pairs")
             axes.set_xlim(0, 100)
-            whole = float(found.wholly.sel(site=name))
+            whole = float(at.wholly)
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
             axes.text(0.5, 0.99, f"{whole:.0%} below 5 or above 95 %", transform=axes.transAxes, ha="center", va="top")
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
@@ -41,18 +41,18 @@ def predictions(found: xr.Dataset) -> Figure:
     """
     names = [str(name) for name in found.site.values]
     kinds = [str(kind) for kind in found.predictor.values]
-    colors = (NEUTRAL, "#BBBBBB", SERIES[1], SERIES[4], HIGH)
+    colors = (NEUTRAL, PALE, CONTROLS[0], CONTROLS[2], MEASURED)
     with style():
         figure = Figure(figsize=(max(6.4, 1.9 * len(names) + 2.4), 3.1))
         axes = figure.subplots()
         for index, kind in enumerate(kinds):
             at = np.arange(len(names)) + (index - (len(kinds) - 1) / 2) * 0.84 / len(kinds)
-            by_neuron = [found.agreement.sel(predictor=kind).values[found.neuron_site.values == name] for name in names]
+            by_neuron = [found.agreement.sel(predictor=kind, neuron_site=name).values for name in names]
             mean = np.array([np.nanmean(values) for values in by_neuron])
             low, high = (np.array([np.nanquantile(values, q) for values in by_neuron]) for q in (0.25, 0.75))
             bars = axes.bar(at, mean, width=0.78 / len(kinds), color=colors[index], label=kind)
             axes.vlines(at, low, high, color="black", linewidth=0.8)
-            dark = colors[index] in (NEUTRAL, HIGH)
+            dark = colors[index] in (NEUTRAL, MEASURED)
             texts = axes.bar_label(bars, [f"{m:.0%}" for m in mean], fontsize=8, label_type="center")
             for text in texts:
                 text.set_color("white" if dark else "black")
@@ -80,7 +80,8 @@ def atlas(found: xr.Dataset, which: int, images: UInt[np.ndarray, "sheets places
     with style():
         figure = Figure(figsize=(7.2, 4.5))
         figure.suptitle(
-            f"neuron {int(at.atlas_index)} of {at.atlas_label.item()}\n{low:.0%} of {int(counts.sum()):,} {unit} low, "
+            f"neuron {int(at.atlas_neuron_index)} of {at.atlas_label.item()}\n"
+            f"{low:.0%} of {int(counts.sum()):,} {unit} low, "
             f"{1 - low:.0%} high; {float(at.atlas_constancy):.0%} of signs constant",
             fontsize=9.5,
         )

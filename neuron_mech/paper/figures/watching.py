@@ -10,17 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, PICKED, SERIES, style
+from neuron_mech.paper.figures.styles import CONTROLS, HIGH, LOW, MEASURED, NEUTRAL, PALE, PICKED, style
 
 BINS = 40
 MOMENTS = (0, 0.02, 0.1, 0.4, 1.0)
 """Columns of a figure, as shares of training: denser at the start, where more happens."""
 
+SCALE = "heights: share of the fullest bin of each panel; the outermost bins hold all that lies beyond"
+"""What must be known to compare panels: it is said on the figure."""
+
 SIDE_BY_SIDE = 4
 """Sites beside each other, at most; more go below."""
 
-_PARTITION_COLORS = (HIGH, SERIES[1], NEUTRAL)
-_PART_COLORS = (SERIES[4], SERIES[2], LOW, "#DDDDDD")
+_PARTITION_COLORS = (MEASURED, *CONTROLS[:2])
+_PART_COLORS = ("#C4C4C4", "#8E8E8E", MEASURED, PALE)
 
 
 class Categories(NamedTuple):
@@ -78,10 +81,20 @@ def value_edges(values: Float[np.ndarray, "recordings samples"]) -> Float[np.nda
     return np.linspace(lowest - margin, highest + margin, BINS + 1)
 
 
-def samples_of(found: xr.Dataset, site: str, index: int) -> Categories:
-    """The closely watched samples of a site's closely watched neuron number `index`."""
-    at = {f"close_neuron_{site}": index}
-    return Categories(found[f"category_{site}"].isel(at).values, found[f"finally_highest_{site}"].isel(at).values)
+def watched(found: xr.Dataset, site: str) -> xr.Dataset:
+    """What learning_dynamics.nc has of a site's closely watched neurons, on the samples that the site records.
+
+    Over `close_epoch`, `close_sample` and, the neurons' indices within the site, `close_neuron_index`.
+    """
+    names = ["pre_activation", "category", "finally_highest", "highest_rank", "watched_auc"]
+    at = found[names].sel(close_neuron_site=site)
+    return at.dropna("close_sample", how="all", subset=["pre_activation"])
+
+
+def samples_of(at: xr.Dataset, index: int) -> Categories:
+    """The samples of neuron number `index` of those `watched`."""
+    one = at.isel(close_neuron_index=index)
+    return Categories(one.category.values, one.finally_highest.values)
 
 
 def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
@@ -97,11 +110,11 @@ def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
         figure = Figure(figsize=(7.2, 1.15 * len(rows) + 0.85))
         panels = figure.subplots(len(rows), len(moments), squeeze=False)
         for row, (site, index) in enumerate(rows):
-            at = {f"close_neuron_{site}": index}
-            values = found[f"pre_activation_{site}"].isel(at).values
-            auc = found[f"watched_auc_{site}"].isel(at).values
-            samples, edges = samples_of(found, site, index), value_edges(values[moments])
-            name = f"{found.label.sel(site=site).item()}\nneuron {int(found[f'close_neuron_{site}'][index])}"
+            at = watched(found, site)
+            one = at.isel(close_neuron_index=index)
+            values, auc = one.pre_activation.values, one.watched_auc.values
+            samples, edges = samples_of(at, index), value_edges(values[moments])
+            name = f"{found.label.sel(site=site).item()}\nneuron {int(one.close_neuron_index)}"
             panels[row, 0].set_ylabel(name, fontsize=8)
             for column, moment in enumerate(moments):
                 axes = panels[row, column]
@@ -113,7 +126,9 @@ def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
                 if row == 0:
                     epoch = f"{epochs[moment]:.{0 if epochs[moment] >= 0.95 else 1}f}"
                     axes.set_title("start" if moment == 0 else f"{_time(found)} {epoch}", fontsize=8.5)
-        figure.legend(handles=handles(), loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(
+            handles=handles(), loc="outside lower center", ncols=3, frameon=False, title=SCALE, title_fontsize=7
+        )
     return figure
 
 
@@ -135,21 +150,21 @@ def separation(found: xr.Dataset) -> Figure:
         panels = figure.subplots(4 * bands, columns, squeeze=False, sharex=True, sharey="row")
         epochs = found.wide_epoch.values
         for index, name in enumerate(names):
-            neuron = f"neuron_{name}"
+            at = found.sel(site=name, neuron_site=name)
             band, column = divmod(index, columns)
             top, middle, change, variance = panels[4 * band : 4 * band + 4, column]
-            top.set_title(f"{found.label.sel(site=name).item()}, {found.sizes[neuron]} neurons")
+            top.set_title(f"{at.label.item()}, {at.sizes['neuron_index']} neurons")
             for axes, variable in ((top, "auc"), (middle, "overlap")):
                 for which, color in zip(found.partition.values, _PARTITION_COLORS, strict=True):
-                    curves = found[f"{variable}_{name}"].sel(partition=which)
-                    lower, median, upper = curves.quantile([0.25, 0.5, 0.75], neuron).values
+                    curves = at[variable].sel(partition=which)
+                    lower, median, upper = curves.quantile([0.25, 0.5, 0.75], "neuron_index").values
                     axes.plot(epochs, median, color=color, lw=2 if which == "own" else 1, label=_WHOSE[str(which)])
                     axes.fill_between(epochs, lower, upper, color=color, alpha=0.2, lw=0)
             for axes, variable, colors in (
                 (change, "change", _PART_COLORS),
                 (variance, "variance", _PART_COLORS[1:]),
             ):
-                shares = found[f"{variable}_{name}"].mean(neuron)
+                shares = at[variable].mean("neuron_index")
                 parts = shares[shares.dims[1]].values
                 axes.stackplot(epochs[1:], shares.values.T[:, 1:], colors=colors, labels=parts)
                 axes.set_ylim(0, 1)
@@ -182,26 +197,26 @@ def all_neurons(found: xr.Dataset, site: str) -> Figure:
 
     `found` is learning_dynamics.nc. Lines mark medians.
     """
-    label = found.label.sel(site=site).item()
-    auc = found[f"auc_{site}"].sel(partition="own")
+    at = found.sel(site=site, neuron_site=site)
+    auc = at.auc.sel(partition="own")
     with style():
         figure = Figure(figsize=(7.2, 4.4))
-        figure.suptitle(f"all {found.sizes[f'neuron_{site}']} neurons of {label}", fontsize=9.5)
+        figure.suptitle(f"all {at.sizes['neuron_index']} neurons of {at.label.item()}", fontsize=9.5)
         (size, constant), (flips, apart) = figure.subplots(2, 2)
         for axes, values, name, bins in (
             (
                 size,
-                100 * found[f"low_share_{site}"],
+                100 * at.neuron_low_share,
                 "samples in the low category (%)",
                 np.linspace(0, 100, 41).tolist(),
             ),
-            (constant, 100 * found[f"constancy_{site}"], "constant signs (%)", np.linspace(0, 100, 41).tolist()),
-            (flips, 100 * found[f"flips_{site}"], "sign flips per recording (%)", 40),
+            (constant, 100 * at.neuron_constancy, "constant signs (%)", np.linspace(0, 100, 41).tolist()),
+            (flips, 100 * at.neuron_flips, "sign flips per recording (%)", 40),
         ):
-            _distribution(axes, values.values, bins, HIGH)
+            _distribution(axes, values.values, bins, MEASURED)
             axes.set_xlabel(name)
         bins = np.linspace(0, 1, 51).tolist()
-        for moment, color, name in ((0, SERIES[1], "start"), (-1, HIGH, "end")):
+        for moment, color, name in ((0, CONTROLS[0], "start"), (-1, MEASURED, "end")):
             _distribution(apart, auc.isel(wide_epoch=moment).values, bins, color, name)
         apart.set_xlabel("separation of low and high (AUC)")
         apart.set_xlim(float(np.floor(10 * np.nanmin(auc.isel(wide_epoch=[0, -1]))) / 10), 1)

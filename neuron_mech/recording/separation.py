@@ -1,0 +1,183 @@
+"""Labelled results from pre-activations that were kept through training, and the categories of the end.
+
+learning_dynamics.nc is made of these, of a run of this package and of a user's own training alike. `summaries` does the
+same of tallies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from tqdm import tqdm
+
+from neuron_mech.lazily import xarray as xr
+from neuron_mech.recording import partitions
+from neuron_mech.store import about, of_site, stacked
+
+PARTITIONS = ("own", "another neuron's", "dealt at random")
+"""Whose categories separation is measured of: the neuron's own, and two controls."""
+
+
+VALUE_BINS = 24
+"""Bins of a neuron's values at each moment."""
+
+
+def of_values(
+    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
+) -> dict[str, tuple]:
+    """Histograms of every neuron's values at each recording kept, of low and of high samples.
+
+    The bins are as many equal parts of the neuron's range over all recordings, but for the outermost thousandths of
+    each; what lies beyond is counted in the outermost bins.
+    """
+    lowest = np.quantile(values, 0.001, axis=1).min(0)
+    highest = np.maximum(np.quantile(values, 0.999, axis=1).max(0), lowest + 1e-9)
+    place = np.clip(VALUE_BINS * (values - lowest) / (highest - lowest), 0, VALUE_BINS - 1).astype(np.int16)
+    counts = np.zeros((len(values), 2, VALUE_BINS, values.shape[2]), np.int32)
+    for index, sign in enumerate((1, -1)):
+        member = category == sign
+        for k in range(VALUE_BINS):
+            counts[:, index, k] = ((place == k) & member).sum(1)
+    return {
+        "value_histogram": (
+            ("wide_epoch", "value_category", "value_bin", "neuron"),
+            counts,
+            about("samples", "histogram of pre-activations, of the samples that end low and of those that end high"),
+        ),
+        "value_range": (
+            ("value_end", "neuron"),
+            np.stack([lowest, highest]).astype(np.float32),
+            about(
+                "1", "lower edge of the first and upper edge of the last bin of value_histogram, which hold all beyond"
+            ),
+        ),
+    }
+
+
+def of_separation(
+    site: str,
+    neurons: Int[np.ndarray, " neurons"],
+    values: Float[np.ndarray, "recordings samples neurons"],
+    category: Int[np.ndarray, "samples neurons"],
+    rng: np.random.Generator,
+) -> xr.Dataset:
+    """How far the categories of all neurons of a site come apart, and the parts of what moves.
+
+    `rng` deals the categories of the second control.
+    """
+    whose = {
+        "own": category,
+        "another neuron's": np.roll(category, 1, axis=1),
+        "dealt at random": rng.permuted(category, axis=0),
+    }
+    auc, overlap = np.full((2, len(PARTITIONS), len(values), category.shape[1]), np.nan, np.float32)
+    for row in tqdm(range(len(values)), desc=f"separation at {site}", unit="recording", leave=False, disable=None):
+        for index, name in enumerate(PARTITIONS):
+            auc[index, row], overlap[index, row] = (
+                part[0] for part in partitions.separation(values[row : row + 1], whose[name])
+            )
+    dims = ("partition", "wide_epoch", "neuron")
+    return of_site(
+        site,
+        neurons,
+        {
+            "auc": (dims, auc, about("1", "probability that a high sample's pre-activation exceeds a low one's (AUC)")),
+            "overlap": (dims, overlap, about("1", "overlapping coefficient of the two distributions")),
+            "change": (
+                ("wide_epoch", "part", "neuron"),
+                partitions.change_parts(values, category).astype(np.float32),
+                about("1", "shares of the mean squared change since the first recording"),
+            ),
+            "variance": (
+                ("wide_epoch", "variance_part", "neuron"),
+                partitions.variance_parts(values, category).astype(np.float32),
+                about("1", "shares of the variance over samples, by what explains it"),
+            ),
+            **of_values(values, category),
+        },
+    )
+
+
+def of_watched(
+    site: str,
+    neurons: Int[np.ndarray, " neurons"],
+    values: Float[np.ndarray, "recordings samples neurons"],
+    category: Int[np.ndarray, "samples neurons"],
+    samples: int,
+) -> xr.Dataset:
+    """Pre-activations, categories and the finally highest samples of watched neurons (figures 2, 6 and 7).
+
+    Over `close_neuron`, and as many `close_sample` as `samples` says: of those that the site does not record, which
+    are the last, pre-activations are NaN.
+    """
+    highest: Bool[np.ndarray, "samples neurons"] = partitions.finally_highest(values[-1], category)
+    dims, beyond = ("close_sample", "close_neuron"), (0, samples - len(category))
+    return of_site(
+        site,
+        neurons,
+        {
+            "pre_activation": (
+                ("close_epoch", *dims),
+                np.pad(values, ((0, 0), beyond, (0, 0)), constant_values=np.nan),
+                about("1", "pre-activations of the closely watched neurons, dropout off; NaN where not recorded"),
+            ),
+            "category": (
+                dims,
+                np.pad(category, (beyond, (0, 0))),
+                about("1", "1 low, -1 high, 0 none, by the final average sign"),
+            ),
+            "finally_highest": (
+                dims,
+                np.pad(highest, (beyond, (0, 0))),
+                about("1", "whether the sample is in the tenth of the high category that ends highest"),
+            ),
+            "highest_rank": (
+                ("close_epoch", "close_neuron"),
+                partitions.mean_rank(values, highest).astype(np.float32),
+                about("percentile rank", "mean percentile rank, among all samples, of the finally highest"),
+            ),
+            "watched_auc": (
+                ("close_epoch", "close_neuron"),
+                partitions.separation(values, category).auc.astype(np.float32),
+                about("1", "AUC of the closely watched neurons, on all their watched samples"),
+            ),
+        },
+        "close_neuron",
+    )
+
+
+def of_dynamics(
+    wide: Sequence[xr.Dataset], close: Sequence[xr.Dataset], coords: Mapping[str, object], labels: np.ndarray
+) -> xr.Dataset:
+    """learning_dynamics.nc of `of_separation` and `of_watched`, with each site's separation at the start and end.
+
+    `coords` hold sites and epochs, and `close_sample`, the ids of the closely watched samples, whose classes are
+    `labels`; they are left out where no neuron is watched closely.
+    """
+    ends = {
+        "separation": (-1, "AUC at the end, mean over neurons"),
+        "first_separation": (0, "AUC at the start, mean over neurons"),
+    }
+    whole = stacked(wide)
+    whole["value_histogram"].encoding = {"zlib": True}  # mostly small numbers and zeros
+    found = whole.assign(
+        {
+            name: ("site", [np.nanmean(part.auc.values[0, at]) for part in wide], about("1", said))
+            for name, (at, said) in ends.items()
+        }
+    )
+    kinds = {
+        "partition": list(PARTITIONS),
+        "part": list(partitions.PARTS),
+        "variance_part": list(partitions.VARIANCE_PARTS),
+        "value_category": ["low", "high"],
+        "value_end": ["lowest", "highest"],
+    }
+    if close:
+        said = about("class", "class of the samples watched closely")
+        found = found.merge(stacked(close, "close_neuron")).assign(sample_label=("close_sample", labels, said))
+    else:
+        coords = {name: of for name, of in coords.items() if name != "close_sample"}
+    return found.assign_coords({**kinds, **coords})
