@@ -8,10 +8,16 @@ from matplotlib.figure import Figure
 
 from experiments.activation_functions import claims
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, SERIES, style
+from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, style
 
-SHOWN = ("relu", "gelu", "sign, straight-through + median", "partition + median", "anti gate + median")
-"""Arms that curves are drawn of: all at once would be a tangle."""
+SHOWN = {
+    "relu": "black",
+    "gelu": CONTROLS[3],
+    "sign, straight-through + median": CONTROLS[1],
+    "partition + median": MEASURED,
+    "anti gate + median": CONTROLS[0],
+}
+"""Arms that curves are drawn of, and their colours: all at once would be a tangle."""
 
 
 def figure_of_arms(found: xr.Dataset) -> Figure:
@@ -29,7 +35,7 @@ def figure_of_arms(found: xr.Dataset) -> Figure:
         )
         for axes, (said, values) in zip(panels, shown, strict=True):
             for row, arm in enumerate(found.arm.values):
-                color = HIGH if str(arm).startswith("partition") else LOW if "gate" in str(arm) else "black"
+                color = MEASURED if str(arm).startswith("partition") else CONTROLS[0] if "gate" in str(arm) else "black"
                 of = values.sel(arm=arm).values
                 axes.plot(of, np.full(len(of), row), ".", ms=4, color=color, alpha=0.7)
                 axes.plot(np.mean(of), row, "|", ms=9, color=color)
@@ -44,8 +50,8 @@ def figure_of_curves(found: xr.Dataset) -> Figure:
     with style():
         figure = Figure(figsize=(9.6, 3.2))
         side, windows, quantized = figure.subplots(1, 3)
-        for index, arm in enumerate(SHOWN):
-            of, color = found.sel(arm=arm), SERIES[index]
+        for arm, color in SHOWN.items():
+            of = found.sel(arm=arm)
             _line(side, np.arange(of.sizes["time"]), of.on_side.isel(site=-1), color, arm)
             _line(windows, of.window_center, of.window_accuracy, color, arm)
             kept = claims.kept(found).sel(arm=arm).isel(site=-1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, SERIES, style
+from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, site_color, style
+
+LIGHT = "#99D8C7"
+"""A lighter MEASURED."""
 
 
 def figure_of_signals(found: xr.Dataset) -> Figure:
@@ -28,22 +30,22 @@ def figure_of_signals(found: xr.Dataset) -> Figure:
 def _signals(found: xr.Dataset, reliability: Axes, split: Axes, ceilings: Axes) -> None:
     layers = np.arange(1, found.sizes["site"] + 1)
     mean = found.mean("seed")
-    for source, dashes in (("derivative", "-"), ("null", ":")):
+    for source, color in (("derivative", MEASURED), ("null", CONTROLS[0])):
         of, beside = mean.sel(source=source), "" if source == "derivative" else " (N1)"
         ends = of.between_windows.isel(window=0, other_window=-1)
-        reliability.plot(layers, of.halves, dashes, marker="o", ms=3, color=HIGH, label=f"odd, even{beside}")
-        reliability.plot(layers, ends, dashes, marker="o", ms=3, color=LOW, label=f"first, last tenth{beside}")
+        reliability.plot(layers, of.halves, "o:", ms=3, color=color, label=f"odd, even{beside}")
+        reliability.plot(layers, ends, "o-", ms=3, color=color, label=f"first, last tenth{beside}")
     reliability.set_ylabel("correlation of\naverage signs")
     reliability.set_ylim(-0.05, 1.02)
     bottom, of = np.zeros(len(layers)), mean.sel(source="derivative")
-    for part, color in (("constant", HIGH), ("drift", SERIES[1]), ("noise", NEUTRAL)):
+    for part, color in (("constant", MEASURED), ("drift", LIGHT), ("noise", NEUTRAL)):
         share = (of[part] / of.variance).fillna(0).values
         split.bar(layers, share, bottom=bottom, color=color, label=part)
         bottom = bottom + share
     split.set_ylabel("share of the average\nsign's variance")
     for index, noise in enumerate(found.replicas_of.values):
         at = mean.ceiling.sel(replicas_of=noise, moment="end")
-        ceilings.plot(layers, at, "o-", ms=3, color=SERIES[index], label=str(noise))
+        ceilings.plot(layers, at, "o-", ms=3, color=CONTROLS[index], label=str(noise))
     ceilings.plot(layers, 1 - 2 * found.wrong_signs, "k:", label="float32, float64")
     ceilings.set_ylabel("mean product of two\nreplicas' signs (end)")
     ceilings.set_ylim(0, 1.05)
@@ -58,7 +60,7 @@ def figure_of_freezing(found: xr.Dataset) -> Figure:
         figure = Figure(figsize=(9.6, 2.5 * found.sizes["network"] + 0.5))
         titles = {"derivative": "derivative's sign", "gate": "ReLU gate", "null": "derivative under N1"}
         rows = figure.subplots(found.sizes["network"], 3, sharey=True, sharex=True)
-        colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, found.sizes["site"]))
+        colors = [site_color(layer, found.sizes["site"]) for layer in range(found.sizes["site"])]
         for panels, name in zip(rows, found.network.values, strict=True):
             for axes, (source, title) in zip(panels, titles.items(), strict=True):
                 for layer, color in enumerate(colors):
@@ -83,7 +85,7 @@ def figure_of_arms(found: xr.Dataset) -> Figure:
         for axes, name in zip(panels, found.network.values, strict=True):
             for row, arm in enumerate(found.arm.values):
                 of = final.sel(network=name, arm=arm).values
-                color = HIGH if str(arm).startswith("own") and "shuffled" not in str(arm) else "black"
+                color = "black" if str(arm) == "ordinary" else MEASURED if _own(str(arm)) else CONTROLS[0]
                 axes.plot(of, np.full(len(of), row), ".", ms=5, color=color, alpha=0.7)
                 axes.plot(of.mean(), row, "|", ms=9, color=color)
             axes.axvline(1 / found.attrs["classes"], color=NEUTRAL, ls=":")
@@ -93,6 +95,11 @@ def figure_of_arms(found: xr.Dataset) -> Figure:
         panels[0].set_yticks(rows, [str(arm) for arm in found.arm.values])
         panels[0].invert_yaxis()
     return figure
+
+
+def _own(arm: str) -> bool:
+    """Whether an arm's signs are those of the sample's own network."""
+    return arm.startswith("own") and "shuffled" not in arm
 
 
 def figure_of_factors(found: xr.Dataset) -> Figure:
@@ -106,7 +113,7 @@ def figure_of_factors(found: xr.Dataset) -> Figure:
             (panels[1], "noise_share", "share of noise in the variance\nof the average sign"),
         )
         for axes, name, said in shown:
-            for layer, color in (("first", HIGH), ("last", LOW)):
+            for layer, color in (("first", site_color(0, 2)), ("last", site_color(1, 2))):
                 of = found[f"factor_{name}"].sel(layer=layer)
                 for seed in of.seed.values if "seed" in of.coords else range(of.sizes["seed"]):
                     axes.plot(

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from experiments.prioritisation import claims
 from experiments.prioritisation.planting import PATTERNS
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, SERIES, style
+from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, style
+
+COLORS = (MEASURED, CONTROLS[0], "black")
+"""Of the training sets with wrong labels."""
 
 
 def figure_of_patterns(found: xr.Dataset) -> Figure:
@@ -24,7 +27,7 @@ def figure_of_patterns(found: xr.Dataset) -> Figure:
         each = [times.isel(site=site) for site in range(sites)] + [aum]
         titles = [f"{site}: T (recording)" for site in found.site.values] + ["AUM"]
         for axes, values, title in zip(panels, each, titles, strict=True):
-            for index, (pattern, color) in enumerate(zip(PATTERNS, (HIGH, LOW), strict=True)):
+            for index, (pattern, color) in enumerate(zip(PATTERNS, (MEASURED, CONTROLS[0]), strict=True)):
                 of = values.values[:, index * len(sizes) : (index + 1) * len(sizes)]
                 axes.plot(np.tile(sizes, (len(of), 1)), of, ".", ms=4, color=color, alpha=0.5)
                 axes.plot(sizes, np.nanmean(of, 0), "-", color=color, label=pattern)
@@ -46,7 +49,7 @@ def figure_of_detectors(areas: Mapping[str, Mapping[str, np.ndarray]], gains: Ma
             for row, score in enumerate(claims.DETECTORS):
                 at = row + 0.22 * (index - (len(areas) - 1) / 2)
                 label = name if not row else ""
-                detectors.plot(of[score], np.full(len(of[score]), at), ".", ms=5, color=SERIES[index], label=label)
+                detectors.plot(of[score], np.full(len(of[score]), at), ".", ms=5, color=COLORS[index], label=label)
         detectors.axvline(0.5, color=NEUTRAL, ls=":")
         said = {"sided_from": "T", "first_learned": "first learned", "aum": "AUM", "el2n": "EL2N", "grand": "GraNd"}
         detectors.set_yticks(rows, [said.get(name, name) for name in claims.DETECTORS])
@@ -54,7 +57,7 @@ def figure_of_detectors(areas: Mapping[str, Mapping[str, np.ndarray]], gains: Ma
         detectors.set_xlabel("area under the ROC curve, wrong labels")
         detectors.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         for index, of in enumerate(gains.values()):
-            added.plot(of, np.full(len(of), index), ".", ms=5, color=SERIES[index])
+            added.plot(of, np.full(len(of), index), ".", ms=5, color=COLORS[index])
         added.axvline(0, color="black", lw=0.8)
         added.axvline(0.005, color=NEUTRAL, ls=":")
         added.set_yticks(np.arange(len(gains)), list(gains))
@@ -74,12 +77,12 @@ def figure_of_coherence(found: xr.Dataset, names: list[str]) -> Figure:
         for axes, name in zip(panels, names, strict=True):
             of = found.coherence.sel(training_set=name).mean("seed")
             for site, dashes in zip(found.site.values, ("--", "-", "-."), strict=False):
-                for group, color in (("right labels", HIGH), ("wrong labels", LOW)):
+                for group, color in (("right labels", MEASURED), ("wrong labels", CONTROLS[0])):
                     curve = of.sel(site=site, group=group)
                     at = 100 * np.arange(len(curve)) / len(curve)
                     axes.plot(at, curve, dashes, color=color, label=f"{site}, {group}")
             wrong = found.wrong.sel(training_set=name).isel(seed=0)
-            for group, color in (("right labels", HIGH), ("wrong labels", LOW)):
+            for group, color in (("right labels", MEASURED), ("wrong labels", CONTROLS[0])):
                 count = int((wrong == (group == "wrong labels")).sum())
                 axes.axhline(1 / count, color=color, lw=0.8, ls=":", label=f"samples at right angles, {group}")
             axes.set_yscale("log")

@@ -75,10 +75,10 @@ def figure_by_distance(found: xr.Dataset) -> Figure:
         for block, axes in panels:
             at = found.sel(block=block)
             axes.plot(
-                at.distance, at.one_constancy, "o-", ms=3, color=HIGH, label="one position's loss, by its distance"
+                at.distance, at.one_constancy, "o-", ms=3, color=MEASURED, label="one position's loss, by its distance"
             )
             said = "whole loss, by distance to the last position"
-            axes.plot(at.distance, at.whole_constancy, "s--", ms=3, color=SERIES[1], label=said)
+            axes.plot(at.distance, at.whole_constancy, "s--", ms=3, color="black", label=said)
             axes.axhline(float(at.independent), color=NEUTRAL, ls=":", label="independent signs")
             axes.set_ylim(0, 1)
             axes.set_xlabel("distance (characters)")

@@ -38,7 +38,11 @@ def fewer(monkeypatch, lenient):
     needed = (claims.UNIT, claims.GATE, *claims.RIVALS)
     monkeypatch.setattr(measurement, "ARMS", tuple(arm for arm in measurement.ARMS if arm.name in needed))
     monkeypatch.setattr(measurement, "CENTERS", (5, 45, 95))
-    monkeypatch.setattr(importlib.import_module("experiments.activation_functions.pictures"), "SHOWN", needed[:2])
+    monkeypatch.setattr(
+        importlib.import_module("experiments.activation_functions.pictures"),
+        "SHOWN",
+        dict.fromkeys(needed[:2], "black"),
+    )
     monkeypatch.setattr(early, "NETWORKS", {name: early.NETWORKS[name] for name in ("2 layers", "deep, batch norm")})
     monkeypatch.setattr(early, "FACTORS", {"as it is": {}, "residual": {"residual": True}})
     monkeypatch.setattr(early, "PLACES", ("all",))
