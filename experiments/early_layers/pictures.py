@@ -68,6 +68,8 @@ def figure_of_freezing(found: xr.Dataset) -> Figure:
                     at = 100 * np.arange(len(curve)) / len(curve)
                     axes.plot(at, curve, color=color, label=f"layer {layer + 1}")
                 axes.set_title(f"{name}: {title}")
+                if not np.isfinite(found.frozen.sel(followed=source, network=name)).any():
+                    axes.text(0.5, 0.5, "does not apply", transform=axes.transAxes, ha="center", color=NEUTRAL)
             panels[0].set_ylabel("share of pairs frozen")
         for axes in rows[-1]:
             axes.set_xlabel("training (%)")
