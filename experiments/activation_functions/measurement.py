@@ -143,7 +143,7 @@ def chosen(arm: Arm, samples: Samples, options: ActivationFunctions) -> tuple[fl
         ids = np.repeat(training.orders(seeds, len(used), options.batch_size, epoch), len(rates), 0)
         states = run(states, used, ids, jnp.tile(rates, seeds))
     accuracy = np.asarray(training.accuracies(model, states, held)).reshape(seeds, len(rates))
-    return options.learning_rates[int(accuracy.mean(0).argmax())], accuracy
+    return options.learning_rates[int(np.argmax(accuracy.mean(0)))], accuracy
 
 
 def of_codes(
@@ -193,6 +193,7 @@ def robustness(model: Network, states: TrainState, samples: Samples, deviation: 
 @partial(jax.jit, static_argnames="model")
 def _right(model: Network, states: TrainState, inputs: Array, labels: Array) -> Array:
     def one(variables: Any) -> Array:
-        return (model.apply(variables, inputs).argmax(-1) == labels).mean(dtype=jnp.float32)
+        logits: Any = model.apply(variables, inputs)
+        return (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
 
     return jax.lax.map(one, states.variables)

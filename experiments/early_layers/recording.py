@@ -141,7 +141,8 @@ def ordinary(
             for source in SOURCES
         },
     )
-    watched, traces, accuracy, leads, early = samples.rows(rows), [], [], {}, states
+    watched, traces, accuracy, early = samples.rows(rows), [], [], states
+    leads: dict[str, dict[str, np.ndarray]] = {}
     per_epoch = len(ids) // options.epochs
     for number, stretch in enumerate(tqdm(ids, desc=name, unit="recording", disable=None)):
         carry, found = recording(carry, states, initial, jnp.asarray(number), samples, watched)

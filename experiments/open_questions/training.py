@@ -123,7 +123,7 @@ def accuracies(model: nn.Module, states: TrainState, samples: Samples) -> Float[
     """
 
     def right(variables: PyTree) -> Array:
-        logits = model.apply(variables, samples.inputs)
+        logits: Any = model.apply(variables, samples.inputs)
         said = jnp.isfinite(logits).all(-1)
         return (said & (logits.argmax(-1) == samples.labels)).mean(dtype=jnp.float32)
 

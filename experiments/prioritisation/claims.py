@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.open_questions.findings import Condition, claim
+from experiments.prioritisation.planting import PATTERNS
 from neuron_mech.lazily import xarray as xr
 
 FILE = "prioritisation.nc"
@@ -173,10 +174,10 @@ def summary(found: xr.Dataset, areas: Mapping[str, Mapping[str, np.ndarray]]) ->
     listed = sizes_of(found)
     times, aum = by_population(found, "sided_from").mean("seed"), by_population(found, "aum").mean("seed")
     for pattern in range(aum.sizes["pattern"]):
-        name, size = ("turned", "tinted")[pattern // len(listed)], listed[pattern % len(listed)]
-        at = ", ".join(f"{value:.0f}" for value in times.isel(pattern=pattern).values)
+        kind, size = PATTERNS[pattern // len(listed)], listed[pattern % len(listed)]
+        by_layer = ", ".join(f"{value:.0f}" for value in times.isel(pattern=pattern).values)
         lines.append(
-            f"{name} x {size:<4} T by layer {at} of {found.attrs['recordings']}; AUM {float(aum[pattern]):.2f}"
+            f"{kind} x {size:<4} T by layer {by_layer} of {found.attrs['recordings']}; AUM {float(aum[pattern]):.2f}"
         )
     lines.append(f"{'':16}" + "".join(f"{name:>15}" for name in DETECTORS))
     lines += [f"{name:16}" + "".join(f"{of[s].mean():>15.3f}" for s in DETECTORS) for name, of in areas.items()]

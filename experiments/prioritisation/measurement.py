@@ -67,7 +67,7 @@ def check(options: Prioritisation, dataset: Dataset[Samples]) -> None:
         raise InputError(f"--sizes has {len(options.sizes)}: two classes each are needed, and {options.data} has 10")
     if options.early > options.epochs:
         raise InputError(f"--early is {options.early}, but there are {options.epochs} epochs: give fewer")
-    most = int(np.bincount(np.asarray(dataset.train.labels)).min())
+    most = int(np.min(np.bincount(np.asarray(dataset.train.labels))))
     if not options.sizes or min(options.sizes) < 1 or max(options.sizes) > most:
         raise InputError(f"--sizes is {options.sizes}: give whole numbers from 1 to {most}, the smallest class")
 
@@ -109,7 +109,8 @@ def of_set(name: str, dataset: Dataset[Samples], options: Prioritisation) -> xr.
     last_wrong = {f"dense{i + 1}": jnp.full(shape, -1, count_type(total)) for i in range(options.depth)}
     stretches = training.stretches(options.seeds, count, options.batch_size, options.epochs, options.every)
     sums: dict[str, np.ndarray] = {}
-    logits, together, grand, ends = [], [], None, None
+    logits, together, grand = [], [], np.zeros(())
+    ends: dict[str, np.ndarray] = {}
     wrong = jnp.stack([jnp.asarray(of.wrong) for of in sets])
     for number, ids in enumerate(tqdm(stretches, total=total, desc=name, unit="recording", disable=None)):
         states = _step(model, options.learning_rate, states, samples, ids)
@@ -126,7 +127,7 @@ def of_set(name: str, dataset: Dataset[Samples], options: Prioritisation) -> xr.
     sites = list(last_wrong)
     times = np.stack([sided_from(np.asarray(of)) for of in last_wrong.values()], 1)
     by_site = {of: np.stack([sums[f"{of} {site}"] / total for site in sites], 1) for of in ("separation", "support")}
-    at_end = np.stack([ends[f"separation {site}"] for site in sites], 1) if ends else None
+    at_end = np.stack([ends[f"separation {site}"] for site in sites], 1)
     each = [_published(of, np.asarray(s.labels), options.early) for of, s in zip(by_epoch, sets, strict=True)]
     fitted = [scores.learned(of[-1], s.labels).mean() for of, s in zip(by_epoch, sets, strict=True)]
     dims, of_sites = ("seed", "sample"), ("seed", "site", "sample")

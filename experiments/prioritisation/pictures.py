@@ -56,8 +56,8 @@ def figure_of_detectors(areas: Mapping[str, Mapping[str, np.ndarray]], gains: Ma
         detectors.invert_yaxis()
         detectors.set_xlabel("area under the ROC curve, wrong labels")
         detectors.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-        for index, of in enumerate(gains.values()):
-            added.plot(of, np.full(len(of), index), ".", ms=5, color=COLORS[index])
+        for index, gain in enumerate(gains.values()):
+            added.plot(gain, np.full(len(gain), index), ".", ms=5, color=COLORS[index])
         added.axvline(0, color="black", lw=0.8)
         added.axvline(0.005, color=NEUTRAL, ls=":")
         added.set_yticks(np.arange(len(gains)), list(gains))

@@ -1,5 +1,7 @@
 """What is known of single samples from a training run: the published scores. All are of the host's arrays."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,7 +61,8 @@ def grand(model: nn.Module, variables: PyTree, samples: Samples) -> Float[Array,
         one = jax.tree.map(lambda leaf: leaf[None], sample)
 
         def loss(params: PyTree) -> Array:
-            return cross_entropy(model.apply({**variables, "params": params}, one.inputs), one.labels)[0]
+            logits: Any = model.apply({**variables, "params": params}, one.inputs)
+            return cross_entropy(logits, one.labels)[0]
 
         gradient = jax.grad(loss)(variables["params"])
         return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))

@@ -130,10 +130,11 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
         "whole_constancy": (("block", "distance"), f"{said} of the whole loss, by distance to the last position"),
         "independent": (("block",), f"control: {said} of one position's loss, were its signs independent"),
     }
-    variables = {name: (dims, np.array(each[name]), store.about("1", text)) for name, (dims, text) in about.items()}
-    test, answers = contexts(
-        jnp.asarray(text["test"]), jnp.arange(0, len(text["test"]) - context - 1, context), context
-    )
+    variables: dict[str, Any] = {
+        name: (dims, np.array(each[name]), store.about("1", described)) for name, (dims, described) in about.items()
+    }
+    starts = jnp.arange(0, len(text["test"]) - context - 1, context)
+    test, answers = contexts(jnp.asarray(text["test"]), starts, context)
     logits = jax.jit(model.apply)({"params": params}, test[:500])
     right = (logits.argmax(-1) == answers[:500]).mean(dtype=jnp.float32)
     variables["accuracy"] = ((), float(right), store.about("1", "share of the test set's characters predicted"))
