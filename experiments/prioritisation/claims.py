@@ -26,10 +26,15 @@ DETECTORS: dict[str, int] = {
 """Scores, and which way they point at a wrong label. Those by site are the last hidden layer's."""
 
 
-def by_population(found: xr.Dataset, name: str, shuffled: bool = False) -> xr.DataArray:
-    """Mean of a score over each planted pattern's samples, (..., seed, pattern); `shuffled` deals it to others first.
+DEALS = 200
+"""Times that the planted patterns are dealt to other samples: what a single deal gives depends on a few samples."""
 
-    Dealt among the planted samples of the same seed, so that only the link between a sample and its pattern is cut.
+
+def by_population(found: xr.Dataset, name: str, deal: int | None = None) -> xr.DataArray:
+    """Mean of a score over each planted pattern's samples, (..., seed, pattern).
+
+    With `deal`, a number, the score is first dealt at random among the planted samples of the same seed, so that only
+    the link between a sample and its pattern is cut.
     """
     at = found.sel(training_set="patterns")
     values, population = (
@@ -39,14 +44,13 @@ def by_population(found: xr.Dataset, name: str, shuffled: bool = False) -> xr.Da
     patterns = int(population.max()) + 1
     means = np.full((*values.shape[:-1], patterns), np.nan)
     for seed, members in enumerate(population):
-        of = values[..., seed, :]
-        if shuffled:
-            ids = np.flatnonzero(members >= 0)
-            of = of.copy()
-            of[..., ids] = of[..., np.random.default_rng(seed).permutation(ids)]
+        ids = np.flatnonzero(members >= 0)
+        of = values[..., seed, ids]
+        if deal is not None:
+            of = of[..., np.random.default_rng((seed, deal)).permutation(len(ids))]
         for pattern in range(patterns):
             if (members == pattern).any():
-                means[..., seed, pattern] = of[..., members == pattern].mean(-1)
+                means[..., seed, pattern] = of[..., members[ids] == pattern].mean(-1)
     dims = tuple(dim for dim in at[name].dims if dim not in ("seed", "sample"))
     return xr.DataArray(means, dims=(*dims, "seed", "pattern"))
 
@@ -59,9 +63,9 @@ def slope(times: np.ndarray, sizes: np.ndarray, covariate: np.ndarray | None = N
     return float(np.linalg.lstsq(np.stack(columns, 1), times, rcond=None)[0][1])
 
 
-def slopes(found: xr.Dataset, site: str, with_aum: bool, shuffled: bool = False) -> np.ndarray:
-    """`slope` of each seed, at a site."""
-    times = by_population(found, "sided_from", shuffled).isel(site=list(found.site.values).index(site))
+def slopes(found: xr.Dataset, site: str, with_aum: bool, deal: int | None = None) -> np.ndarray:
+    """`slope` of each seed, at a site; `deal` as in `by_population`."""
+    times = by_population(found, "sided_from", deal).isel(site=list(found.site.values).index(site))
     aum = by_population(found, "aum").values
     listed = sizes_of(found)
     sizes = np.array([listed[pattern % len(listed)] for pattern in range(times.sizes["pattern"])])
@@ -137,7 +141,8 @@ def of_prioritisation(found: xr.Dataset) -> list[dict[str, Any]]:
     first: list[Condition] = []
     for site in map(str, found.site.values):
         for with_aum in (False, True):
-            of, null = slopes(found, site, with_aum), slopes(found, site, with_aum, shuffled=True)
+            of = slopes(found, site, with_aum)
+            null = np.mean([slopes(found, site, with_aum, deal) for deal in range(DEALS)], 0)
             beside = ", AUM held fixed" if with_aum else ""
             said = f"{site}: recordings that T changes by as a pattern doubles{beside}"
             first.append(Condition(said, of, "<", 0, "patterns dealt to other samples", null - of))

@@ -219,3 +219,23 @@ def test_verdicts():
     assert beaten["verdict"] == "supported"
     assert beaten["beats_null"] is False
     assert "ahead of null" in findings.shown(beaten)
+
+
+def test_patterns_that_are_dealt_to_other_samples_have_no_slope_but_their_own_have():
+    sizes, rng = [1, 4, 16], np.random.default_rng(8)
+    population = np.full((2, 60), -1)
+    population[:, :42] = np.repeat(np.arange(6), [*sizes, *sizes])
+    size = np.array(sizes)[population % 3]
+    times = np.where(population >= 0, 50 - 3 * np.log2(size) + rng.normal(size=population.shape), 1000.0)
+    found = xr.Dataset(
+        {
+            "sided_from": (("training_set", "seed", "site", "sample"), times[None, :, None]),
+            "aum": (("training_set", "seed", "sample"), rng.normal(size=(1, 2, 60))),
+            "population": (("training_set", "seed", "sample"), population[None]),
+        },
+        {"training_set": ["patterns"], "site": ["dense1"]},
+        {"sizes": sizes},
+    )
+    np.testing.assert_allclose(claims.slopes(found, "dense1", False), -3, atol=0.6)
+    dealt = np.mean([claims.slopes(found, "dense1", False, deal) for deal in range(100)], 0)
+    np.testing.assert_allclose(dealt, 0, atol=0.5)
