@@ -38,7 +38,7 @@ class ActivationFunctions(Options):
     """Seeds that learning rates are chosen with."""
     probed: int = 1500
     """Training images, the first, that windows' linear probes and percentiles are taken from, at most."""
-    penalty: float = 1e-3
+    penalty: float = 1e-2
     """Of those probes, on their squared weights."""
 
 
@@ -49,7 +49,7 @@ PRESETS = {
 
 RANKS = tuple(range(10, 100, 10))
 """Percentile ranks at which pre-activations are quantized to two values."""
-CENTERS = tuple(range(5, 100, 10))
+CENTERS = (5, 25, 45, 55, 75, 95)
 """Centers of the windows, each ten ranks wide."""
 NOISE = (0.1, 0.2, 0.4)
 """Standard deviations of the noise that is added to images, whose pixels lie in 0 to 1."""

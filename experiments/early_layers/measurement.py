@@ -92,6 +92,9 @@ def measure(options: EarlyLayers, dataset: Dataset[Samples], directory: Path) ->
     """All parts, put together."""
     parts = [of_network(name, options, dataset, directory) for name in NETWORKS]
     found = xr.concat(parts, xr.Variable("network", list(NETWORKS)), join="outer", combine_attrs="drop_conflicts")
+    # Where networks differ in layers and arms, they are put in alphabetical order.
+    deepest = max(parts, key=lambda part: part.sizes["site"])
+    found = found.sel(site=deepest.site, arm=parts[0].arm)
     if options.factors:
         factors = []
         for factor, changes in FACTORS.items():
@@ -111,7 +114,10 @@ def of_network(name: str, options: EarlyLayers, dataset: Dataset[Samples], direc
     whole = shared.kept(directory, f"{_file(name)}-ordinary", lambda: of_ordinary(model, dataset, options))
     arms = [(arm, place) for arm in interventions.FROZEN for place in PLACES]
     arms += [(f"{arm}, contrary dropped", "all") for arm in ("own", "another seed")]
-    arms += [("signs turned", "all"), *((f"{masks} masks", "all") for masks in interventions.MASKS)]
+    arms.append(("signs turned", "all"))
+    if model.normalisation == "none":
+        # With batch statistics each mask has statistics of its own, and it is not clear what an average would be.
+        arms += [(f"{masks} masks", "all") for masks in interventions.MASKS]
     accuracy = [whole.accuracy]
     for arm, place in arms:
 
