@@ -30,8 +30,8 @@ def figure_of_arms(found: xr.Dataset) -> Figure:
         shown = (
             ("test accuracy", claims.final(found)),
             (f"test accuracy with noise\nof standard deviation {noise:g}", found.noisy.sel(noise=noise)),
-            ("epochs to half of the rise of pairs\non their side, last hidden layer", claims.separation_speed(found)),
-            ("slope of logit(window accuracy)\nagainst distance from rank 50", claims.window_slope(found)),
+            ("epochs to half of the rise\nof pairs on their side", claims.separation_speed(found)),
+            ("slope of window accuracy\n(logit) away from rank 50", claims.window_slope(found)),
         )
         for axes, (said, values) in zip(panels, shown, strict=True):
             for row, arm in enumerate(found.arm.values):
