@@ -16,6 +16,7 @@ GROUPS = {
         "quantization",
         "binarization",
     ),
+    "The paper's open questions": ("early_layers", "activation_functions", "prioritisation"),
     "Beyond the paper": ("controls", "precision", "text"),
     "Data and machines": ("prepare_data", "benchmark", "same_bits", "full_scale"),
 }

@@ -66,3 +66,22 @@ def summary(found: xr.Dataset) -> str:
         trained, untrained = (f"{span.min().item():.1%}-{span.max().item():.1%}" for span in spans)
         lines.append(f"{at.label.item():8}{''.join(shares)}{auc:>21}{trained:>18}{untrained:>16}")
     return "\n".join(lines)
+
+
+def figure_by_distance(found: xr.Dataset) -> Figure:
+    """Constancy by distance, a panel a block: of one position's loss, and of the whole loss. `later_tokens.nc`."""
+    with style():
+        figure, panels = site_panels(found.block.values, found.block.values)
+        for block, axes in panels:
+            at = found.sel(block=block)
+            axes.plot(
+                at.distance, at.one_constancy, "o-", ms=3, color=MEASURED, label="one position's loss, by its distance"
+            )
+            said = "whole loss, by distance to the last position"
+            axes.plot(at.distance, at.whole_constancy, "s--", ms=3, color="black", label=said)
+            axes.axhline(float(at.independent), color=NEUTRAL, ls=":", label="independent signs")
+            axes.set_ylim(0, 1)
+            axes.set_xlabel("distance (characters)")
+        panels[0][1].set_ylabel("share of constant signs\n(|average sign| > 0.9)")
+        figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure

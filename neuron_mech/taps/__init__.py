@@ -14,6 +14,7 @@ is used several times; a module inside a `while` loop, a condition or a function
 without the batch among their axes; a perturbation whose shape is not the site's own.
 """
 
+from neuron_mech.taps.backward import agreeing, backward_edit, flipped, frozen_signs
 from neuron_mech.taps.edits import below, edited, read
 from neuron_mech.taps.finding import (
     LAYERS,
@@ -41,12 +42,16 @@ __all__ = [
     "SiteError",
     "SiteWarning",
     "activation_gradients",
+    "agreeing",
     "arguments",
+    "backward_edit",
     "batch_size",
     "below",
     "bound",
     "edited",
     "fitting",
+    "flipped",
+    "frozen_signs",
     "path_of",
     "per_sample_gradients",
     "perturbed",

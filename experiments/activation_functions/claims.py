@@ -1,0 +1,70 @@
+"""Claim 15, of activation_functions.nc, and what its summary is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from experiments.open_questions.findings import Condition, claim
+from neuron_mech.lazily import xarray as xr
+
+FILE = "activation_functions.nc"
+UNIT, GATE = "partition + median", "symmetric gate + median"
+RIVALS = ("relu", "relu + median", "gelu", "sign, straight-through + median")
+
+
+def final(found: xr.Dataset) -> xr.DataArray:
+    """Test accuracy at the end, (arm, seed)."""
+    return found.accuracy.sel(part="test").isel(epoch=-1)
+
+
+def window_slope(found: xr.Dataset) -> xr.DataArray:
+    """Slope of logit(accuracy) on |center - 50| / 45 by least squares: above 0 where outer windows tell more."""
+    test = int(found.attrs["test_samples"])
+    # Half a sample from 0 and 1, where the logit is infinite.
+    share = found.window_accuracy.clip(0.5 / test, 1 - 0.5 / test)
+    away = abs(found.window_center - 50) / 45
+    away = away - away.mean()
+    return (np.log(share / (1 - share)) * away).sum("window_center") / (away**2).sum()
+
+
+def kept(found: xr.Dataset) -> xr.DataArray:
+    """K(r) = (accuracy of two values at rank r - chance) / (accuracy - chance), (arm, seed, site, rank)."""
+    chance = 1 / found.attrs["classes"]
+    return (found.quantized - chance) / (final(found) - chance)
+
+
+def separation_speed(found: xr.Dataset) -> xr.DataArray:
+    """Epochs until half of the rise in the share of pairs on their side, at the last hidden layer, (arm, seed)."""
+    share = found.on_side.isel(site=-1)
+    low, high = share.isel(time=0), share.max("time")
+    return (share >= (low + high) / 2).argmax("time")
+
+
+def of_activation_functions(found: xr.Dataset) -> list[dict[str, Any]]:
+    """15: the partition unit learns better than the usual functions; the null is the gate that knows no side."""
+    accuracy = final(found)
+    unit = accuracy.sel(arm=UNIT)
+    ahead = (unit - accuracy.sel(arm=GATE)).values
+    conditions = [
+        Condition(
+            f"test accuracy of {UNIT} minus that of {rival}",
+            (unit - accuracy.sel(arm=rival)).values,
+            ">",
+            0,
+            GATE,
+            ahead,
+        )
+        for rival in RIVALS
+    ]
+    scope = f"a perceptron of {found.attrs['depth']} layers of {found.attrs['neurons']} on {found.attrs['data']}"
+    return [
+        claim(
+            "15",
+            "an activation function made for partitions learns better than the usual ones",
+            FILE,
+            conditions,
+            scope,
+        )
+    ]

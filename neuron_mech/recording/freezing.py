@@ -1,0 +1,54 @@
+"""The freeze map: when each sign turned for the last time.
+
+A pair is frozen before recording t if its sign never turns at t or later. What is kept is one small integer a pair, the
+recording of its last flip, beside the sign it had then. The same is done for any other sign: of derivatives, or of
+pre-activations, whose signs are the gates of a ReLU.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, Num
+
+from neuron_mech.recording.counting import count_type
+
+
+class LastFlip(struct.PyTreeNode):
+    """Of every (sample, position ..., neuron): its last nonzero sign, and the recording at which that first differed
+    from the one before. `at` is 0 where no sign ever turned, the first nonzero sign being no turn.
+    """
+
+    sign: Int[Any, "*values"]
+    at: Int[Any, "*values"]
+
+
+def begin(shape: tuple[int, ...], recordings: int) -> LastFlip:
+    """Before the first of so many recordings."""
+    return LastFlip(jnp.zeros(shape, jnp.int8), jnp.zeros(shape, count_type(recordings)))
+
+
+def update(last: LastFlip, values: Num[Array, "*values"], recording: Int[Array, ""] | int) -> LastFlip:
+    """After the recording with this number, counted from 0; zeros leave everything as it is. Pure."""
+    sign = jnp.sign(values).astype(jnp.int8)
+    at = jnp.where(last.sign * sign < 0, jnp.asarray(recording, last.at.dtype), last.at)
+    return LastFlip(jnp.where(sign == 0, last.sign, sign), at)
+
+
+def share_frozen(last: LastFlip, recordings: int) -> Float[np.ndarray, " recordings"]:
+    """For t = 0, 1 ... `recordings` - 1, the share of pairs whose sign does not turn after recording t.
+
+    Over pairs that ever had a sign; NaN where there is none. It rises to 1: by the last recording all are frozen, since
+    nothing is known of what would have come after. So a curve means something beside another one only: that of signs
+    which have no reason to freeze.
+    """
+    at = np.asarray(last.at)[np.asarray(last.sign) != 0]
+    if not len(at):
+        return np.full(recordings, np.nan)
+    return np.cumsum(np.bincount(at, minlength=recordings)[:recordings]) / len(at)
+
+
+def stability_time(frozen: Float[np.ndarray, " recordings"], share: float = 0.9) -> float:
+    """The first recording after which no more than 1 - `share` of the pairs turn; NaN where no pair has a sign."""
+    return float("nan") if np.isnan(frozen).any() else float(np.argmax(frozen >= share))
