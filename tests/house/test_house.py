@@ -47,6 +47,6 @@ def test_files_are_utf_8_whatever_the_locale():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
-            ours = isinstance(node.func.value, ast.Name) and node.func.value.id == "files"
+            ours = isinstance(node.func.value, ast.Name) and node.func.value.id in ("files", "transformer")
             if node.func.attr in ("read_text", "write_text") and not ours:
                 assert any(word.arg == "encoding" for word in node.keywords), f"{path}:{node.lineno}"
