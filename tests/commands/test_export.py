@@ -247,13 +247,8 @@ def test_a_run_keeps_its_export_fresh_and_stopped_leaves_one(tmp_path, monkeypat
     monkeypatch.setattr(export.pieces, "pack", lambda files, *rest: exports.append(set(files)) or packed(files, *rest))
     command(monkeypatch, reproduce, *arguments)
     done = [[name for name in of if name.endswith((".nc", "claims.json"))] for of in exports]
-    assert [len(files) for files in done] == [
-        0,
-        3,
-        4,
-        5,
-        6,
-    ]  # trained, signs (two files, and train.nc), classes, codes, verdicts
+    # Trained; signs, single ones and counts, and train.nc; classes; codes; verdicts.
+    assert [len(files) for files in done] == [0, 3, 4, 5, 6]
     command(monkeypatch, export, "--unpack", first, tmp_path / "whole")
     assert parameters.read(tmp_path / "whole").step == 180
 
