@@ -31,6 +31,11 @@ from neuron_mech.store import about
 NULLS = ("as it is", "displacement permuted", "displacement permuted, biases too")
 """What is recorded: the kept weights themselves, and two nulls of them."""
 
+NOTHING_KEPT = (
+    "the run kept no parameters, as networks with running statistics do not, nor those whose parameters would take "
+    "more than 256 MiB"
+)
+
 
 def displaced(start: PyTree, now: PyTree, key: Array, biases: bool) -> PyTree:
     """W(0) + P[W(t) - W(0)]: every layer's displacement with its entries permuted, the same way for the same key.
@@ -82,9 +87,8 @@ def dataset(run: Run) -> xr.Dataset:
     study, config = run.study, run.study.config
     if run.trajectories.weights is None:
         raise InputError(
-            f"this run kept no parameters (watch.weights {config.watch.weights}, record.mode {config.record.mode}): "
-            "name another --run-dir; a network with running statistics, or one whose parameters would take more than "
-            "256 MiB, keeps none"
+            f"{NOTHING_KEPT}; watch.weights is {config.watch.weights}, record.mode {config.record.mode}: name another "
+            "--run-dir"
         )
     kept = run.trajectories.all_weights()
     some = run.dataset.train.rows(study.recorded)
@@ -150,7 +154,13 @@ def summary(found: xr.Dataset) -> str:
 
 @store.step("equal_displacement")
 def report(run: Run) -> None:
-    """Record a finished run's nulls, print what comes of it and write equal_displacement.nc."""
+    """Record a finished run's nulls, print what comes of it and write equal_displacement.nc.
+
+    A run that kept no parameters, as of a large network, has none: that is said.
+    """
+    if run.trajectories.weights is None:
+        print(f"left out: {NOTHING_KEPT}")
+        return
     found = dataset(run)
     store.write_dataset(run.directory / "equal_displacement.nc", found)
     print(summary(found))

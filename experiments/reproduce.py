@@ -16,6 +16,7 @@ from experiments import (
     binarization,
     class_consistency,
     controls,
+    equal_displacement,
     gradient_signs,
     learning_dynamics,
     quantization,
@@ -60,6 +61,8 @@ def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
     if session.config.watch.recordings and session.config.record.mode in ("eval", "train"):
         steps["learning_dynamics"] = learning_dynamics.report
     steps["class_consistency"] = class_consistency.report
+    if session.config.watch.weights and session.config.record.mode in ("eval", "train"):
+        steps["equal_displacement"] = equal_displacement.report
     if options.controls:
         steps["controls"] = lambda run: controls.report(run, _options(controls.ControlOptions, options))
     return steps
@@ -69,9 +72,14 @@ def of_all_runs(session: Session, saved: Callable[[], None]) -> dict[str, Callab
     """What is done once, with all seeds together; `saved` is called after every group of windows."""
     options = session.options
     assert isinstance(options, ReproduceOptions)
-    codes = replace(session, options=_options(quantization.QuantizationOptions, options))
+    quantized = _options(quantization.QuantizationOptions, options)
+    codes = replace(session, options=quantized)
     windows = replace(session, options=_options(binarization.BinarizationOptions, options))
-    steps = {"quantization": lambda: quantization.experiment(codes)}
+    after = replace(session, options=replace(quantized, replace="activation"))
+    steps = {
+        "quantization": lambda: quantization.experiment(codes),
+        "quantization_activation": lambda: quantization.experiment(after),
+    }
     return steps | ({"binarization": lambda: binarization.experiment(windows, saved)} if options.windows else {})
 
 
@@ -91,7 +99,7 @@ def missing(session: Session, step: str, directory: Path, seeds: int) -> str | N
             return "it was not finished" if store.exists(path) else ""
         if lost:
             return ", ".join(lost)
-    if step not in ("quantization", "binarization"):
+    if not step.startswith("quantization") and step != "binarization":
         return None
     found = store.read_dataset(path)
     wanted: dict[str, list] = {"seed": [session.config.train.seed + k for k in range(seeds)]}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from neuron_mech.paper.figures.saving import write_figure
     from neuron_mech.paper.figures.signs import (
         average_sign_histograms,
+        average_signs_by_phase,
         constancy_over_training,
         controls,
         objectives,
@@ -29,6 +30,7 @@ _MODULES = {
     "neuron_mech.paper.figures.watching": ("all_neurons", "dynamics", "separation"),
     "neuron_mech.paper.figures.signs": (
         "average_sign_histograms",
+        "average_signs_by_phase",
         "constancy_over_training",
         "controls",
         "objectives",
@@ -52,6 +54,7 @@ __all__ = [
     "all_neurons",
     "atlas",
     "average_sign_histograms",
+    "average_signs_by_phase",
     "binarization",
     "class_consistency",
     "constancy_over_training",

@@ -14,7 +14,7 @@ from typing import Any
 from neuron_mech import store
 from neuron_mech.errors import first_line, harmless
 from neuron_mech.lazily import jinja2
-from neuron_mech.paper.claims import UNFIT, Claim, Findings
+from neuron_mech.paper.claims import BEATS, MARKS, UNFIT, Claim, Findings
 from neuron_mech.paper.report.sections import SECTIONS, Section
 from neuron_mech.store import files, provenance
 
@@ -48,7 +48,9 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
         preset=config.preset,
         headline=_headline(found),
         claims=claims,
-        counts={v: sum(claim.verdict == v for claim in claims) for v in ("supported", "not supported", "not tested")},
+        marks=MARKS,
+        beats=BEATS,
+        counts={v: sum(claim.verdict == v for claim in claims) for v in MARKS},
         sections=[one for one in shown if one.pictures or one.measured],
         videos=[(harmless(path.stem), _data(path)) for path in _films(directory)],
         table_1=files.read_text(table) if store.whole(table) else "",
@@ -64,7 +66,11 @@ def _shown(section: Section, directory: Path, found: Findings, claims: Sequence[
     paths = sorted(path for name in section.figures for path in (directory / "figures").glob(f"{name}.png"))
     paths = [path for path in paths if store.whole(path)]
     pictures = [(harmless(path.stem).replace("_", " "), _data(path)) for path in paths]
-    judged = [f"Claim {claim.id}, {claim.verdict}: {claim.because}." for claim in claims if claim.id in section.claims]
+    judged = [
+        f"Claim {claim.id}, {claim.verdict}; beats its null: {claim.beats_null}. {claim.because}."
+        for claim in claims
+        if claim.id in section.claims
+    ]
     try:
         measured = section.measured(found)
     except UNFIT as error:

@@ -105,7 +105,7 @@ SECTIONS = (
     ),
     Section(
         "Average signs of all neurons (figure 5)",
-        ("figure5",),
+        ("figure5", "figure5_by_phase"),
         "The same for all neurons: most pairs near the output are at ±1, about half of them on either side.",
         (1, 2, 3, 4),
     ),
@@ -163,7 +163,7 @@ SECTIONS = (
     ),
     Section(
         "Two values a neuron (figure 3)",
-        ("figure3",),
+        ("figure3", "figure3_activation"),
         "Accuracy survives when every pre-activation becomes one of two values, more so at higher ranks.",
         (8, 11),
     ),
