@@ -175,8 +175,9 @@ def experiment(session: Session) -> None:
 def check(options: Options) -> None:
     """Refuse a run that keeps no parameters before anything is trained."""
     check_recording(options)
-    if not options.watch.weights:
-        raise InputError("watch.weights is 0, but this experiment is about the parameters kept: give at least 2")
+    for name in ("weights", "recordings"):
+        if not getattr(options.watch, name):
+            raise InputError(f"watch.{name} is 0, but this experiment is about the parameters kept: give at least 2")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
     if session.config.watch.recordings and session.config.record.mode in ("eval", "train"):
         steps["learning_dynamics"] = learning_dynamics.report
     steps["class_consistency"] = class_consistency.report
-    if session.config.watch.weights and session.config.record.mode in ("eval", "train"):
+    watch = session.config.watch
+    if watch.recordings and watch.weights and session.config.record.mode in ("eval", "train"):
         steps["equal_displacement"] = equal_displacement.report
     if options.controls:
         steps["controls"] = lambda run: controls.report(run, _options(controls.ControlOptions, options))

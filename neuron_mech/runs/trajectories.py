@@ -128,7 +128,8 @@ class Weights:
 def weights(study: Study) -> Weights | None:
     """What a run keeps of its parameters; None where it records nothing, has running statistics, or is too large."""
     watch, shapes = study.config.watch, study.design.shapes
-    if study.config.record.mode not in ("eval", "train") or not watch.weights or set(shapes) != {"params"}:
+    recorded = study.config.record.mode in ("eval", "train")
+    if not recorded or not watch.recordings or not watch.weights or set(shapes) != {"params"}:
         return None
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
     kept = Weights(watching.evenly(watch.weights, study.segments), parameters)

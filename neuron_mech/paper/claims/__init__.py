@@ -7,6 +7,7 @@ the claim's null. Intervals are Student's t over seeds; of one run, twice the st
 digits. docs/claims.md states every claim; schema.json what claims.json holds.
 """
 
+import importlib.resources
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from neuron_mech.errors import first_line
-from neuron_mech.paper.claims import categories, codes, signs
+from neuron_mech.paper.claims import categories, codes, signs, spread
 from neuron_mech.paper.claims.claim import Claim, Condition, Mark, Null, Verdict
 from neuron_mech.paper.claims.estimates import Estimate
 from neuron_mech.paper.claims.findings import WHILE_TRAINING, Findings, findings
@@ -38,6 +39,8 @@ __all__ = [
     "fewer",
     "findings",
     "read",
+    "schema",
+    "spread",
     "table",
     "text",
     "write",
@@ -100,6 +103,11 @@ def read(text: str | bytes) -> list[dict[str, Any]]:
         version = tree.get("version") if isinstance(tree, dict) else 1
         raise ValueError(f"it is claims.json of version {version}, and this version reads {VERSION}")
     return tree["claims"]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of claims.json."""
+    return json.loads(importlib.resources.files(__package__).joinpath("schema.json").read_text("utf-8"))
 
 
 def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:

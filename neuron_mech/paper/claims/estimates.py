@@ -53,8 +53,8 @@ class Estimate(NamedTuple):
         return float(stats.norm.sf(gap / self.deviation))
 
 
-def mean(values: Float[np.ndarray, " neurons"]) -> float:
-    """Mean over neurons that have a value; NaN where none has."""
+def mean(values: Float[np.ndarray, "*values"]) -> float:
+    """Mean over those that have a value; NaN where none has."""
     kept = np.asarray(values, np.float64)
     kept = kept[np.isfinite(kept)]
     return float(kept.mean()) if len(kept) else float("nan")
