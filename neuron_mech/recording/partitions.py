@@ -240,7 +240,7 @@ def class_signs(
     Positive: what raises the neuron raises the wrong logits, on average, so the class's samples would be low.
     """
     several = len(weights)
-    others = (jnp.sum(weights, axis=0) - weights) / (several - 1)
+    others = (jnp.sum(weights, axis=0, keepdims=True) - weights) / (several - 1)
     return jnp.sign(others - weights)
 
 
