@@ -150,7 +150,7 @@ def commit() -> str | None:
 
 def table(published: Path) -> str:
     """The README's table: claims by presets, two marks each, from the claims.json of each."""
-    found = {path.parent.name: claims.read(files.read_text(path)) for path in sorted(published.glob("*/claims.json"))}
+    found = {path.parent.name: _read(path) for path in sorted(published.glob("*/claims.json"))}
     if not found:
         return "No run has been published yet.\n"
     order = list(PRESETS)
@@ -203,6 +203,13 @@ def measured(entry: dict[str, Any]) -> str:
     return f"{said} ({deciding['site']})"
 
 
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        return claims.read(files.read_text(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}): publish its run again") from None
+
+
 def italic(text: str, entry: dict[str, Any]) -> str:
     """In italics where it is beyond what the sentence is about."""
     return f"*{text}*" if text and entry["scope"] == "beyond" else text
@@ -213,7 +220,7 @@ def write_spread(published: Path) -> None:
     path = published / "digits" / "claims.json"
     if not path.exists():
         return
-    entries = claims.read(files.read_text(path))
+    entries = _read(path)
     seeds = max((c["value"]["seeds"] for entry in entries for c in entry["conditions"]), default=0)
     if seeds >= 3:
         found = {"of": "digits", "seeds": seeds, "deviation": claims.spread.of_claims(entries)}
