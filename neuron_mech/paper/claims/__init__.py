@@ -107,7 +107,7 @@ def read(text: str | bytes) -> list[dict[str, Any]]:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of claims.json."""
-    return json.loads(importlib.resources.files(__package__).joinpath("schema.json").read_text("utf-8"))
+    return json.loads(importlib.resources.files(__package__).joinpath("schema.json").read_text(encoding="utf-8"))
 
 
 def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:

@@ -18,7 +18,7 @@ NAME = "spread.json"
 @functools.cache
 def measured() -> Mapping[str, float]:
     """{name of a measure: standard deviation between seeds}."""
-    text = importlib.resources.files(__package__).joinpath(NAME).read_text("utf-8")
+    text = importlib.resources.files(__package__).joinpath(NAME).read_text(encoding="utf-8")
     return json.loads(text)["deviation"]
 
 
