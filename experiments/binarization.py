@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from experiments.command_line import Options, Session, main
+from experiments.command_line import Session, main
 from experiments.readouts import PENALTY, Cells, Missing, Reading, probed, retrained
 from neuron_mech import store, taps
 from neuron_mech.cluster import processes
@@ -198,10 +198,9 @@ def summary(found: xr.Dataset) -> str:
 
 
 @store.step("binarization")
-def experiment(session: Session, saved: Callable[[], None] = lambda: None) -> None:
+def experiment(session: Session[BinarizationOptions], saved: Callable[[], None] = lambda: None) -> None:
     """Sweep every seed, write the results and print their summary. `saved` is called after every group of windows."""
     options = session.options
-    assert isinstance(options, BinarizationOptions)
     path = session.directory / "binarization.nc"
     if options.sites != EVERY:  # a typo is said before the network is trained
         dataset = datasets.load(session.config.data, options.data_dir, options.workers)
@@ -218,9 +217,8 @@ def experiment(session: Session, saved: Callable[[], None] = lambda: None) -> No
     print(summary(found))
 
 
-def check(options: Options) -> None:
+def check(options: BinarizationOptions) -> None:
     """Refuse windows that are none before anything is trained."""
-    assert isinstance(options, BinarizationOptions)
     windowing.check_windows(options.centers, options.width)
     if not options.sources:
         raise InputError(f"--sources is empty: name at least one of {', '.join(SOURCES)}")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from experiments import gradient_signs
 from experiments.command_line import Seeded, Session, check_recording, main
+from experiments.progress import doing
 from neuron_mech import runs, store, training
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
@@ -76,7 +77,7 @@ def dataset(run: Run) -> xr.Dataset:
         indices = sites[-1].neuron_index.values
         close = run.trajectories["close"].neurons if run.trajectories.watching else {}
         for column in np.searchsorted(indices, close.get(site, ())):
-            of_neuron = jax.tree.map(lambda counts, column=column: np.asarray(counts[..., column]), at.tally)
+            of_neuron = jax.tree.map(np.asarray, at.tally.part(np.s_[..., column]))
             pages.append(
                 _atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.design.rows[site]])
             )
@@ -196,7 +197,9 @@ def experiment(session: Session) -> None:
 @store.step("class_consistency")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write class_consistency.nc, last: where it is, all of it is."""
+    doing("asking what decides the categories")
     found, directory = dataset(run), run.directory
+    doing("drawing figure 8 and the atlas")
     figures.write_figure(directory, "figure8", figures.class_consistency(found))
     figures.write_figure(directory, "predictions", figures.predictions(found))
     for page in range(found.sizes.get("atlas_neuron", 0)):

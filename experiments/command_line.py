@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-import tyro
-
+from experiments.arguments import ask, split_preset
+from experiments.helping import about
 from neuron_mech.cluster import devices, jax_settings, joining, processes
 from neuron_mech.config import LIMITS, PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
 from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless
@@ -26,13 +25,12 @@ from neuron_mech.runs.subjects import Subject, subject
 from neuron_mech.store import exists, opened, parameters, provenance, read_dataset
 from neuron_mech.store.files import advice
 
-T = TypeVar("T")
 Kind = TypeVar("Kind", bound="Options")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where a run lives, and its fields. The fields are stored with the run; the first six options are not."""
+    """Where a run lives, and its fields. The fields are stored with the run; the first seven options are not."""
 
     run_dir: Path | None = None
     """Directory of the run: begun if new, resumed or reused if not. None means runs/PRESET."""
@@ -49,6 +47,9 @@ class Options:
     INDEX/COUNT@HOST:PORT: process INDEX of COUNT, 0 being on HOST. None: one process."""
     patience: float = 120.0
     """Seconds after which such a run ends where one of its processes has not come, or is not heard of any more."""
+    live: Path | None = None
+    """Directory for a live view of training in TensorBoard, written at the end of every epoch; of repetitions with
+    other seeds in seedN below. It needs the extra `live`. None: no such view."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
@@ -69,23 +70,23 @@ class Seeded(Options):
 
 
 @dataclass(frozen=True)
-class Session:
+class Session(Generic[Kind]):
     """One call of an experiment: its config, its options, and its run's directory, held open."""
 
     config: Config
-    options: Options
+    options: Kind
     directory: Path
 
     def seeds(self) -> Iterator[Run]:
         """The run, and its repetitions with other seeds where `--seeds` asks for them, one at a time."""
         for config, directory in self._repetitions():
-            yield run(config, directory, self.options.data_dir, self.options.save_seconds)
+            yield self._run(config, directory)
 
     def each(self, name: str, report: Callable[[Run], None], summary: Callable[[xr.Dataset], str]) -> None:
         """`report` the run of every seed; of an export, which has no tallies, print the `summary` of its NAME.nc."""
         for config, directory in self._repetitions():
             if not parameters.exported(directory):
-                report(run(config, directory, self.options.data_dir, self.options.save_seconds))
+                report(self._run(config, directory))
                 continue
             path = directory / f"{name}.nc"
             if not exists(path):
@@ -99,7 +100,17 @@ class Session:
         """The network to look into, trained here or not, and its repetitions with other seeds, one at a time."""
         options = self.options
         for config, directory in self._repetitions():
-            yield subject(config, directory, options.data_dir, options.save_seconds, options.workers)
+            live = self._live(directory)
+            yield subject(config, directory, options.data_dir, options.save_seconds, options.workers, live)
+
+    def _run(self, config: Config, directory: Path) -> Run:
+        options = self.options
+        return run(config, directory, options.data_dir, options.save_seconds, live=self._live(directory))
+
+    def _live(self, directory: Path) -> Path | None:
+        """Where the live view of the run in `directory` goes."""
+        live = self.options.live
+        return live / directory.name if live is not None and directory != self.directory else live
 
     def _repetitions(self) -> Iterator[tuple[Config, Path]]:
         """(config, directory held open) of every seed; all but the first live in a directory of their own."""
@@ -128,8 +139,7 @@ def parse(
     preset, rest = split_preset(arguments, name, PRESETS)
     config = PRESETS[preset]
     default = kind(data=config.data, model=config.model, train=config.train, record=config.record, watch=config.watch)
-    about = f"{description}\n\nPresets: {', '.join(PRESETS)}. The defaults below are those of {preset}."
-    options = ask(kind, default, rest, f"{name} {preset}", about)
+    options = ask(kind, default, rest, f"{name} PRESET", about(description, default, preset, Seeded))
     for field_name, limits in OPTIONS.items():
         if (value := getattr(options, field_name, None)) is not None:
             limits.check(f"--{field_name.replace('_', '-')}", value)
@@ -149,37 +159,6 @@ OPTIONS = {
 """The numbers that options may have which are no fields of a config."""
 
 
-def split_preset(arguments: Sequence[str], name: str, known: Collection[str]) -> tuple[str, list[str]]:
-    """(first argument, the rest); a call for help without a preset is one about the first known."""
-    if arguments and arguments[0] in ("-h", "--help"):
-        return next(iter(known)), ["--help"]
-    if not arguments:
-        raise InputError(
-            f"no preset given: python -m experiments.{name} PRESET, where PRESET is one of {', '.join(known)}"
-        )
-    if arguments[0] not in known:
-        near = difflib.get_close_matches(arguments[0], known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"{arguments[0]!r} is no preset; {hint}presets are: {', '.join(known)}")
-    return arguments[0], list(arguments[1:])
-
-
-def ask(kind: type[T], default: T, arguments: Sequence[str], name: str, description: str) -> T:
-    """`arguments` as a dataclass, by tyro. Raises InputError, one line, where they do not fit."""
-    errors = io.StringIO()
-    helping = bool({"-h", "--help"} & set(arguments))
-    try:
-        # tyro draws its errors as boxes as wide as the terminal; a wide one keeps each message on one line.
-        with contextlib.redirect_stderr(errors), contextlib.nullcontext() if helping else _wide_terminal():
-            return tyro.cli(
-                kind, default=default, args=arguments, prog=f"python -m experiments.{name}", description=description
-            )
-    except SystemExit as stop:
-        if stop.code == 0:
-            raise
-        raise InputError(_one_line(errors.getvalue())) from None
-
-
 def check_training(options: Options) -> None:
     """Refuse a network that is not trained here. Raises InputError."""
     check_trained_here(options.model)
@@ -195,9 +174,9 @@ def check_recording(options: Options) -> None:
 def main(
     name: str,
     description: str,
-    experiment: Callable[[Session], None],
-    kind: type[Options] = Options,
-    check: Callable[[Options], None] = lambda _: None,
+    experiment: Callable[[Session[Kind]], None],
+    kind: type[Kind] = Options,  # type: ignore[assignment]
+    check: Callable[[Kind], None] = lambda _: None,
 ) -> None:
     """Parse the command line, `check` it, and do `experiment` with its run's directory held open.
 
@@ -222,7 +201,7 @@ def timed(directory: Path, step: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(config: Config, options: Options) -> Iterator[Session]:
+def held(config: Config, options: Kind) -> Iterator[Session[Kind]]:
     """A session with its run's directory held open, and with the other processes where there are several."""
     directory = options.run_dir or Path("runs") / config.preset
     devices.deterministic()
@@ -287,24 +266,3 @@ def exiting(work: Callable[[], None]) -> None:
     except MemoryError as error:
         print(f"error: out of memory ({first_line(error)}): ask for less, or give it more", file=sys.stderr)
         sys.exit(RunError.exit_code)
-
-
-@contextlib.contextmanager
-def _wide_terminal() -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ["COLUMNS"] = "2000"
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _one_line(box: str) -> str:
-    """The message inside one of tyro's boxes, without its title, rules and borders."""
-    lines = [
-        line.strip(" │|╭╮╰╯─-") if set(line) <= set(" │|╭╮╰╯─-") else line.strip(" │|") for line in box.splitlines()
-    ]
-    said = [line for line in lines if line][1:]
-    meant = f"; perhaps you meant {said[2]}" if len(said) > 2 and said[1].startswith("Perhaps") else ""
-    return f"{said[0].rstrip('.')}{meant} (--help lists every option)"

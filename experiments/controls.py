@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from experiments import gradient_signs
-from experiments.command_line import Options, Seeded, Session, check_recording, main
+from experiments.command_line import Seeded, Session, check_recording, main
 from neuron_mech import store
 from neuron_mech.config import WHOLE, Config, Limits, Objective, check_once
 from neuron_mech.errors import InputError
@@ -113,10 +113,9 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def experiment(session: Session) -> None:
+def experiment(session: Session[ControlOptions]) -> None:
     """Run every control of every seed, write the comparison and print it."""
     options = session.options
-    assert isinstance(options, ControlOptions)
     session.each("controls", partial(report, options=options), summary)
 
 
@@ -136,9 +135,8 @@ def report(whole: Run, options: ControlOptions) -> None:
     print(f"results: {directory / 'controls.nc'}; figures: {directory / 'figures'}")
 
 
-def check(options: Options) -> None:
+def check(options: ControlOptions) -> None:
     """Refuse what has no controls before anything is trained."""
-    assert isinstance(options, ControlOptions)
     check_recording(options)
     if options.data.labels == "random":
         raise InputError("data.labels is random, but this experiment compares with random labels: leave it at true")

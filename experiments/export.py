@@ -27,7 +27,15 @@ from neuron_mech.store import parameters, pieces
 
 TAKEN = (
     *("config.json", "identity.json", "provenance.json", "claims.json", "checksums.json", "table1.txt", "*.nc"),
-    *("figures/*.png", "figures/*.svg", "videos/*.mp4", "videos/*.gif", "report.html"),
+    *(
+        "figures/*.png",
+        "figures/*.svg",
+        "figures/*.pdf",
+        "videos/*.mp4",
+        "videos/*.gif",
+        "report.html",
+        "explorer.html",
+    ),
 )
 """Of each seed's directory, in this order; its parameters come after config.json."""
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from experiments import train
 from experiments.command_line import Seeded, Session, check_recording, main
+from experiments.progress import doing
 from neuron_mech import store
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper import figures
+from neuron_mech.paper import explorer, figures
 from neuron_mech.recording import auditing, counting, summaries
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import constancy
@@ -146,7 +147,9 @@ def average_signs(run: Run) -> xr.Dataset:
 
 
 def _shown(run: Run, site: str) -> int:
-    """The neuron of figure 1."""
+    """The neuron of figure 1: the one that figure 2 follows, where neurons are watched, else a random one."""
+    if run.trajectories.watching and site in (watched := run.trajectories["close"].neurons):
+        return int(watched[site][0])
     key = random_stream(run.study.config.train.seed, f"neuron shown of {site}")
     return int(jax.random.choice(key, run.study.design.indices(site)))
 
@@ -255,15 +258,21 @@ def experiment(session: Session) -> None:
 @store.step("gradient_signs")
 def report(run: Run) -> None:
     """Draw a finished run, print its summary, and write gradient_signs.nc, last: where it is, all of it is."""
+    doing("counting constant signs, and auditing some in double precision")
     signs, directory = dataset(run), run.directory
     train.report(run)
+    doing("drawing figures 1 and 5")
     figures.write_figure(directory, "figure1", figures.average_sign_histograms(signs, one_neuron=True))
     figures.write_figure(directory, "figure5", figures.average_sign_histograms(signs))
     figures.write_figure(directory, "figure5_by_phase", figures.average_signs_by_phase(signs))
     figures.write_figure(directory, "constancy", figures.constancy_over_training(signs))
     if signs.sizes["objective"] > 1:
         figures.write_figure(directory, "objectives", figures.objectives(signs))
-    store.write_dataset(directory / "average_signs.nc", average_signs(run))
+    doing("keeping the average sign of every image and neuron")
+    averages, images = average_signs(run), run.dataset.train
+    shown = jnp.asarray(averages.sample.values[: explorer.SAMPLES])
+    figures.write_sheet(directory, explorer.SHEET, np.asarray(images.images[shown]), images.largest)
+    store.write_dataset(directory / "average_signs.nc", averages)
     store.write_dataset(directory / "gradient_signs.nc", signs)
     print(summary(signs))
     print(f"results: {directory / 'gradient_signs.nc'}; figures: {directory / 'figures'}")

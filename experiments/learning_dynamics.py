@@ -15,7 +15,8 @@ from functools import partial
 import jax
 import numpy as np
 
-from experiments.command_line import Options, Seeded, Session, check_recording, main
+from experiments.command_line import Seeded, Session, check_recording, main
+from experiments.progress import doing
 from neuron_mech import store, taps
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
@@ -166,9 +167,8 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def experiment(session: Session) -> None:
+def experiment(session: Session[DynamicsOptions]) -> None:
     """Train and record, write the results, draw, and print the summary."""
-    assert isinstance(session.options, DynamicsOptions)
     session.each("learning_dynamics", partial(report, with_videos=session.options.videos), summary)
 
 
@@ -177,7 +177,9 @@ def report(run: Run, with_videos: bool = True) -> None:
     """Draw a finished run, print its summary, and write learning_dynamics.nc, last: where it is, all of it is."""
     from neuron_mech.paper import videos
 
+    doing("measuring how far low and high come apart")
     found, directory = dataset(run), run.directory
+    doing("drawing figures 2, 6 and 7")
     number = "figure7" if any(len(at.shape) > 1 for at in run.study.sites.values()) else "figure6"
     neurons = run.trajectories["close"].neurons
     watched = [site for site in run.study.sites if site in neurons]
@@ -199,7 +201,7 @@ def report(run: Run, with_videos: bool = True) -> None:
     print(f"results: {directory / 'learning_dynamics.nc'}; figures: {directory / 'figures'}")
 
 
-def check(options: Options) -> None:
+def check(options: DynamicsOptions) -> None:
     """Refuse a run that keeps no trajectories before anything is trained."""
     check_recording(options)
     if not options.watch.recordings:

@@ -119,10 +119,9 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def experiment(session: Session) -> None:
+def experiment(session: Session[PrecisionOptions]) -> None:
     """Measure, write the results and print the table."""
     options = session.options
-    assert isinstance(options, PrecisionOptions)
     subject = next(session.subjects())
     if options.samples > len(subject.dataset.train):
         raise InputError(f"--samples is {options.samples}, but there are {len(subject.dataset.train)} training samples")
@@ -131,10 +130,9 @@ def experiment(session: Session) -> None:
     print(summary(found))
 
 
-def check(options: Options) -> None:
+def check(options: PrecisionOptions) -> None:
     """Refuse what cannot be, before anything is trained."""
     check_training(options)
-    assert isinstance(options, PrecisionOptions)
     if options.samples < 1:
         raise InputError(f"--samples is {options.samples}: give a whole number of at least 1")
 

@@ -51,9 +51,7 @@ def prepare(name: str, data_dir: Path | None) -> str:
         import tensorflow  # noqa: F401
     except ImportError:
         raise InputError(f"preparing {name} needs TensorFlow once: pip install 'neuron_mech[prepare]'") from None
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record", try_gcs=False)
+    builder = datasets.tensorflow_datasets().builder(name, data_dir=data_dir, file_format="array_record", try_gcs=False)
     try:
         builder.download_and_prepare()
     except Exception as error:  # the network, the disk or the data set's host, as a dozen types

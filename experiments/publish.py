@@ -1,10 +1,10 @@
-"""Put what a reproduced run found into results/, by the name of its directory, and all verdicts into the README.
+"""Put what a reproduced run found into results/, by the name of its directory, and all verdicts into the pages.
 
     python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid
 
 Copies claims.json, the main figures, smaller, and average_signs.nc where that is no more than a few megabytes; and
 writes run.json: the command, the commit, seeds, device and time.
-Without a directory it only makes the README's table anew from what results/ holds.
+Without a directory it only makes the tables of README.md and docs/results/index.md anew from what results/ holds.
 """
 
 import io
@@ -38,6 +38,8 @@ LARGEST = 2**26
 LARGEST_SIGNS = 4_000_000
 """Bytes of an average_signs.nc that is published, at most."""
 BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
+NARROW = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit where a cell is narrow."""
 
 
 def publish(directory: Path, into: Path) -> None:
@@ -148,8 +150,11 @@ def commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def table(published: Path) -> str:
-    """The README's table: claims by presets, two marks each, from the claims.json of each."""
+def table(published: Path, short: bool = False) -> str:
+    """Claims by presets, two marks each, from the claims.json of each.
+
+    The short one has the README's room: marks and values alone.
+    """
     found = {path.parent.name: _read(path) for path in sorted(published.glob("*/claims.json"))}
     if not found:
         return "No run has been published yet.\n"
@@ -162,8 +167,11 @@ def table(published: Path) -> str:
     ]
     for index in range(len(found[presets[0]])):
         entries = [found[name][index] for name in presets]
-        cells = [f"{marks(entry)} {italic(markdown(measured(entry)), entry)}".strip() for entry in entries]
+        cells = [f"{marks(entry)} {italic(markdown(measured(entry, short)), entry)}".strip() for entry in entries]
+        cells = [cell.replace(" ", NARROW) for cell in cells] if short else cells
         lines.append(f"| {entries[0]['id']}. {markdown(entries[0]['statement'])} | " + " | ".join(cells) + " |")
+    if short:
+        return "\n".join(lines) + "\n"
     lines.append("| *other than the preset* | " + " | ".join(changes(runs[name]["command"]) for name in presets) + " |")
     counts = [len(runs[name]["seeds"]) for name in presets]
     lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
@@ -185,8 +193,8 @@ def marks(entry: dict[str, Any]) -> str:
     return f"{claims.MARKS[entry['verdict']]} {claims.BEATS[entry['beats_null']]}"
 
 
-def measured(entry: dict[str, Any]) -> str:
-    """What decides a claim, in short: value, site, the null where it is not beaten, and one run where it is one."""
+def measured(entry: dict[str, Any], short: bool = False) -> str:
+    """What decides a claim: value, and unless `short` null, site, and one run where it is one."""
     if not entry["conditions"]:
         return ""
     among = [c for c in entry["conditions"] if c["scope"] == entry["scope"]]
@@ -198,6 +206,8 @@ def measured(entry: dict[str, Any]) -> str:
         return "?" if value is None else f"{scale * value:.{digits}f}"
 
     said = f"{shown(deciding['value']['value'])}{unit or (' ' + deciding['unit']).rstrip()}"
+    if short:
+        return said
     said += "".join(f", null {shown(n['value'])}" for n in deciding["nulls"] if n["decides"])
     said += ", one run" if deciding["value"]["seeds"] == 1 else ""
     return f"{said} ({deciding['site']})"
@@ -227,11 +237,15 @@ def write_spread(published: Path) -> None:
         files.write_text(Path(claims.__file__).parent / claims.spread.NAME, json.dumps(found, indent=2) + "\n")
 
 
-def with_table(readme: str, made: str) -> str:
-    """The README with the table between its two marks. Raises InputError where it has none."""
-    if BEGIN not in readme or END not in readme:
-        raise InputError(f"README.md has no place for the verdicts: put {BEGIN.strip()} and {END.strip()} into it")
-    before, _, rest = readme.partition(BEGIN)
+PAGES = {"README.md": True, "docs/results/index.md": False}
+"""Where the tables are, and whether it is the short one."""
+
+
+def with_table(page: str, made: str, name: str = "README.md") -> str:
+    """A page with the table between its two marks. Raises InputError where it has none."""
+    if BEGIN not in page or END not in page:
+        raise InputError(f"{name} has no place for the verdicts: put {BEGIN.strip()} and {END.strip()} into it")
+    before, _, rest = page.partition(BEGIN)
     return before + BEGIN + made + END + rest.partition(END)[2]
 
 
@@ -243,11 +257,14 @@ def main() -> None:
         if {"-h", "--help"} & set(names):
             print(__doc__)
             return
+        if not (ROOT / "pyproject.toml").exists():  # such as site-packages
+            raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
         for name in names:
             publish(Path(name), ROOT / "results")
         write_spread(ROOT / "results")
-        readme = ROOT / "README.md"
-        files.write_text(readme, with_table(files.read_text(readme), table(ROOT / "results")))
+        for name, short in PAGES.items():
+            page = ROOT / name
+            files.write_text(page, with_table(files.read_text(page), table(ROOT / "results", short), name))
 
     exiting(work)
 

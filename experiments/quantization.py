@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.command_line import Options, Seeded, Session, main
+from experiments.command_line import Seeded, Session, main
 from neuron_mech import store, taps
 from neuron_mech.codes import evaluation, information, percentiles, quantization, sources
 from neuron_mech.codes.evaluation import Replaced
@@ -205,14 +205,13 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join([*lines, table_1(found)])
 
 
-def experiment(session: Session) -> None:
+def experiment(session: Session[QuantizationOptions]) -> None:
     """Measure every seed, write the results and print their summary."""
-    assert isinstance(session.options, QuantizationOptions)
     {"pre_activation": before, "activation": after}[session.options.replace](session)
 
 
 @store.step("quantization")
-def before(session: Session) -> None:
+def before(session: Session[QuantizationOptions]) -> None:
     """Two values in the place of pre-activations: the paper's."""
     found = _measured(session)
     store.write_result_text(session.directory / "table1.txt", table_1(found) + "\n")
@@ -223,7 +222,7 @@ def before(session: Session) -> None:
 
 
 @store.step("quantization_activation")
-def after(session: Session) -> None:
+def after(session: Session[QuantizationOptions]) -> None:
     """Two values in the place of activations."""
     found = _measured(session)
     figures.write_figure(session.directory, "figure3_activation", figures.quantization(found))
@@ -231,8 +230,7 @@ def after(session: Session) -> None:
     print(summary(found))
 
 
-def _measured(session: Session) -> xr.Dataset:
-    assert isinstance(session.options, QuantizationOptions)
+def _measured(session: Session[QuantizationOptions]) -> xr.Dataset:
     by_seed, seeds = [], []
     for subject in session.subjects():
         by_seed.append(measure(subject, session.options.ranks, session.options.replace))
@@ -242,9 +240,8 @@ def _measured(session: Session) -> xr.Dataset:
     return found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
 
 
-def check(options: Options) -> None:
+def check(options: QuantizationOptions) -> None:
     """Refuse ranks that are none before anything is trained."""
-    assert isinstance(options, QuantizationOptions)
     percentiles.check_ranks(options.ranks, "--ranks")
     check_once("--ranks", options.ranks)
 

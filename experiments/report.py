@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments.command_line import ask, exiting
 from neuron_mech import store
 from neuron_mech.errors import InputError, harmless
-from neuron_mech.paper import claims
+from neuron_mech.paper import claims, explorer
 from neuron_mech.paper.report import html
 from neuron_mech.store import files
 
@@ -41,6 +41,8 @@ def finish(directory: Path, changed: bool = True) -> None:
     if changed or stored != claims.text(judged) or not sealed(page):
         claims.write(directory, judged)
         files.write(page, lambda part: part.write_bytes(with_seal(html(directory, found, judged))))
+        if (neurons := explorer.html(directory, found)) is not None:
+            files.write(directory / "explorer.html", lambda part: part.write_bytes(with_seal(neurons)))
     print(claims.table(judged))
     for line in said:
         print(harmless(line), file=sys.stderr)

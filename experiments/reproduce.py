@@ -5,9 +5,9 @@ writes claims.json and report.html. Stopped at any moment, the same command goes
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,13 @@ from experiments import (
     equal_displacement,
     gradient_signs,
     learning_dynamics,
+    progress,
     quantization,
     report,
 )
 from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse, timed
 from experiments.export import Exporting, ExportOptions
+from experiments.progress import Overall
 from neuron_mech import store
 from neuron_mech.cluster import devices
 from neuron_mech.codes import sources
@@ -51,10 +53,9 @@ class ReproduceOptions(Seeded):
     """Files that are not exported, by name or glob, such as report.html, which `experiments.report` makes anew."""
 
 
-def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
+def of_each_run(session: Session[ReproduceOptions]) -> dict[str, Callable[[Run], None]]:
     """What is done with every seed's run, by the result file that says that it was: it is written last."""
     options = session.options
-    assert isinstance(options, ReproduceOptions)
     if session.config.model.weights is not None:
         return {}  # not trained here: nothing was recorded
     steps: dict[str, Callable[[Run], None]] = {"gradient_signs": gradient_signs.report}
@@ -69,14 +70,13 @@ def of_each_run(session: Session) -> dict[str, Callable[[Run], None]]:
     return steps
 
 
-def of_all_runs(session: Session, saved: Callable[[], None]) -> dict[str, Callable[[], None]]:
+def of_all_runs(session: Session[ReproduceOptions], saved: Callable[[], None]) -> dict[str, Callable[[], None]]:
     """What is done once, with all seeds together; `saved` is called after every group of windows."""
     options = session.options
-    assert isinstance(options, ReproduceOptions)
     quantized = _options(quantization.QuantizationOptions, options)
-    codes = replace(session, options=quantized)
-    windows = replace(session, options=_options(binarization.BinarizationOptions, options))
-    after = replace(session, options=replace(quantized, replace="activation"))
+    codes = Session(session.config, quantized, session.directory)
+    after = Session(session.config, replace(quantized, replace="activation"), session.directory)
+    windows = Session(session.config, _options(binarization.BinarizationOptions, options), session.directory)
     steps = {
         "quantization": lambda: quantization.experiment(codes),
         "quantization_activation": lambda: quantization.experiment(after),
@@ -88,7 +88,7 @@ PARTS = {"gradient_signs": ("train", "gradient_signs")}
 """Steps that another does on the way."""
 
 
-def missing(session: Session, step: str, directory: Path, seeds: int) -> str | None:
+def missing(session: Session[ReproduceOptions], step: str, directory: Path, seeds: int) -> str | None:
     """Why a step is still to be done in a directory, for so many seeds; None where it is not.
 
     What was done is held against the checksums of its files: one that is gone or damaged is made again, with the step.
@@ -111,10 +111,9 @@ def missing(session: Session, step: str, directory: Path, seeds: int) -> str | N
     return "" if step == "binarization" and np.isnan(found.accuracy_by_seed.sel(wanted)).any() else None
 
 
-def experiment(session: Session) -> None:
+def experiment(session: Session[ReproduceOptions]) -> None:
     """Do what is missing, judge the claims, and write the report."""
     options = session.options
-    assert isinstance(options, ReproduceOptions)
     first, directory = session.config.train.seed, session.directory
     claims.findings(directory)  # refuses result files of another format, before anything is trained
     export = Exporting(directory, options.export, ExportOptions(leave_out=options.export_without), options.save_seconds)
@@ -128,15 +127,16 @@ def experiment(session: Session) -> None:
         todo -= set(each)
     elif "binarization" in todo:
         _check_projections(session)
-    steps = ", ".join(step for step in (*each, *together) if step in todo)
-    print(f"{session.config.preset} in {directory}, on {devices.named()}; to do: {steps or 'nothing'}", flush=True)
+    overall = _plan(session, places, each, together, todo)
+    print(f"{session.config.preset} in {directory}, on {devices.named()}; to do: {'' if overall.steps else 'nothing'}")
+    print(overall.table(), flush=True)
     try:
         if todo & set(each):
             for run in session.seeds():
                 export()
                 for step, do in each.items():
                     if (why := missing(session, step, run.directory, 1)) is not None:
-                        with _announced(directory, step, why, run):
+                        with _announced(overall, directory, step, why, run):
                             do(run)
                         export()
         for step, do_all in together.items():
@@ -144,7 +144,8 @@ def experiment(session: Session) -> None:
                 if step == "binarization":
                     report.finish(directory)  # the verdicts so far: the windows can take hours
                     export()
-                with _announced(directory, step, missing(session, step, directory, options.seeds) or ""):
+                why = missing(session, step, directory, options.seeds) or ""
+                with _announced(overall, directory, step, why):
                     do_all()
                 export()
     except Interrupted:
@@ -154,18 +155,39 @@ def experiment(session: Session) -> None:
     export()
 
 
-def _check_projections(session: Session) -> None:
+def _check_projections(session: Session[ReproduceOptions]) -> None:
     """Refuse, before anything is trained, windows on random projections of images that have no such blocks."""
     dataset = datasets.load(session.config.data, session.options.data_dir, session.options.workers)
     height, width, channels = dataset.test.blank.inputs.shape[1:]
     sources.check_projection((height, width, channels), subjects.sites(session.config, dataset))
 
 
+def _plan(
+    session: Session[ReproduceOptions],
+    places: Sequence[Path],
+    each: Collection[str],
+    together: Collection[str],
+    todo: Collection[str],
+) -> Overall:
+    """The steps to be done, in their order, with what they took in the published run of this preset."""
+    first, preset = session.config.train.seed, PRESETS[session.config.preset]
+    steps = [
+        (step, f"seed {first + k}")
+        for k, place in enumerate(places)
+        for step in each
+        if step in todo and missing(session, step, place, 1) is not None
+    ]
+    steps += [(step, "") for step in together if step in todo]
+    took = progress.expected(session.config.preset)
+    took |= {step: len(places) * took[step] for step in together if step in took}
+    return Overall(steps, took, session.config.train.epochs / preset.train.epochs)
+
+
 @contextmanager
-def _announced(directory: Path, step: str, why: str, run: Run | None = None) -> Iterator[None]:
+def _announced(overall: Overall, directory: Path, step: str, why: str, run: Run | None = None) -> Iterator[None]:
     seed = f", seed {run.study.config.train.seed}" if run else ""
-    print(f"\n{step}{seed}" + f", again: {why}" * bool(why), flush=True)
-    with timed(directory, step):
+    with overall.step() as words, timed(directory, step):
+        print(f"\n{words}{step}{seed}" + f", again: {why}" * bool(why), flush=True)
         yield
 
 

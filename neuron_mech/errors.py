@@ -1,5 +1,8 @@
 """The ways in which a run ends early, told apart because a script must react to them differently."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """What was asked for cannot be done. Nothing was started; the command line exits with code 2.
@@ -27,6 +30,12 @@ class Interrupted(RunError):
 def first_line(error: BaseException) -> str:
     """What an error of a library's says, in a line of at most 200 characters."""
     return harmless((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'dense1'? ` where one of the known names is near, else nothing: for a line that goes on."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def harmless(text: str) -> str:

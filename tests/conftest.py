@@ -8,6 +8,17 @@ install_import_hook("neuron_mech", "typechecking.checked")
 
 import os  # noqa: E402
 import sys  # noqa: E402
+import tempfile  # noqa: E402
+
+# Compiled fast rather than fast when run: compiling is most of the time. No number that a test asks for depends on it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+if COMPILED not in os.environ:
+    # What is compiled in one test is there for the next, for the other worker, and for the processes that tests start:
+    # this process is the first, and takes it away at its end. To be set before JAX is imported.
+    compiled = tempfile.TemporaryDirectory(prefix="neuron_mech-compiled-")
+    os.environ[COMPILED] = compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax  # noqa: E402
 import matplotlib as mpl  # noqa: E402

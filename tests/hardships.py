@@ -1,6 +1,5 @@
 """What a run and its directory went through, how often, and what became of it: the README's table.
 
-from places import ROOT
     python tests/hardships.py --tries 200
 
 Each try is one or two commands in processes of their own, on a copy of a small run of digits. What may become of it:

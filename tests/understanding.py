@@ -27,7 +27,9 @@ def understand(name: str, arguments: list[str]) -> None:
         command.parse(arguments)
     elif name == "export" and arguments[0] != "--unpack":
         ask(export.ExportOptions, export.ExportOptions(), arguments[2:], "export", "")
-    elif name in ("export", "report", "prepare_data", "same_bits"):
+    elif name == "text":
+        assert importlib.import_module("experiments.text.command").main
+    elif name in ("export", "report", "prepare_data", "same_bits", "publish"):
         assert module.main
     else:
         parse(arguments, name, "", getattr(module, OPTIONS.get(name, ""), Seeded))

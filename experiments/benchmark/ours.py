@@ -51,7 +51,7 @@ class Ours:
         self.recorded = dataset.train.rows(self.study.recorded)
         self.plan = runs.plan_epoch(self.study, 0)
         self._segment = runs.advancing(self.study)
-        watches = trajectories.watches(self.study) if watching else ()
+        watches = self.study.watches if watching else ()
         self.kept = Trajectories(watching or Path(), watches, trajectories.nothing_kept(watches))
         self._look = {watch.name: jax.jit(partial(trajectories.read, self.study, watch)) for watch in watches}
 

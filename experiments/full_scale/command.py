@@ -8,9 +8,10 @@ from pathlib import Path
 
 import experiments.full_scale
 from experiments.command_line import ask
-from experiments.full_scale.runner import Runner, signals
+from experiments.full_scale.runner import Runner
 from experiments.full_scale.steps import NAMES, Name, Table
 from neuron_mech import store
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech.errors import InputError, Interrupted, RunError
 
 
@@ -44,7 +45,7 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}): name another directory") from None
-    with store.held(run_dir), signals() as received:
+    with store.held(run_dir), stopping() as received:
         runner = Runner(out, time.monotonic() + 60 * options.minutes, received)
         states = {name: runner(name, step) for name, step in table.items() if name in options.steps}
     if received:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -145,19 +145,6 @@ class Runner:
         print(line, flush=True)
         with (self.out / "full_scale.log").open("a", encoding="utf-8") as log:
             log.write(line + "\n")
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT, collected instead of obeyed."""
-    received: list[int] = []
-    both = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in both}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _start(command: Command, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:

@@ -42,7 +42,16 @@ def measure(
     initial = model.init(stream("initialisation"), samples[0][:1])["params"]
     chosen = {name: getattr(options, name) for name in ("neurons", "positions", "seed")}
     recordings = -(-options.steps // options.every)
-    plan = neuron_mech.plan(model, {"params": initial}, *samples, SITES, recordings=recordings, keep=2, **chosen)
+    plan = neuron_mech.plan(
+        model,
+        {"params": initial},
+        *samples,
+        SITES,
+        recordings=recordings,
+        keep=2,
+        keep_at=context - 1,
+        **chosen,
+    )
     print(plan)
     trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options, saves)
     split = {name: some(ids, EVALUATED, context, stream(name)) for name, ids in text.items()}
@@ -71,23 +80,23 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
     Of the last block only the last position reaches the output: no other ever has a derivative.
     """
     # Short names in the place of the model's own paths.
-    blocks = [f"block{index + 1}" for index in range(len(recorder.tallies))]
+    blocks = [f"block{index + 1}" for index in range(len(recorder.design.sites))]
     named = dict(zip(blocks, recorder.recorded().values(), strict=True))
     rng = np.random.default_rng(0)
     shown = {block: int(rng.choice(at.neurons)) for block, at in named.items()}
-    signs = summaries.of_signs(named, int(recorder.count), shown)
+    signs = summaries.of_signs(named, recorder.recordings, shown)
     signs = signs.assign_coords(label=("site", [f"block {index + 1}" for index in range(len(blocks))]))
     constancy, independent, auc = (np.full((len(blocks), n), np.nan) for n in (context, context, 2))
     for row, (site, tally) in enumerate(recorder.counts().items()):
         chosen = recorder.design.positions[site]
         for index, position in enumerate(range(context) if chosen is None else chosen):
-            at = jax.tree.map(lambda leaf, index=index: leaf[:, index], tally)
+            at = tally.part(np.s_[:, index])
             counts = counting.constant_counts(at.positive, at.negative)
             constancy[row, position] = counting.constancy(*counts)
             if position == context - 1:
                 independent[row, position] = np.nanmean(counting.independent_constancy(at))
-                values, category = recorder.kept[site][:, :, index], recorder.partition(site)[:, index]
-                auc[row] = np.nanmean(partitions.separation(np.asarray(values), np.asarray(category)).auc, axis=1)
+                values, category = recorder.watched(site)[0], recorder.partition(site)[:, index]
+                auc[row] = np.nanmean(partitions.separation(values, np.asarray(category)).auc, axis=1)
     last = "of the context's last position"
     described: dict[str, tuple[Any, np.ndarray, str]] = {
         "position_constancy": (("site", "before"), constancy[:, ::-1], "share of |average sign| > 0.9 by position"),

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.figures.styles import HIGH, NEUTRAL, SERIES, site_panels, style
+from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, site_color, site_panels, style
 
 
 def figure_by_position(found: xr.Dataset) -> Figure:
@@ -17,7 +17,9 @@ def figure_by_position(found: xr.Dataset) -> Figure:
         for index, site in enumerate(found.site.values):
             at = found.sel(site=site).dropna("before", subset=["position_constancy"])
             label = at.label.item() + (": last position only" if at.sizes["before"] == 1 else "")
-            axes.plot(at.before, at.position_constancy, "o-", ms=3, color=SERIES[index % 7], label=label)
+            axes.plot(
+                at.before, at.position_constancy, "o-", ms=3, color=site_color(index, len(found.site)), label=label
+            )
         axes.set_xlim(found.sizes["before"] + 0.5, 0.5)
         axes.set_xticks(np.unique(np.linspace(1, found.sizes["before"], 5).round()))
         axes.set_ylim(0, 1)
@@ -34,7 +36,7 @@ def figure_of_windows(found: xr.Dataset) -> Figure:
         accuracy = float(found.accuracy.sel(split="test"))
         for site, axes in panels:
             axes.axhline(accuracy, color="black", ls="--", lw=1, label="the network")
-            for source, color, width in (("trained", HIGH, 2.0), ("untrained", SERIES[1], 1.0)):
+            for source, color, width in (("trained", MEASURED, 2.0), ("untrained", CONTROLS[0], 1.0)):
                 curve = found.window_accuracy.sel(site=site, source=source)
                 axes.plot(curve.window_center, curve, ".-", color=color, lw=width, label=f"{source} neurons")
             axes.axhline(float(found.chance), color=NEUTRAL, ls=":", lw=1, label="most frequent character")

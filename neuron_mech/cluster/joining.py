@@ -24,7 +24,7 @@ import jax
 from jax._src.distributed import global_state as runtime
 
 from neuron_mech.cluster import processes
-from neuron_mech.errors import InputError, Interrupted, RunError
+from neuron_mech.errors import InputError, Interrupted, RunError, first_line
 
 _POLL = 0.5
 """Seconds between signs of life, and looks at whether another process has failed."""
@@ -253,4 +253,4 @@ def _finish(watch: _Watch) -> None:
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)

@@ -24,7 +24,7 @@ from neuron_mech.codes.windowing import Window
 from neuron_mech.config import Config, Derivative, random_stream
 from neuron_mech.errors import RunError
 from neuron_mech.precision import Product, rewritten, shifted, unfolded
-from neuron_mech.taps import Site, SiteError
+from neuron_mech.taps import Site, SiteError, objectives
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Samples
@@ -188,7 +188,7 @@ def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = TESTED) 
     """Share of test samples that the retrained network gets right."""
 
     def right(sample: Binarized) -> jax.Array:
-        return jnp.argmax(_forward(cut, state, state.params, sample.bits[None])[0]) == sample.labels
+        return objectives.right(_forward(cut, state, state.params, sample.bits[None])[0], sample.labels)
 
     return jax.lax.map(right, test, batch_size=chunk).mean()
 

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from neuron_mech import store
 from neuron_mech.cluster import processes
-from neuron_mech.errors import RunError
+from neuron_mech.errors import RunError, first_line
 from neuron_mech.paper.figures.styles import NEUTRAL, style
-from neuron_mech.paper.figures.watching import CategoryHistogram, handles, samples_of, value_edges, watched
+from neuron_mech.paper.figures.watching import SCALE, CategoryHistogram, handles, samples_of, value_edges, watched
 
 FRAMES, RATE = 360, 30
 """Frames of a video, and frames a second."""
@@ -63,7 +63,8 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
         bar.set_xticks(np.sqrt(marks / found.attrs["epochs"]), [f"{mark:.0f}" for mark in marks])
         bar.set_xlabel("epoch")
         progress = bar.barh(0.5, 0, height=1, color=NEUTRAL)[0]
-        figure.legend(handles=handles(), loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 0.0))
+        figure.legend(handles=handles(), loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 0.02))
+        figure.text(0.5, 0.012, SCALE, ha="center", va="bottom", fontsize=6.5, color=NEUTRAL)
         said = figure.text(0.5, 0.955, "", ha="center", va="center", fontsize=10.5, family="monospace")
         moving = [said, progress, *(patch for histogram in histograms for patch in histogram.patches)]
         for artist in moving:
@@ -103,7 +104,7 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[
         try:
             store.write_result(path, partial(encode, figure, draw, frames, stem.name))
         except Exception as error:  # whatever an encoder can think of: a video is not worth a run
-            reason = error if isinstance(error, RunError) else (str(error).splitlines() or [type(error).__name__])[0]
+            reason = error if isinstance(error, RunError) else first_line(error)
             said.append(f"no {suffix[1:]} of {stem.name}: {reason}")
         else:
             return [*said, f"video: {path} ({path.stat().st_size / 1e6:.1f} MB)"]

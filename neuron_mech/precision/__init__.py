@@ -9,6 +9,7 @@ JAX_DEFAULT_MATMUL_PRECISION says:
 - on a TPU and elsewhere as JAX's precision `highest`, which on a CPU is plain float32.
 """
 
+from neuron_mech.precision.doubled import doubled, scan_operands
 from neuron_mech.precision.exact import Arithmetic, Precision, at, exact, multiplying
 from neuron_mech.precision.imitated import imitated
 from neuron_mech.precision.rewriting import Product, rewritten
@@ -22,10 +23,12 @@ __all__ = [
     "Precision",
     "Product",
     "at",
+    "doubled",
     "exact",
     "imitated",
     "multiplying",
     "rewritten",
+    "scan_operands",
     "shifted",
     "unfolded",
 ]

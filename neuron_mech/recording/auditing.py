@@ -5,7 +5,6 @@ a recording saw, on the device that it ran on, is held against the same derivati
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,16 +15,18 @@ from jaxtyping import Array, PyTree
 
 from neuron_mech import taps
 from neuron_mech.config import Derivative
-from neuron_mech.errors import InputError, first_line
-from neuron_mech.precision import Precision, rewritten, shifted
-from neuron_mech.taps import PerSampleLoss, Site, SiteError
+from neuron_mech.precision import Precision, doubled, rewritten, shifted
+from neuron_mech.taps import PerSampleLoss, Site
 
 LIMIT = 0.001
 """Share of wrong signs above which it is said that a recording is not to be trusted."""
 
+RESOLUTION = 1e-7
+"""Of the largest derivative: what float32 does not resolve in a sum."""
+
 
 class SignHealth(NamedTuple):
-    """Shares of the derivatives at a site that are not zero in float64."""
+    """Shares of the derivatives at a site that are not zero in float64, unless said otherwise."""
 
     wrong: float
     """Computed with the opposite sign."""
@@ -33,6 +34,12 @@ class SignHealth(NamedTuple):
     """Computed as exactly zero, so that a recording does not count them."""
     underflowed: float
     """Below the smallest normal number of the type they are computed in: too small for it, however computed."""
+    unresolved: float
+    """Of the signs that are recorded, those of derivatives that are truly at most RESOLUTION of the sample's largest at
+    the site, zero included: rounding decides their signs. So has the bias of an attention's keys, which changes
+    nothing."""
+    not_finite: int
+    """How many derivatives are infinite or no numbers."""
 
 
 def sign_health(
@@ -51,8 +58,7 @@ def sign_health(
     """{objective: {site: SignHealth}} of per-sample derivatives, as recorded in this precision on this device.
 
     `reference` is a loss whose derivatives truly have the signs of all `objectives`: for cross-entropy, the margin.
-    `kwargs` go to `apply`. Raises InputError where the model casts by itself, so that it cannot be computed in double
-    precision.
+    `kwargs` go to `apply`.
     """
 
     @jax.jit
@@ -75,26 +81,25 @@ def in_double(
     derivative: Derivative = "activation",
     **kwargs: Any,
 ) -> Gradients:
-    """Every sample's own derivatives in float64, on the host, those of layers with a `dtype` of their own too.
+    """Every sample's own derivatives in float64, on the host: of the operations that single precision would run.
 
+    What the model casts by itself is float64 too, and what it draws at random is the same (`precision.doubled`).
     Computed where float64 is: on a GPU itself, else on the CPU. Convolutions are matrix products (`precision.shifted`),
     many times as fast in float64.
     """
-    double = {name: replace(site, dtype=jnp.float64) for name, site in sites.items()}
 
     def gradients(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
-        try:
-            with nn.intercept_methods(_in_double):
-                common = (model, variables, inputs, labels, double, {"reference": loss}, derivative)
-                return taps.per_sample_gradients(*common, **kwargs)["reference"]
-        except (SiteError, TypeError) as error:
-            raise InputError(f"the model cannot be computed in double precision: {first_line(error)}") from error
+        common = (model, variables, inputs, labels, sites, {"reference": loss}, derivative)
+        return taps.per_sample_gradients(*common, precision="fast", **kwargs)["reference"]
 
-    compiled = jax.jit(rewritten(gradients, shifted))
+    compiled: dict[Any, Callable[..., Any]] = {}
 
     def run(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, np.ndarray]:
+        size = taps.batch_size(inputs)
+        if size not in compiled:
+            compiled[size] = jax.jit(rewritten(doubled(gradients, variables, inputs, labels), shifted))
         with jax.enable_x64(True), jax.default_device(_home()):
-            return jax.device_get(compiled(_double(variables), _double(inputs), _double(labels)))
+            return jax.device_get(compiled[size](*map(_on_host, (variables, inputs, labels))))
 
     return run
 
@@ -114,18 +119,27 @@ def against(
         true = exact(variables, part, answers)
         for name, by_site in jax.device_get(computed(variables, part, answers)).items():
             for site, found in by_site.items():
-                sign, seen = np.sign(true[site]), np.sign(found).astype(np.float64)
-                tiny = np.abs(true[site]) < float(jnp.finfo(found.dtype).tiny)
-                shares = (sign * seen < 0, (seen == 0) & (sign != 0), tiny & (sign != 0), sign != 0)
-                total = totals.setdefault(name, {}).setdefault(site, np.zeros(4, np.int64))
-                total += [which.sum() for which in shares]
-    return {
-        name: {
-            site: SignHealth(*(total[:3] / total[3]).tolist()) if total[3] else SignHealth(np.nan, np.nan, np.nan)
-            for site, total in by_site.items()
-        }
-        for name, by_site in totals.items()
-    }
+                total = totals.setdefault(name, {}).setdefault(site, np.zeros(7, np.int64))
+                total += _counts(true[site], np.asarray(found), float(jnp.finfo(found.dtype).tiny))
+    return {name: {site: _health(total) for site, total in of.items()} for name, of in totals.items()}
+
+
+def _counts(true: np.ndarray, found: np.ndarray, tiny: float) -> np.ndarray:
+    """Of one chunk at a site: wrong, zeroed, underflowed, truly not zero; unresolved, seen with a sign; not finite."""
+    sign, seen = np.sign(true), np.nan_to_num(np.sign(found).astype(np.float64))
+    largest = np.abs(true).max(axis=tuple(range(1, true.ndim)), keepdims=True)
+    small = np.abs(true) <= RESOLUTION * largest
+    which = (
+        *(sign * seen < 0, (seen == 0) & (sign != 0), (np.abs(true) < tiny) & (sign != 0), sign != 0),
+        *(small & (seen != 0), seen != 0, ~np.isfinite(found.astype(np.float64))),
+    )
+    return np.asarray([each.sum() for each in which])
+
+
+def _health(total: np.ndarray) -> SignHealth:
+    with np.errstate(invalid="ignore"):
+        (wrong, zeroed, underflowed), unresolved = (total[:3] / total[3]).tolist(), float(total[4] / total[5])
+    return SignHealth(wrong, zeroed, underflowed, unresolved, int(total[6]))
 
 
 def _home() -> jax.Device:
@@ -134,25 +148,8 @@ def _home() -> jax.Device:
     return device if device.platform == "gpu" else jax.local_devices(backend="cpu")[0]
 
 
-def _double(tree: PyTree) -> PyTree:
-    """The tree on the host, its floating-point arrays in float64."""
-
-    def double(leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return leaf
-        return np.asarray(leaf, np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else np.asarray(leaf)
-
-    return jax.tree.map(double, tree)
-
-
-def _in_double(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-    """Calls a module that computes in a floating-point `dtype` of its own in float64 instead."""
-    module = context.module
-    kind = getattr(module, "dtype", None)
-    if kind is None or not jnp.issubdtype(kind, jnp.floating):
-        return call(*args, **kwargs)
-    object.__setattr__(module, "dtype", jnp.float64)  # a bound module is frozen, and only this pass sees it
-    try:
-        return call(*args, **kwargs)
-    finally:
-        object.__setattr__(module, "dtype", kind)
+def _on_host(tree: PyTree) -> PyTree:
+    """The tree on the host, but for keys."""
+    return jax.tree.map(
+        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf), tree
+    )

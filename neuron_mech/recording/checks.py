@@ -1,20 +1,22 @@
 """What a recorder refuses, or warns of, before it begins: losses, mixing samples, and signs that arithmetic decides."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from neuron_mech import taps
 from neuron_mech.errors import InputError, first_line
 from neuron_mech.recording import auditing
 from neuron_mech.recording.design import Design
+from neuron_mech.recording.reading import SignHealthWarning
 from neuron_mech.taps import PerSampleLoss, sample_mixing
 from neuron_mech.taps.objectives import check_labels, margin
+from neuron_mech.taps.programs import explained
 
 LOOKED_AT = 32
 """Samples on which a recorder is checked before it begins."""
@@ -23,8 +25,18 @@ Mixing = Literal["refuse", "alone", "batch"]
 """What to do where samples mix: refuse, record every sample as a batch of one, or record batches as they are."""
 
 
-class SignHealthWarning(UserWarning):
-    """Too many signs that the arithmetic decides, and not the network."""
+def check_apply(apply: Mapping[str, Any], size: int) -> None:
+    """Raise InputError where what is the same for all samples has as many rows as there are samples."""
+    for name, value in apply.items():
+        if name == "rngs":
+            continue
+        for leaf in jax.tree.leaves(value):
+            if getattr(leaf, "shape", ())[:1] == (size,) and size > 1:
+                raise InputError(
+                    f"apply has {name!r} of shape {list(leaf.shape)}, a row for each of {size} samples: what goes with "
+                    f"the samples is an input, Inputs(..., {name}=...); what does not, give in a method: "
+                    f"apply={{'method': lambda m, x: m(x, {name}=...)}}"
+                )
 
 
 def check_loss(
@@ -33,32 +45,40 @@ def check_loss(
     inputs: PyTree,
     labels: PyTree,
     loss: PerSampleLoss,
-    every: PyTree = None,
     **kwargs: Any,
-) -> None:
-    """Raise InputError where the loss is not one value a sample, or where labels are of no class that a margin has.
+) -> int | None:
+    """Of how many classes labels must be, or None. The one place where losses are checked, for `signs` and recorders.
 
-    `every` are all labels, where `inputs` and `labels` are of some samples.
+    Raises InputError where the loss is not one value a sample, where one sample's value is made of another's outputs,
+    or where outputs are none that a margin can be of.
     """
     size = taps.batch_size(inputs)
 
     def outputs(variables: PyTree, inputs: PyTree) -> Any:
-        out = model.apply(variables, inputs, **kwargs)
+        args, words = taps.arguments((inputs,), kwargs)
+        out = model.apply(variables, *args, **words)
         return out if kwargs.get("mutable", False) is False else out[0]
 
-    out = jax.eval_shape(outputs, dict(variables), inputs)
-    if loss is margin and (len(jax.tree.leaves(out)) != 1 or jax.tree.leaves(out)[0].ndim != 2):
-        shapes = [list(leaf.shape) for leaf in jax.tree.leaves(out)]
-        raise InputError(
-            f"the model's outputs have shape {', '.join(map(str, shapes))}, not (batch, classes): give a loss= of your "
-            "own, (outputs, labels) -> one value a sample"
-        )
+    with explained():
+        out = jax.eval_shape(outputs, dict(variables), inputs)
+    classes = None
     if loss is margin:
-        for leaf in jax.tree.leaves(labels if every is None else every):
-            check_labels(leaf, jax.tree.leaves(out)[0].shape[-1], "labels")
+        if not isinstance(out, jax.ShapeDtypeStruct) or len(out.shape) != 2:
+            shapes = [list(leaf.shape) for leaf in jax.tree.leaves(out)]
+            raise InputError(
+                f"the model's outputs have shape {', '.join(map(str, shapes))}, not one array of (batch, classes): "
+                "give a loss= of your own, (outputs, labels) -> one value a sample"
+            )
+        classes = out.shape[-1]
+        if classes < 2:
+            raise InputError(
+                "the outputs are of 1 class, and a margin is between two at least: one logit a sample needs a loss= of "
+                "your own, such as lambda out, y: softplus((1 - 2 * y) * out[:, 0]) for labels 0 and 1"
+            )
+        check_labels_fit(loss, labels, classes)
     try:
         value = jax.eval_shape(loss, out, labels)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
         raise InputError(
             f"loss cannot take the model's outputs and these labels, {jax.tree.map(jnp.shape, (out, labels))}: "
             f"{first_line(error)}"
@@ -73,6 +93,63 @@ def check_loss(
             f"loss returns {'no array' if shape is None else list(shape)} for {size} samples: return one value a "
             "sample, summed over all else"
         )
+    if loss is not margin:
+        _check_loss_of_one(outputs, variables, inputs, labels, loss)
+    return classes
+
+
+def check_labels_fit(loss: PerSampleLoss, labels: PyTree, classes: int | None) -> None:
+    """Raise InputError where labels are of no class that a margin has, or not one for each sample."""
+    if loss is not margin or classes is None:
+        return
+    if not hasattr(labels, "shape") or len(labels.shape) != 1:
+        shapes = ", ".join(str(list(jnp.shape(leaf))) for leaf in jax.tree.leaves(labels))
+        raise InputError(
+            f"labels have shape {shapes}: a margin takes one class index a sample, in one row; one-hot labels are "
+            "labels.argmax(-1)"
+        )
+    check_labels(labels, classes, "labels")
+
+
+def _check_loss_of_one(
+    outputs: Callable[[PyTree, PyTree], Any],
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    labels: PyTree,
+    loss: PerSampleLoss,
+) -> None:
+    """Raise InputError where the loss of the first samples has a derivative with respect to outputs of the others."""
+    size = min(taps.batch_size(inputs), 8)
+    if size < 2 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, inputs, labels))):
+        return
+    some = jax.tree.map(lambda leaf: leaf[:size], (inputs, labels))
+    out = jax.jit(outputs)(dict(variables), some[0])
+    if {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(out)} != {(size,)}:
+        return  # outputs that are none of the samples', such as a loss that the model adds
+    floats, rest = _floats(out)
+    of_first = lambda floats: loss(rest(floats), some[1])[: size // 2].sum()  # noqa: E731
+    # Where a derivative is infinite, zero times it is no number, and says nothing.
+    others = [gradient[size // 2 :] for gradient in jax.grad(of_first)(floats)]
+    if any(bool(jnp.any((gradient != 0) & jnp.isfinite(gradient))) for gradient in others):
+        raise InputError(
+            "the loss of one sample is made of other samples' outputs, as a contrastive loss is, so that no sample has "
+            "a derivative of its own: give a loss of each sample's own outputs, or with the others held fixed, as "
+            "part of its labels"
+        )
+
+
+def _floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:
+    """(arrays of floats, the function that puts others in their places)."""
+    leaves, structure = jax.tree.flatten(tree)
+    where = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def rest(floats: list[Array]) -> PyTree:
+        every = list(leaves)
+        for i, leaf in zip(where, floats, strict=True):
+            every[i] = leaf
+        return jax.tree.unflatten(structure, every)
+
+    return [leaves[i] for i in where], rest
 
 
 def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
@@ -99,19 +176,22 @@ def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, l
 
 
 def warn_of_signs(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
-    """Warn where double precision contradicts too many signs."""
-    try:
-        health = design.audit(variables, inputs, labels)
-    except InputError as error:
-        warnings.warn(f"signs could not be held against double precision: {error}", SignHealthWarning, stacklevel=4)
-        return
-    for site, of in health.items():
+    """Warn where double precision contradicts too many signs, or where derivatives are too small or not finite."""
+    for site, of in design.audit(variables, inputs, labels).items():
+        found = []
         if of.wrong > auditing.LIMIT or of.zeroed > auditing.LIMIT:
             fast = design.precision == "fast"
             way_out = "precision='exact'" if fast else "loss=margin, which has the exact signs of a cross-entropy"
-            warnings.warn(
-                f"at {site!r} {of.wrong:.2%} of signs are wrong and {of.zeroed:.2%} are lost in this arithmetic "
-                f"({of.underflowed:.2%} underflow): take {way_out}",
-                SignHealthWarning,
-                stacklevel=4,
+            found.append(
+                f"{of.wrong:.2%} of signs are wrong and {of.zeroed:.2%} are lost in this arithmetic "
+                f"({of.underflowed:.2%} underflow): take {way_out}"
             )
+        if of.unresolved > auditing.LIMIT:
+            found.append(
+                f"{of.unresolved:.2%} of signs are of derivatives at most {auditing.RESOLUTION:.0e} of the largest, "
+                "which are zero to this arithmetic: rounding decides them"
+            )
+        if of.not_finite:
+            found.append(f"{of.not_finite:,} derivatives are not finite: they count as no sign")
+        if found:
+            warnings.warn(f"at {site!r} {'; '.join(found)}", SignHealthWarning, stacklevel=4)

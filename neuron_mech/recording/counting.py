@@ -1,11 +1,14 @@
 """The tally of gradient signs: how often each sample's derivative at each neuron was positive, negative, and turned.
 
 A tally holds three small integers for every (sample, position ..., neuron), whatever the number of recordings. Zero
-derivatives count as nothing and leave it as it is.
+derivatives count as nothing and leave it as it is. So do those that are infinite or no numbers, but they are counted by
+sample.
 """
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +33,12 @@ class Tally(struct.PyTreeNode):
     positive: Int[Any, samples * values]
     negative: Int[Any, samples * values]
     trail: Int[Any, samples * values]
+    not_finite: Int[Any, " samples"] | None = None
+    """Derivatives of each sample that were infinite or no numbers, over all recordings; None where it is not known."""
+
+    def part(self, index: Any) -> Tally:
+        """Of the three counts, what numpy's indexing gives."""
+        return Tally(self.positive[index], self.negative[index], self.trail[index])
 
     @property
     def flips(self) -> Int[Array | np.ndarray, samples * values]:
@@ -42,6 +51,10 @@ class Tally(struct.PyTreeNode):
         return self.positive + self.negative
 
 
+NOT_FINITE = 2
+"""Stands among signs for a derivative that is infinite or no number."""
+
+
 def count_type(recordings: int) -> np.dtype:
     """The smallest signed integer that counts this many recordings; memory is what limits a study."""
     return next(np.dtype(t) for t in (np.int8, np.int16, np.int32) if recordings < np.iinfo(t).max)
@@ -50,18 +63,24 @@ def count_type(recordings: int) -> np.dtype:
 def empty(shape: tuple[int, ...], recordings: int) -> Tally:
     """A tally of this shape, (samples, positions ..., neurons), with room for so many recordings."""
     # Three arrays, not one thrice: their buffers are donated.
-    return Tally(*(jnp.zeros(shape, count_type(recordings)) for _ in range(3)))
+    positive, negative, trail = (jnp.zeros(shape, count_type(recordings)) for _ in range(3))
+    return Tally(positive, negative, trail, jnp.zeros(shape[0], jnp.int32))
 
 
 def signs(gradient: Num[Array | np.ndarray, "*values"], kind: DTypeLike = jnp.int8) -> Int[Array, "*values"]:
-    """-1, 0 or 1: what is counted of derivatives."""
-    return jnp.asarray(gradient > 0, kind) - jnp.asarray(gradient < 0, kind)
+    """-1, 0 or 1, or NOT_FINITE: what is counted of derivatives."""
+    sign = jnp.asarray(gradient > 0, kind) - jnp.asarray(gradient < 0, kind)
+    if not jnp.issubdtype(gradient.dtype, jnp.floating):
+        return jnp.where(gradient == NOT_FINITE, jnp.asarray(NOT_FINITE, kind), sign)
+    return jnp.where(jnp.isfinite(gradient), sign, jnp.asarray(NOT_FINITE, kind))
 
 
 def update(tally: Tally, gradient: Num[Array, samples * values]) -> Tally:
     """The tally after one more recording of all its samples, from their derivatives or the signs of those."""
     kind = tally.trail.dtype
-    sign = signs(gradient, kind)
+    seen = signs(gradient, kind)
+    sign = jnp.where(seen == NOT_FINITE, jnp.zeros((), kind), seen)
+    lost = (seen == NOT_FINITE).sum(axis=tuple(range(1, seen.ndim)), dtype=jnp.int32)
     turned = tally.trail * sign < 0
     # From +3 a negative sign leads to -4: the trail's own sign turns and its length grows by one.
     trail = jnp.where(turned, sign - tally.trail, jnp.where(tally.trail == 0, sign, tally.trail))
@@ -69,6 +88,7 @@ def update(tally: Tally, gradient: Num[Array, samples * values]) -> Tally:
         positive=tally.positive + (sign > 0).astype(kind),
         negative=tally.negative + (sign < 0).astype(kind),
         trail=trail,
+        not_finite=None if tally.not_finite is None else tally.not_finite + lost,
     )
 
 
@@ -87,12 +107,15 @@ def merged(earlier: Tally, later: Tally) -> Tally:
     """
     positive, negative = (np.dtype(t.positive.dtype) for t in (earlier, later))
     kind = count_type(int(np.iinfo(positive).max) + int(np.iinfo(negative).max) - 2)
-    before, after = (jax.tree.map(lambda leaf: leaf.astype(kind), t) for t in (earlier, later))
+    before, after = (Tally(*(c.astype(kind) for c in (t.positive, t.negative, t.trail))) for t in (earlier, later))
     last, sign = jnp.sign(before.trail), jnp.sign(after.trail)
     first = jnp.where(after.flips % 2 == 1, -sign, sign)
     flips = before.flips + after.flips + (last * first < 0)
     trail = jnp.where(sign == 0, before.trail, sign * (1 + flips))
-    return Tally(before.positive + after.positive, before.negative + after.negative, trail.astype(kind))
+    lost = None
+    if earlier.not_finite is not None and later.not_finite is not None:
+        lost = earlier.not_finite + later.not_finite
+    return Tally(before.positive + after.positive, before.negative + after.negative, trail.astype(kind), lost)
 
 
 def average_sign(
@@ -104,7 +127,7 @@ def average_sign(
     return (up - down) / (up + down)
 
 
-CONSTANT = 0.9
+CONSTANT = Fraction(9, 10)
 """A (sample, neuron) pair is constant when its |average sign| exceeds this."""
 
 BIN_EDGES = np.linspace(-1, 1, 21)
@@ -120,7 +143,9 @@ def constant_counts(
     Constancy is the first over the second. In integers, so that an average of exactly 0.9 is not above 0.9.
     """
     lead, recorded = _by_neuron(positive, negative)
-    return (10 * jnp.abs(lead) > 9 * recorded).sum(0, dtype=jnp.int32), (recorded > 0).sum(0, dtype=jnp.int32)
+    return (CONSTANT.denominator * jnp.abs(lead) > CONSTANT.numerator * recorded).sum(0, dtype=jnp.int32), (
+        recorded > 0
+    ).sum(0, dtype=jnp.int32)
 
 
 LEVELS = (0.9, 0.99, 1.0)
@@ -221,8 +246,9 @@ def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
     often = np.stack([np.bincount(of, minlength=most + 1) for of in recorded.T])
     for n in range(1, most + 1):
         if (many := often[:, n]).any():
-            # 2K - n > 0.9 n and 2K - n < -0.9 n, in integers.
-            tails = stats.binom.sf(19 * n // 20, n, share) + stats.binom.cdf(-(-n // 20) - 1, n, share)
+            # 2K - n > CONSTANT n and 2K - n < -CONSTANT n, as K > above and K < below, in integers.
+            above, below = math.floor((1 + CONSTANT) * n / 2), math.ceil((1 - CONSTANT) * n / 2)
+            tails = stats.binom.sf(above, n, share) + stats.binom.cdf(below - 1, n, share)
             expected += np.where(many > 0, many * tails, 0.0)
             pairs += many
     with np.errstate(invalid="ignore"):

@@ -4,7 +4,6 @@ Sites may have different numbers of recorded samples. They are nested: each site
 one forward pass serves every site that counts a sample, and no derivative is computed that no site counts.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from neuron_mech.recording import auditing, counting, watching
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.chunks import in_chunks
 from neuron_mech.recording.counting import Tally
-from neuron_mech.taps import PerSampleLoss, Site
+from neuron_mech.taps import PerSampleLoss, Site, random_keys
 
 Tallies = dict[str, dict[str, Tally]]
 """{loss: {site: Tally}}"""
@@ -160,22 +159,29 @@ class Design:
         variables: PyTree,
         inputs: PyTree,
         labels: PyTree,
-        folds: tuple[Any, ...] = (),
+        number: Any = None,
+        start: Any = 0,
         at: tuple[str, ...] = (),
     ) -> dict[str, dict[str, Array]]:
         """{loss: {site: every sample's derivative}}, at the sites `at` or at all. Pure.
 
-        Inputs are as the model takes them. The numbers in `folds` are folded into the design's keys one after another.
+        Inputs are as the model takes them. Random keys are folded with the recording's `number` and each sample's
+        row, the first of which is `start`; a batch's with `start` alone.
         """
         sites = {site: self.sites[site] for site in at or self.sites}
         kwargs = self.arguments
-        if self.rngs:
-            kwargs["rngs"] = {name: functools.reduce(jax.random.fold_in, folds, key) for name, key in self.rngs.items()}
+        keys = dict(self.rngs or {})
+        for fold in () if number is None else (number, start) if self.batched else (number,):
+            variables, keys = random_keys.folded(variables, keys, fold)
+        if keys:
+            kwargs["rngs"] = keys
         common, how = (self.model, variables, inputs, labels), (self.losses, self.derivative, self.precision)
         if self.batched:
             perturbations = taps.zeros(sites, taps.batch_size(inputs))
             return taps.activation_gradients(*common, perturbations, *how, **kwargs)
-        return taps.per_sample_gradients(*common, sites, *how, **kwargs)
+        return taps.per_sample_gradients(
+            *common, sites, *how, ids=start + jnp.arange(taps.batch_size(inputs)), **kwargs
+        )
 
     def record_chunk(
         self,
@@ -189,7 +195,7 @@ class Design:
         part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size)  # noqa: E731
         inputs, labels = jax.tree.map(part, (samples.inputs, samples.labels))
         at = tuple(site for site in self.sites if site in tallies[self.main])
-        found = self.gradients(moment.variables, self.prepare(inputs), labels, (moment.number, start), at)
+        found = self.gradients(moment.variables, self.prepare(inputs), labels, moment.number, start, at)
         return {
             loss: {
                 site: counting.update_rows(tally, self.stored(loss, self.chosen(site, found[loss][site])), start)
@@ -218,8 +224,11 @@ class Design:
         """The kept pre-activations with those of this recording, which is one of `keeps`. Pure."""
         row = jnp.searchsorted(jnp.asarray(self.keeps), moment.number)
         neurons = {site: self.indices(site) for site in self.sites}
-        common = (self.model, moment.variables, samples.inputs, samples.places, neurons)
-        values, _ = watching.read(*common, self.chunk, self.prepare, **self.arguments)
+        keys = dict(self.rngs or {})
+        variables, keys = random_keys.folded(moment.variables, keys, moment.number)
+        common = (self.model, variables, samples.inputs, samples.places, neurons)
+        arguments = {**self.arguments, **({"rngs": keys} if keys else {})}
+        values, _ = watching.read(*common, self.chunk, self.prepare, **arguments)
         put = partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
         return {site: put(all_, values[site][:, None].astype(all_.dtype), row) for site, all_ in kept.items()}
 

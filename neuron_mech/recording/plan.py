@@ -36,10 +36,11 @@ class Plan:
 
     @property
     def counts(self) -> int:
-        """Bytes of the tallies: samples x recorded values x three counts of the smallest sufficient type."""
+        """Bytes of the tallies: samples x recorded values x three counts of the smallest type, and four a sample."""
         design = self.design
-        each = 3 * counting.count_type(design.recordings).itemsize * len(design.losses)
-        return each * sum(self._rows(site) * math.prod(design.value_shape(site)) for site in design.sites)
+        each = 3 * counting.count_type(design.recordings).itemsize
+        values = sum(self._rows(site) * (each * math.prod(design.value_shape(site)) + 4) for site in design.sites)
+        return len(design.losses) * values
 
     def _rows(self, site: str) -> int:
         """Of a device, the first of which holds most."""
@@ -95,7 +96,7 @@ class Plan:
         """Estimated seconds of one recording, from one chunk that is recorded for it: compiled first, then timed."""
         size = self._chunk
         part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[self.rows[:size]], (self.inputs, self.labels))
-        run = jax.jit(lambda variables, inputs, labels: self.design.gradients(variables, inputs, labels, (0, 0)))
+        run = jax.jit(lambda variables, inputs, labels: self.design.gradients(variables, inputs, labels, 0))
         inputs = self.design.prepare(part[0])
         jax.block_until_ready(run(self.variables, inputs, part[1]))
         start = time.perf_counter()
@@ -103,18 +104,19 @@ class Plan:
         return (time.perf_counter() - start) * devices.share(len(self.rows), self.design.mesh.size) / size
 
     def __str__(self) -> str:
+        sites = ", ".join(f"{site} ({said})" for site, said in self.sites.items())
         return (
-            f"{self.design.recordings:,} recordings of {self.sites}: {memory.size(self.device)} on the device, "
+            f"{self.design.recordings:,} recordings of {sites}: {memory.size(self.device)} on the device, "
             f"{memory.size(self.counts)} of them counts; {memory.size(self.checkpoint)} in a checkpoint"
         )
 
     @property
-    def sites(self) -> str:
+    def sites(self) -> dict[str, str]:
         """What is counted at each site, in words."""
-        return ", ".join(
-            f"{site} ({self.design.rows[site]:,} samples x {math.prod(self.design.value_shape(site)):,} values)"
+        return {
+            site: f"{self.design.rows[site]:,} samples x {math.prod(self.design.value_shape(site)):,} values"
             for site in self.design.sites
-        )
+        }
 
     def recorder(self, state: Mapping[str, Any] | None = None) -> Recorder:
         """The recorder before its first recording, or with the `state` of a saved one.
@@ -170,4 +172,4 @@ def _is_tally(leaf: Any) -> bool:
 
 
 def _as_dict(tally: counting.Tally) -> dict[str, Any]:
-    return {"positive": tally.positive, "negative": tally.negative, "trail": tally.trail}
+    return {name: getattr(tally, name) for name in ("positive", "negative", "trail", "not_finite")}

@@ -18,7 +18,15 @@ from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
 from neuron_mech.recording import counting, watching
 from neuron_mech.recording import online as onlines
-from neuron_mech.recording.checks import LOOKED_AT, Mixing, check_loss, check_mixing, warn_of_signs
+from neuron_mech.recording.checks import (
+    LOOKED_AT,
+    Mixing,
+    check_apply,
+    check_labels_fit,
+    check_loss,
+    check_mixing,
+    warn_of_signs,
+)
 from neuron_mech.recording.choices import Choice, chosen
 from neuron_mech.recording.design import Design, as_they_are
 from neuron_mech.recording.online import Online
@@ -45,16 +53,18 @@ def plan(
     neurons: Choice = None,
     positions: Choice = None,
     keep: int = 0,
+    keep_at: int | None = None,
     budget: int | None = None,
     mixing: Mixing = "refuse",
     audit: bool = True,
     chunk: int = 500,
     prepare: Callable[[PyTree], PyTree] = as_they_are,
     seed: int = 0,
-    **kwargs: Any,
+    apply: Mapping[str, Any] = {},
 ) -> Plan:
     """What a recorder of these samples at these sites would count, and what it would cost.
 
+    - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
     - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites` for what there is.
     - `recordings`: how many there will be at most; the counts are made as small as that allows.
     - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
@@ -68,24 +78,27 @@ def plan(
       float what share, chosen at random with `seed`, smaller choices nested in larger ones; or which ones, as indices
       or a mask. They are recorded in ascending order.
     - `site_samples`: {site: count} of sites at which fewer samples are recorded, the first so many of a random order.
-    - `keep`: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one random position of
-      each sample.
+    - `keep`: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one position of each
+      sample: a random one of those recorded, or the one that `keep_at` says.
     - `budget`: bytes on a device that may not be exceeded.
     - `mixing`: what to do where another sample's input changes a sample's derivative.
     - `chunk`: samples looked at at once. `prepare`: what the model takes of a chunk of inputs as they are given, such
-      as floats of bytes. `kwargs` go to `model.apply`, such as `train=False`; keys in `rngs` are folded anew for every
-      recording and chunk.
+      as floats of bytes.
+    - `apply`: what else `model.apply` is given, the same for all samples, such as `{"train": False}`. Keys in `rngs`,
+      and keys among the variables, are made each sample's and each recording's own.
 
     Where the variables are on several devices, each of them records a share of the samples. Raises InputError, or its
     SiteError, where any of this cannot be.
     """
     size = taps.batch_size((inputs, labels))
+    check_apply(apply, size)
+    apply = taps.bound(apply)
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     seen = prepare(some[0])
-    sites = selected(model, variables, seen, names, **kwargs)
+    sites = selected(model, variables, seen, names, **apply)
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
-        check_loss(model, variables, seen, some[1], each, every=labels, **kwargs)
+        check_labels_fit(each, labels, check_loss(model, variables, seen, some[1], each, **apply))
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
     if keep == 1 or keep < 0:
@@ -93,8 +106,7 @@ def plan(
     rows = chosen(samples, "samples", size, seed)
     rows = np.arange(size) if rows is None else rows
     counts, order = _site_rows(site_samples or {}, sites, len(rows), seed)
-    rngs = kwargs.pop("rngs", None)
-    everything = taps.sites(model, variables, seen, **kwargs, **({"rngs": rngs} if rngs else {}))
+    everything = taps.sites(model, variables, seen, **apply)
     design = Design(
         model=model,
         losses=losses,
@@ -114,12 +126,17 @@ def plan(
         batched=mixing == "batch",
         keeps=tuple(np.unique(watching.evenly(keep, recordings)).tolist()) if keep else (),
         prepare=prepare,
-        rngs=rngs,
-        kwargs=kwargs,
+        rngs=apply.get("rngs"),
+        kwargs={name: value for name, value in apply.items() if name != "rngs"},
     )
+    for name, site in sites.items():
+        several, these = math.prod(site.shape[:-1]), design.positions[name]
+        if keep_at is not None and keep_at not in (range(several) if these is None else these):
+            raise InputError(f"keep_at={keep_at} is no position that is recorded at {name!r}, of {several} from 0")
     with jax_settings.standard():
         keys = {name: jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())) for name in sites}
-        places = watching.watched_places(sites, counts, len(rows), keys)
+        among = design.positions if keep_at is None else {name: np.array([keep_at]) for name in sites}
+        places = watching.watched_places(sites, counts, len(rows), keys, among)
     made = Plan(design, variables, inputs, labels, rows[order], places)
     if budget is not None and made.device > budget:
         raise InputError(
@@ -171,21 +188,23 @@ def online(
     room: int | None = None,
     mixing: Literal["refuse", "batch"] = "refuse",
     seed: int = 0,
-    **kwargs: Any,
+    apply: Mapping[str, Any] = {},
 ) -> Online:
     """An online recorder for training samples numbered 0 to `samples` - 1; `inputs` are a few of them, for shapes.
 
     `recordings` is how often any one sample will come, at most: the number of epochs. `counted` says which of the
     samples are counted, `neurons` and `positions` which of each site, as in `plan`. `room` is how many samples may come
-    between two calls of `end_epoch`: an epoch and a tenth unless said. `kwargs` go to `model.apply`, as in training.
-    Derivatives are the batch's own: where its samples mix (batch statistics), `mixing="batch"` says that this is meant.
+    between two calls of `end_epoch`: an epoch and a tenth unless said. `apply` is what else `model.apply` is given in
+    training. Derivatives are the batch's own: where its samples mix (batch statistics), `mixing="batch"` says that this
+    is meant.
     `precision` is of the training step itself, whose derivatives these are: "exact", float32 on any device, several
     times slower on a GPU or TPU; or "fast", as the device multiplies by default, with some wrong signs.
 
     Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
     """
-    sites = selected(model, variables, inputs, names, **kwargs)
-    if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **kwargs)):
+    apply = taps.bound(apply)
+    sites = selected(model, variables, inputs, names, **apply)
+    if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **apply)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "
             "mixing='batch', to record them as training sees them, knowingly; neuron_mech.recorder, which can use "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import jax
@@ -18,6 +19,11 @@ from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Design
 from neuron_mech.recording.summaries import Recorded
 from neuron_mech.taps.objectives import check_labels
+
+
+class SignHealthWarning(UserWarning):
+    """Too many signs that the arithmetic decides, and not the network; or derivatives that have none."""
+
 
 if TYPE_CHECKING:
     from neuron_mech.recording.recorder import Recorder
@@ -44,7 +50,8 @@ class Counted(struct.PyTreeNode):
 
     def recorded(self, loss: str | None = None) -> dict[str, Recorded]:
         """What `summaries` takes: tallies and the neurons they are of, by site."""
-        return {site: Recorded(tally, self.design.indices(site), site) for site, tally in self.counts(loss).items()}
+        counts = self._said(self.counts(loss))
+        return {site: Recorded(tally, self.design.indices(site), site) for site, tally in counts.items()}
 
     def check_room(self, count: int) -> None:
         """Raise InputError where so many recordings are more than the counts have room for."""
@@ -54,14 +61,32 @@ class Counted(struct.PyTreeNode):
                 "would overflow; make it with as many as you will record"
             )
 
+    def not_finite(self, loss: str | None = None) -> dict[str, int]:
+        """{site: how many derivatives were infinite or no numbers, over all samples and recordings}."""
+        return {site: int(np.asarray(tally.not_finite).sum()) for site, tally in self.counts(loss).items()}
+
+    def _said(self, tallies: dict[str, Tally]) -> dict[str, Tally]:
+        """The tallies, after a warning where derivatives had no sign to count."""
+        for site, tally in tallies.items():
+            if lost := int(np.asarray(tally.not_finite).sum()):
+                samples = int((np.asarray(tally.not_finite) > 0).sum())
+                warnings.warn(
+                    f"at {site!r} {lost:,} derivatives of {samples:,} samples were infinite or no numbers: they count "
+                    "as no sign, and averages are of the others only",
+                    SignHealthWarning,
+                    stacklevel=4,
+                )
+        return tallies
+
     def average_sign(self, site: str, loss: str | None = None) -> Float[Array, samples * values]:
         """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
-        tally = self.counts(loss)[site]
+        tally = self._said(self.counts(loss))[site]
         return counting.average_sign(tally.positive, tally.negative)
 
     def constancy(self, loss: str | None = None) -> dict[str, float]:
         """{site: share of pairs with |average sign| > 0.9}."""
-        found = {s: counting.constant_counts(t.positive, t.negative) for s, t in self.counts(loss).items()}
+        tallies = self._said(self.counts(loss))
+        found = {s: counting.constant_counts(t.positive, t.negative) for s, t in tallies.items()}
         return {site: counting.constancy(*both) for site, both in found.items()}
 
     def partition(self, site: str, loss: str | None = None) -> Int[Array, samples * values]:
@@ -124,6 +149,8 @@ def dynamics(recorder: Recorder, seed: int = 0) -> xr.Dataset:
     for site, (tally, neurons, _) in recorded.items():
         rows = len(tally.positive)
         values, places = recorder.watched(site)
+        positions = recorder.design.positions[site]
+        places = places if positions is None else np.searchsorted(positions, places)
         of_pairs = np.asarray(partitions.categories(tally.positive, tally.negative))
         category = of_pairs.reshape(rows, -1, len(neurons))[np.arange(rows), places]
         values = np.asarray(values, np.float32)[done]

@@ -1,51 +1,101 @@
 """Reading, differentiating and replacing at sites given by name, glob or regular expression."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from neuron_mech import taps
 from neuron_mech.config import Derivative
+from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording.checks import check_loss
-from neuron_mech.taps import Edit, PerSampleLoss
-from neuron_mech.taps.naming import Names, selected
+from neuron_mech.recording.checks import check_apply, check_labels_fit, check_loss
+from neuron_mech.taps import PerSampleLoss
+from neuron_mech.taps.naming import Names, in_reach, selected
 from neuron_mech.taps.objectives import margin
+from neuron_mech.taps.running import Edit
 
 
 def read(
-    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, names: Names = "all", **kwargs: Any
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    names: Names = "all",
+    where: Derivative = "pre_activation",
+    apply: Mapping[str, Any] = {},
 ) -> tuple[Any, dict[str, Array]]:
-    """(outputs, {site: pre-activations of shape (batch, positions ..., neurons)}). `kwargs` go to `model.apply`."""
-    return taps.read(model, variables, inputs, tuple(selected(model, variables, inputs, names, **kwargs)), **kwargs)
+    """(outputs, {site: values of shape (batch, positions ..., neurons)}).
+
+    `where` is "pre_activation", or "activation" for what leaves an activation function: the pattern of an attention is
+    the activation at `attention:softmax`. `apply` is what else `model.apply` is given, such as `{"train": False}`.
+    """
+    given = taps.bound(apply)
+    chosen = tuple(selected(model, variables, inputs, names, **given))
+    return taps.read(model, variables, inputs, chosen, where, **given)
 
 
-def signs(
+def gradients(
     model: nn.Module,
     variables: Mapping[str, Any],
     inputs: PyTree,
     labels: PyTree,
     names: Names = "all",
     loss: PerSampleLoss = margin,
-    derivative: Derivative = "pre_activation",
+    derivative: Derivative | None = None,
     precision: Precision = "exact",
-    **kwargs: Any,
-) -> dict[str, Int[Array, "batch *values"]]:
-    """{site: sign of every sample's own derivative, -1, 0 or 1}. `kwargs` go to `model.apply`.
+    apply: Mapping[str, Any] = {},
+) -> dict[str, Float[Array, "batch *values"]]:
+    """{site: every sample's own derivative of its loss}, of shape (batch, positions ..., neurons).
 
-    `loss` maps (outputs, labels) to one value a sample. Samples are differentiated as batches of one, so that they
-    cannot mix. The derivative with respect to the "activation" is there at `Neurons` only. `precision` is "exact",
-    products to float32's precision on any device, or "fast", as the device multiplies by default. Raises InputError for
-    a loss that is not one value a sample, and for labels that are of no class.
+    - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
+    - `loss`: (outputs, labels) -> one value a sample.
+    - `derivative`: with respect to the "activation" or the "pre_activation"; by default to the activation where every
+      site has one, as a recorder has it.
+    - `precision`: "exact", products to float32's precision on any device, or "fast", as the device multiplies.
+    - `apply`: what else `model.apply` is given, the same for all samples. Keys in `rngs` are made each sample's own.
+
+    Samples are differentiated as batches of one, so that they cannot mix. Compiled once for a model, a loss and names.
+    Raises InputError for a loss that is not one value a sample or mixes samples, and for labels that are of no class.
     """
-    sites = selected(model, variables, inputs, names, **kwargs)
-    check_loss(model, variables, inputs, labels, loss, **kwargs)
-    common = (model, variables, inputs, labels, sites, {"loss": loss}, derivative, precision)
-    found = taps.per_sample_gradients(*common, **kwargs)
-    return {site: jnp.sign(gradient).astype(jnp.int8) for site, gradient in found["loss"].items()}
+    check_apply(apply, taps.batch_size((inputs, labels)))
+    fixed = tuple(sorted((name, value) for name, value in apply.items() if not _is_data(value)))
+    data = {name: value for name, value in apply.items() if _is_data(value)}
+    key: tuple[Any, ...] = (
+        model,
+        tuple(names) if isinstance(names, list) else names,
+        loss,
+        derivative,
+        precision,
+        fixed,
+    )
+    try:
+        compiled = _compiled(*key)
+    except TypeError:  # something of it has no hash, and is compiled anew
+        compiled = _compiled.__wrapped__(*key)
+    check_labels_fit(loss, labels, compiled.classes(variables, inputs, labels, data))
+    found = compiled.run(variables, inputs, labels, data)
+    return {site: found[site] for site in compiled.order}
+
+
+def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, "batch *values"]]:
+    """{site: sign of every sample's own derivative, -1, 0 or 1}: those of `gradients`, which says what it is given.
+
+    Raises InputError where a derivative is not a number or not finite, for it has no sign.
+    """
+    found = gradients(*args, **kwargs)
+    for site, gradient in found.items():
+        if isinstance(gradient, jax.core.Tracer):
+            continue  # inside a compiled function nothing is known of it
+        if wrong := int(jnp.sum(~jnp.isfinite(gradient))):
+            raise InputError(
+                f"{wrong:,} of {gradient.size:,} derivatives at {site!r} are not finite: look at the inputs and at the "
+                "loss; `gradients` gives them as they are"
+            )
+    return {site: jnp.sign(gradient).astype(jnp.int8) for site, gradient in found.items()}
 
 
 def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pre_activation") -> Callable[..., Any]:
@@ -54,12 +104,53 @@ def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pr
     Raises SiteError when called, for what is no site and for an edit that changes shape or type.
     """
 
-    def run(variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Any:
+    def run(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        positional, words = taps.arguments(args, kwargs)
+        inputs, words = taps.Inputs(*positional), taps.bound(words)
         found = {
-            site: edit for names, edit in edits.items() for site in selected(model, variables, inputs, names, **kwargs)
+            site: edit for names, edit in edits.items() for site in selected(model, variables, inputs, names, **words)
         }
         if where == "activation":
-            return taps.edited(model, post=found)(variables, inputs, **kwargs)
-        return taps.edited(model, pre=found)(variables, inputs, **kwargs)
+            return taps.edited(model, post=found)(variables, inputs, **words)
+        return taps.edited(model, pre=found)(variables, inputs, **words)
 
     return run
+
+
+class _Compiled:
+    """The derivatives of one model's loss at some sites, compiled; checked once for shapes."""
+
+    def __init__(self, *key: Any):
+        self.model, self.names, self.loss, self.derivative, self.precision, fixed = key
+        self.fixed = dict(fixed)
+        self.checked: dict[Any, int | None] = {}
+        self.order: tuple[str, ...] = ()
+        """Of the sites, in which `jit` does not return them."""
+        self.run = jax.jit(self._run)
+
+    def classes(self, variables: PyTree, inputs: PyTree, labels: PyTree, data: Mapping[str, Any]) -> int | None:
+        """How many classes labels are of, once the loss is known to be one of each sample; see `check_loss`."""
+        given = (variables, inputs, labels)
+        shapes = jax.tree.map(lambda leaf: (jnp.shape(leaf), str(jnp.result_type(leaf))), given)
+        leaves, tree = jax.tree.flatten(shapes)
+        key = (tuple(leaves), tree)
+        if key not in self.checked:
+            self.checked[key] = check_loss(
+                self.model, variables, inputs, labels, self.loss, **taps.bound({**self.fixed, **data})
+            )
+        return self.checked[key]
+
+    def _run(self, variables: PyTree, inputs: PyTree, labels: PyTree, data: Mapping[str, Any]) -> dict[str, Array]:
+        apply = taps.bound({**self.fixed, **data})
+        sites = selected(self.model, variables, inputs, self.names, **apply)
+        self.order = tuple(sites)
+        how = ({"loss": self.loss}, self.derivative or in_reach(sites), self.precision)
+        return taps.per_sample_gradients(self.model, variables, inputs, labels, sites, *how, **apply)["loss"]
+
+
+_compiled = lru_cache(maxsize=32)(_Compiled)
+
+
+def _is_data(value: Any) -> bool:
+    """Whether an argument holds arrays."""
+    return any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(value))

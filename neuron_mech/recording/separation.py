@@ -20,6 +20,42 @@ PARTITIONS = ("own", "another neuron's", "dealt at random")
 """Whose categories separation is measured of: the neuron's own, and two controls."""
 
 
+VALUE_BINS = 24
+"""Bins of a neuron's values at each moment."""
+
+
+def of_values(
+    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
+) -> dict[str, tuple]:
+    """Histograms of every neuron's values at each recording kept, of low and of high samples.
+
+    The bins are as many equal parts of the neuron's range over all recordings, but for the outermost thousandths of
+    each; what lies beyond is counted in the outermost bins.
+    """
+    lowest = np.quantile(values, 0.001, axis=1).min(0)
+    highest = np.maximum(np.quantile(values, 0.999, axis=1).max(0), lowest + 1e-9)
+    place = np.clip(VALUE_BINS * (values - lowest) / (highest - lowest), 0, VALUE_BINS - 1).astype(np.int16)
+    counts = np.zeros((len(values), 2, VALUE_BINS, values.shape[2]), np.int32)
+    for index, sign in enumerate((1, -1)):
+        member = category == sign
+        for k in range(VALUE_BINS):
+            counts[:, index, k] = ((place == k) & member).sum(1)
+    return {
+        "value_histogram": (
+            ("wide_epoch", "value_category", "value_bin", "neuron"),
+            counts,
+            about("samples", "histogram of pre-activations, of the samples that end low and of those that end high"),
+        ),
+        "value_range": (
+            ("value_end", "neuron"),
+            np.stack([lowest, highest]).astype(np.float32),
+            about(
+                "1", "lower edge of the first and upper edge of the last bin of value_histogram, which hold all beyond"
+            ),
+        ),
+    }
+
+
 def of_separation(
     site: str,
     neurons: Int[np.ndarray, " neurons"],
@@ -59,6 +95,7 @@ def of_separation(
                 partitions.variance_parts(values, category).astype(np.float32),
                 about("1", "shares of the variance over samples, by what explains it"),
             ),
+            **of_values(values, category),
         },
     )
 
@@ -123,7 +160,9 @@ def of_dynamics(
         "separation": (-1, "AUC at the end, mean over neurons"),
         "first_separation": (0, "AUC at the start, mean over neurons"),
     }
-    found = stacked(wide).assign(
+    whole = stacked(wide)
+    whole["value_histogram"].encoding = {"zlib": True}  # mostly small numbers and zeros
+    found = whole.assign(
         {
             name: ("site", [np.nanmean(part.auc.values[0, at]) for part in wide], about("1", said))
             for name, (at, said) in ends.items()
@@ -133,6 +172,8 @@ def of_dynamics(
         "partition": list(PARTITIONS),
         "part": list(partitions.PARTS),
         "variance_part": list(partitions.VARIANCE_PARTS),
+        "value_category": ["low", "high"],
+        "value_end": ["lowest", "highest"],
     }
     if close:
         said = about("class", "class of the samples watched closely")

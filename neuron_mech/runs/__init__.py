@@ -1,7 +1,8 @@
 """A run from its first segment to its last: recordings and training steps, saved and resumed to the same bits."""
 
+from neuron_mech.cluster.stopping import STOPPING
 from neuron_mech.runs.epochs import plan_epoch
-from neuron_mech.runs.loop import STOPPING, Run, check_trained_here, data, run
+from neuron_mech.runs.loop import Run, check_trained_here, data, run
 from neuron_mech.runs.segments import advancing, segment
 from neuron_mech.runs.study import Study, random_ids
 

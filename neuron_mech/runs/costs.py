@@ -11,7 +11,6 @@ from neuron_mech.cluster import processes
 from neuron_mech.cluster.memory import free_memory, size
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Arithmetic
-from neuron_mech.runs import trajectories
 from neuron_mech.runs.planning import RunState
 from neuron_mech.runs.study import Study
 from neuron_mech.store import checkpoints
@@ -58,13 +57,16 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
         + counts
         + plan.working,
         host=saved if several > 1 else 0,
-        trajectories=sum(kept.nbytes for kept in (*trajectories.watches(study), trajectories.weights(study)) if kept),
+        trajectories=sum(kept.nbytes for kept in (*study.watches, trajectories.weights(study)) if kept),
         checkpoints=(checkpoints.KEEP + 1) * saved,
     )
 
 
 def announce(study: Study, cost: Cost, directory: Path) -> str:
-    """One line that says what the run will take. Raises InputError, naming fields to change, where it cannot fit."""
+    """A short table of what the run will record and take.
+
+    Raises InputError, naming the fields to change, where it cannot fit.
+    """
     device = jax.local_devices()[0]
     room, shared = free_memory()
     needed = cost.device * jax.local_device_count() + cost.host if shared else cost.device
@@ -90,12 +92,14 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
     where = "the device" if study.design.mesh.size == 1 else f"each of {study.design.mesh.size} devices"
     if record.mode == "none":
         return f"no recording; {how}; {size(cost.device)} on {where}, up to {size(cost.disk)} on disk in {directory}"
-    return (
-        f"{study.recordings:,} recordings ({record.mode}, {record.precision}; {how}) of {study.plan.sites}: "
-        f"{size(cost.counts)} of counts, "
-        f"{size(cost.device)} on {where}; on disk in {directory} {size(cost.trajectories)} of trajectories and up "
-        f"to {size(cost.checkpoints)} of checkpoints"
-    )
+    rows = [
+        ("recordings", f"{study.recordings:,} ({record.mode}, {record.precision}), {how}"),
+        *((f"  {site}", said) for site, said in study.plan.sites.items()),
+        ("memory", f"{size(cost.counts)} of counts, {size(cost.device)} on {where}"),
+        ("disk", f"{size(cost.trajectories)} of trajectories, up to {size(cost.checkpoints)} of checkpoints"),
+        ("in", str(directory)),
+    ]
+    return "\n".join(f"{name:18} {said}" for name, said in rows)
 
 
 def arithmetic(precision: Arithmetic) -> str:

@@ -4,10 +4,9 @@ The only loop of the house. Everything it calls is pure; everything it must reme
 """
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,34 +16,27 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from neuron_mech import store, training
+from neuron_mech import store
 from neuron_mech.cluster import devices, processes
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech.config import Config, Model
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.precision import multiplying
-from neuron_mech.recording import counting, partitions
-from neuron_mech.recording.counting import Tally
+from neuron_mech.recording import partitions
 from neuron_mech.recording.design import Tallies
+from neuron_mech.recording.live import LiveView
 from neuron_mech.recording.online import Online
-from neuron_mech.runs import costs, planning, study, trajectories
+from neuron_mech.runs import costs, measuring, planning, study, trajectories
 from neuron_mech.runs.epochs import Segment, plan_epoch
 from neuron_mech.runs.planning import RunState
 from neuron_mech.runs.segments import Recording, advancing
-from neuron_mech.runs.study import Study, random_ids
+from neuron_mech.runs.study import Study
 from neuron_mech.runs.trajectories import Trajectories
 from neuron_mech.store import parameters, provenance
 from neuron_mech.store.checkpoints import Checkpoints
 from neuron_mech.taps import sample_mixing
-from neuron_mech.taps.objectives import OBJECTIVES
-from neuron_mech.training import TrainState, datasets, fingerprints
+from neuron_mech.training import datasets, fingerprints
 from neuron_mech.training.datasets import Dataset
-
-SATURATION_SAMPLES = 10_000
-"""Training accuracy is measured on this many random training samples, or on all where there are fewer."""
-
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that ask a run to stop: a scheduler's, Ctrl-C, a lost terminal, and what Slurm's --signal sends before time
-is up."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +65,25 @@ def run(
     data_dir: Path | None = None,
     save_seconds: float = 60.0,
     say: Callable[[str], None] = tqdm.write,
+    live: Path | None = None,
 ) -> Run:
     """Run `config` to its end in `directory` (held open by `store.opened`), from wherever it was left.
 
-    Saves every `save_seconds`, at the end, and on a signal of STOPPING (then raises Interrupted). Raises InputError
-    before work starts, for other data or settings than it was begun with too, and RunError for a loss that is not
-    finite or a state that cannot be saved.
+    Saves every `save_seconds`, at the end, and on a signal of STOPPING (then raises Interrupted). `live` is a directory
+    for a `LiveView`, written at the end of every epoch. Raises InputError before work starts, for other data or
+    settings than it was begun with too, and RunError for a loss that is not finite or a state that cannot be saved.
     """
     with multiplying(config.train.precision):
-        return _run(config, directory, data_dir, save_seconds, say)
+        return _run(config, directory, data_dir, save_seconds, say, live)
 
 
 def _run(
-    config: Config, directory: Path, data_dir: Path | None, save_seconds: float, say: Callable[[str], None]
+    config: Config,
+    directory: Path,
+    data_dir: Path | None,
+    save_seconds: float,
+    say: Callable[[str], None],
+    live: Path | None,
 ) -> Run:
     check_trained_here(config.model)
     if parameters.exported(directory):
@@ -99,14 +97,14 @@ def _run(
     said = costs.announce(what, costs.cost(what, dataset, begun), directory)
     store.bind(directory, facts)
     say(said)
-    mixing = _mixing(what, train, dataset)
+    mixing = measuring.mixing(what, train, dataset)
     if mixed := {site: value for site, value in mixing.items() if value > sample_mixing.LIMIT}:
         say(
             f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
             f"(record.mode {config.record.mode}); record.mode eval keeps samples apart"
         )
 
-    with Checkpoints(directory / "checkpoints", facts) as saves, _signals() as received:
+    with Checkpoints(directory / "checkpoints", facts) as saves, stopping() as received:
         restored = saves.restore(begun)
         if restored is None:
             if saves.aside.exists():
@@ -120,15 +118,15 @@ def _run(
                 say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
                 if other := provenance.others(directory):
                     say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
-        kept = Trajectories(
-            directory / "trajectories", trajectories.watches(what), state.watched, trajectories.weights(what)
-        )
+        kept = Trajectories(directory / "trajectories", what.watches, state.watched, trajectories.weights(what))
         if done < what.segments:
             kept.verify(done)
             with provenance.timed(directory, "training"):
                 recorder = study.recorder(what, None if restored is None else state.recorded)
                 state = state.replace(recorded={})  # the host's copy goes
-                state = _drive(what, dataset, state, recorder, done, saves, kept, save_seconds, received)
+                steps = what.config.train.epochs * what.batches * done // what.segments
+                with LiveView(live, steps) if live is not None else nullcontext() as view:
+                    state = _drive(what, dataset, state, recorder, done, saves, kept, save_seconds, received, view)
     return Run(what, dataset, state, mixing, kept, directory)
 
 
@@ -167,13 +165,14 @@ def _drive(
     kept: Trajectories,
     save_seconds: float,
     received: list[int],
+    view: LiveView | None,
 ) -> RunState:
     """The loop over the remaining segments."""
     recorded = dataset.train.rows(what.recorded)
     samples = devices.replicate(dataset.train, what.design.mesh)
     advance = advancing(what)
     look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
-    measure = _measures(what, dataset)
+    measure = measuring.measures(what, dataset)
 
     history = {name: np.array(values) for name, values in state.history.items()}
     train, at_saturation = devices.replicate(state.train, what.design.mesh), state.at_saturation
@@ -244,6 +243,10 @@ def _drive(
                 if epoch + 1 == what.config.train.epochs // 2 and recorder is not None:
                     so_far = recorder.counts().items()
                     at_half = {s: np.asarray(partitions.categories(t.positive, t.negative)) for s, t in so_far}
+                if view is not None:
+                    loss = float(history["loss"][epoch * what.batches : (epoch + 1) * what.batches].mean())
+                    accuracy = {name: measured[name] for name in ("train_accuracy", "test_accuracy")}
+                    view((epoch + 1) * what.batches, recorder, loss=loss, **accuracy)
                 bar.set_postfix(loss=f"{history['loss'][first]:.4f}", test=f"{measured['test_accuracy']:.4f}")
             bar.update(len(losses))
             late = time.monotonic() - last_save > save_seconds
@@ -256,67 +259,3 @@ def _drive(
         if saved < done:
             save()
     return everything()
-
-
-def _measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Recording], dict[str, Any]]:
-    """What is measured at the end of an epoch: accuracies, and constancy so far by objective and site."""
-    ids = random_ids(what.config, what.samples, SATURATION_SAMPLES)
-    some = dataset.train.rows(ids)
-    accuracy = jax.jit(lambda variables, samples: training.accuracy(what.model, variables, samples))
-
-    @partial(jax.jit, static_argnames="site")
-    def constant_counts(tally: Tally, site: str) -> tuple[jax.Array, jax.Array]:
-        # In mode online every device holds all; else it holds some samples twice, and every sample is to count once.
-        dealt = what.config.record.mode != "online"
-        held = devices.distinct(tally, what.design.rows[site], what.design.mesh) if dealt else tally
-        return counting.constant_counts(held.positive, held.negative)
-
-    def measure(train: TrainState, recorder: Recording) -> dict[str, Any]:
-        measured: dict[str, Any] = {
-            "train_accuracy": float(accuracy(train.variables, some)),
-            "test_accuracy": float(accuracy(train.variables, dataset.test)),
-        }
-        if recorder is not None:
-            measured["constancy"] = [
-                [counting.constancy(*constant_counts(recorder.tallies[o][site], site)) for site in what.sites]
-                for o in what.design.losses
-            ]
-        return measured
-
-    return measure
-
-
-def _mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float]:
-    """Whether samples mix in the derivatives as this run records them; {} where they cannot."""
-    if what.config.record.mode not in ("train", "online"):
-        return {}
-    batch = dataset.train.rows(random_ids(what.config, what.samples, 32))
-    return sample_mixing.mixing(
-        what.model,
-        train.variables,
-        batch.inputs,
-        batch.labels,
-        what.sites,
-        OBJECTIVES["margin"],
-        what.config.record.derivative,
-        train=True,
-        rngs={"dropout": train.key},
-        mutable=list(train.statistics),
-    )
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """STOPPING, collected instead of obeyed: the loop ends at the next segment, with its state saved."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may handle signals
-        return
-    # What is ignored, as a terminal's end under nohup, stays ignored.
-    heard = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in heard}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -111,7 +112,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
         every,
     )
     found = Study(config, model, training.optimizer(config, size), plan, size)
-    return found, training.init(config, model, one)
+    return replace(found, watches=trajectories.watches(found)), training.init(config, model, one)
 
 
 def _design(
@@ -176,5 +177,5 @@ def abstract_state(study: Study, train: TrainState) -> RunState:
         for site, tally in tallies(study, recorded).get(study.design.main, {}).items()
     }
     at_half = {site: np.zeros(positive.shape, np.int8) for site, (positive, _) in at_saturation.items()}
-    watched = trajectories.nothing_kept(trajectories.watches(study), trajectories.weights(study))
+    watched = trajectories.nothing_kept(study.watches, trajectories.weights(study))
     return RunState(train, recorded, at_saturation, at_half, history, watched)

@@ -20,6 +20,7 @@ from neuron_mech.recording.design import Design, Tallies
 from neuron_mech.recording.online import Online, begin
 from neuron_mech.recording.plan import Plan
 from neuron_mech.recording.recorder import Recorder
+from neuron_mech.recording.watching import Watch
 from neuron_mech.taps import Site
 
 
@@ -34,6 +35,8 @@ class Study:
     """What is recorded, and what that takes. Its samples are training samples: `recorded` are their ids."""
     samples: int
     """Size of the training set."""
+    watches: tuple[Watch, ...] = ()
+    """Which pre-activations are kept through training (see `trajectories`)."""
 
     @property
     def design(self) -> Design:

@@ -105,6 +105,7 @@ def subject(
     data_dir: Path | None = None,
     save_seconds: float = 60.0,
     workers: int | None = None,
+    live: Path | None = None,
 ) -> Subject:
     """The network of `config`: run to its end in `directory` (see `runs.run`), or with weights from elsewhere.
 
@@ -113,7 +114,7 @@ def subject(
     if config.model.weights is None:
         if parameters.exported(directory):
             return of_export(config, directory, data_dir)
-        return of_run(run(config, directory, data_dir, save_seconds), directory)
+        return of_run(run(config, directory, data_dir, save_seconds, live=live), directory)
     dataset = datasets.load(config.data, data_dir, workers)
     model = models.build(config.model, dataset.classes)
     if config.model.weights == "keras":

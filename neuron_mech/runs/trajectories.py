@@ -11,7 +11,6 @@ several processes, the first keeps the files.
 A small network's parameters are kept in the same way, so that what was recorded can be recorded again on other ones.
 """
 
-import difflib
 import math
 import os
 import zlib
@@ -21,19 +20,19 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 from neuron_mech.cluster import processes
 from neuron_mech.config import numbered, random_stream
-from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.errors import InputError, RunError, first_line, nearest
 from neuron_mech.recording import watching
-from neuron_mech.recording.watching import watched_places
+from neuron_mech.recording.watching import HEADER, Watch, watched_places
 from neuron_mech.runs.study import Study
 from neuron_mech.store import files
+from neuron_mech.taps.objectives import right
 from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Samples
 
@@ -41,33 +40,6 @@ Watched = dict[str, dict[str, np.ndarray]]
 """{"accuracy": {watch: on the watched samples, at every recording kept}, "checksums": {file: CRC-32 of every row}}"""
 
 _WEIGHTS = "weights.npy"
-_HEADER = 128
-"""Bytes of a `.npy` file before its values."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What one watch keeps.
-
-    `segments[k]` is the segment before which row k is read. The samples are the first `samples` of `Study.recorded`, at
-    a site that records fewer all of its own. By site, `neurons` are indices into the site's neurons, and `positions[s]`
-    is the position at which its sample s is looked at (a flat index; 0 where the site has none).
-    """
-
-    name: str
-    segments: Int[np.ndarray, " kept"]
-    samples: int
-    neurons: Mapping[str, Int[np.ndarray, " neurons"]]
-    positions: Mapping[str, Int[np.ndarray, " samples"]]
-
-    def shape(self, site: str) -> tuple[int, int, int]:
-        """(kept recordings, samples, neurons) of a site's file."""
-        return len(self.segments), len(self.positions[site]), len(self.neurons[site])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all its files."""
-        return sum(_HEADER + 4 * int(np.prod(self.shape(site))) for site in self.neurons)
 
 
 def watches(study: Study) -> tuple[Watch, ...]:
@@ -122,7 +94,7 @@ class Weights:
     @property
     def nbytes(self) -> int:
         """Bytes of the file."""
-        return _HEADER + 4 * math.prod(self.shape)
+        return HEADER + 4 * math.prod(self.shape)
 
 
 def weights(study: Study) -> Weights | None:
@@ -149,10 +121,9 @@ def _named(name: str, recorded: Mapping[str, np.ndarray]) -> tuple[str, int]:
         )
     site, index = found
     if site not in recorded:
-        near = difflib.get_close_matches(site, recorded, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
-            f"watch.named has {name!r}, whose site is not recorded; {hint}recorded sites are: {', '.join(recorded)}"
+            f"watch.named has {name!r}, whose site is not recorded; {nearest(site, recorded)}recorded sites are: "
+            f"{', '.join(recorded)}"
         )
     if index not in recorded[site]:
         raise InputError(
@@ -173,7 +144,7 @@ def read(
     samples = recorded.rows(np.arange(watch.samples))
     common = (study.model, state.variables, samples.images, watch.positions, watch.neurons)
     kept, logits = watching.read(*common, study.config.record.chunk, study.design.prepare)
-    return kept, (jnp.argmax(logits, axis=-1) == samples.labels).mean()
+    return kept, right(logits, samples.labels).mean()
 
 
 def seen(
@@ -234,7 +205,7 @@ class Trajectories:
         self.watched["checksums"][name][row] = zlib.crc32(block)
         if not processes.first():
             return
-        size = _HEADER + rows * len(block)
+        size = HEADER + rows * len(block)
         if not path.exists() or path.lstat().st_size != size:
             files.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
         with files.writing(path), files.change(path) as file:

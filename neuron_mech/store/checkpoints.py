@@ -12,12 +12,9 @@ host: nothing of it depends on how many processes or devices there were.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,9 +26,10 @@ from flax import serialization
 from jaxtyping import PyTree
 
 from neuron_mech.cluster import processes
-from neuron_mech.errors import InputError, RunError, first_line
+from neuron_mech.errors import InputError, RunError
 from neuron_mech.lazily import checkpoint as ocp
 from neuron_mech.store import files, identity
+from neuron_mech.store.orbax_errors import mute_abandoned_reads, of_the_machine, reason
 
 # Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
 logging.set_verbosity(logging.FATAL)
@@ -119,7 +117,7 @@ class Checkpoints:
             )
             raise RunError(
                 f"cannot write a checkpoint of {nbytes(state) / 1e6:.1f} MB to {self.directory} ({free / 1e6:.1f} MB "
-                f"free): {_reason(error)}; {kept}; {files.advice(error)} and run the same command again"
+                f"free): {reason(error)}; {kept}; {files.advice(error)} and run the same command again"
             ) from error
 
     def restore(self, like: PyTree) -> Restored | None:
@@ -138,19 +136,19 @@ class Checkpoints:
 
     def _newest(self, like: dict[str, Any]) -> tuple[dict[str, Any], int, list[str]] | None:
         damaged: list[str] = []
-        _mute_abandoned_reads()
+        mute_abandoned_reads()
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._restore(step, like), step, damaged
             except InputError:
                 raise
             except Exception as error:  # a truncated file surfaces as any of a dozen types
-                if trouble := _of_the_machine(error, self.directory / str(step)):
+                if trouble := of_the_machine(error, self.directory / str(step)):
                     raise RunError(
                         f"{self.directory / str(step)} cannot be read ({trouble}): it may be whole, and is left as it "
                         "is; see to the disk or the memory and run the same command again"
                     ) from error
-                damaged.append(f"checkpoint of step {step} does not verify ({_reason(error)}); moved to {self.aside}")
+                damaged.append(f"checkpoint of step {step} does not verify ({reason(error)}); moved to {self.aside}")
                 self.aside.mkdir(exist_ok=True)
                 shutil.rmtree(self.aside / str(step), ignore_errors=True)
                 shutil.move(self.directory / str(step), self.aside)
@@ -189,8 +187,8 @@ def look(directory: Path, part: Callable[[dict[str, Any]], dict[str, Any]]) -> R
         try:
             return Restored(_looked(path, part), int(path.name), damaged)
         except Exception as error:  # a truncated file surfaces as any of a dozen types
-            _mute_abandoned_reads()
-            damaged.append(f"checkpoint of step {path.name} in {directory} does not verify ({_reason(error)})")
+            mute_abandoned_reads()
+            damaged.append(f"checkpoint of step {path.name} in {directory} does not verify ({reason(error)})")
     if damaged:
         raise RunError(f"{'; '.join(damaged)}; no older one is left")
     return None
@@ -248,65 +246,3 @@ def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
         return jax.numpy.asarray(leaf) if isinstance(old, jax.Array) else leaf
 
     return serialization.from_state_dict(like, jax.tree.map(placed, arrays, serialization.to_state_dict(like)))
-
-
-_MACHINE = (
-    errno.EIO,
-    errno.ENOMEM,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-)
-"""What a system answers that cannot read a file, whole or not."""
-
-
-def _of_the_machine(error: BaseException, directory: Path) -> str:
-    """What keeps the machine from reading a checkpoint's files; nothing where these are to blame, gone or not whole."""
-    if isinstance(error, OSError) and error.errno in _MACHINE:
-        return os.strerror(error.errno)
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return "out of memory"
-    if said := next((os.strerror(code) for code in _MACHINE if os.strerror(code) in str(error)), ""):
-        return said
-    try:
-        for path in directory.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    while file.read(2**24):
-                        pass
-    except OSError as unreadable:
-        return f"{path.name}: {unreadable.strerror}"
-    return ""
-
-
-def _mute_abandoned_reads() -> None:
-    """From here on, drop what Orbax's coroutines raise as they are thrown away, and TensorStore's threads after them.
-
-    When one array cannot be read, those still under way are abandoned, and Python prints a page for each at any later
-    time, though the failure has been dealt with.
-    """
-    if sys.unraisablehook is not _report_others:
-        _reports.append(sys.unraisablehook)
-        sys.unraisablehook = _report_others
-
-
-_reports: list[Callable[[Any], Any]] = []
-"""What reported an error that nobody catches, before it was told to pass over some; the last one counts."""
-
-
-def _report_others(unraisable: Any) -> None:
-    trace = unraisable.exc_traceback
-    closed = str(unraisable.exc_value) == "Event loop is closed"
-    if not (closed or (trace and "orbax" in trace.tb_frame.f_code.co_filename)):
-        _reports[-1](unraisable)
-
-
-def _reason(error: BaseException) -> str:
-    """What a long library error says happened, in a line."""
-    text = str(error)
-    if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
-        return "No space left on device"
-    return first_line(error).split(". See full")[0]

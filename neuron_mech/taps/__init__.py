@@ -1,31 +1,50 @@
 """Read, differentiate and replace the pre-activations of any Linen module at named sites, without editing it.
 
-A site is a submodule's path, `dense1` or `stage2/block0/conv`. At a `Neurons` module the pre-activation is its input
-and the activation its output. Any other submodule is a site too, with its *output* as the pre-activation: a stock
-`nn.Dense` or `nn.Conv` followed by a bare `nn.relu`, which no one outside can see, so the activation is out of reach.
+A site is a submodule's path, `dense1` or `stage2/block0/conv`. At a `Neurons` module, and at a bare activation function
+such as `:relu`, the pre-activation is what goes in and the activation what comes out. Any other submodule is a site
+too, with its *output* as the pre-activation. `finding` says how all of them are named.
 
 Everything here takes the module itself, never a function somebody has jitted. Jit what you build from these functions,
-not what you hand them.
+not what you hand them. The model is traced to its list of operations, with marks where modules begin and end
+(`marking`, `programs`), and that list is run with values read, replaced or added to (`running`): what is inside
+`nn.scan`, `nn.jit`, `nn.remat`, `nn.vmap` and their NNX counterparts is reached as what is outside.
 
 What is refused, each with a `SiteError` that says what to do: a name that is no site; the bare name of a module that
-is used several times; a module inside an `nn.scan` or `nn.vmap` that keeps intermediates to itself; a perturbation
-whose shape is not the site's own, which would broadcast and sum the gradients of several samples.
+is used several times; a module inside a `while` loop, a condition or a function with a derivative of its own; values
+without the batch among their axes; a perturbation whose shape is not the site's own.
 """
 
-from neuron_mech.taps.edits import Edit, below, edited, read
-from neuron_mech.taps.finding import LAYERS, LOOK, Site, SiteError, batch_size, fitting, path_of, select, sites
+from neuron_mech.taps.edits import below, edited, read
+from neuron_mech.taps.finding import (
+    LAYERS,
+    LOOK,
+    Site,
+    SiteError,
+    SiteWarning,
+    batch_size,
+    fitting,
+    path_of,
+    select,
+    sites,
+)
 from neuron_mech.taps.gradients import PerSampleLoss, activation_gradients, per_sample_gradients, perturbed, zeros
+from neuron_mech.taps.inputs import Inputs, arguments, bound
+from neuron_mech.taps.running import Edit
 
 __all__ = [
     "LAYERS",
     "LOOK",
     "Edit",
+    "Inputs",
     "PerSampleLoss",
     "Site",
     "SiteError",
+    "SiteWarning",
     "activation_gradients",
+    "arguments",
     "batch_size",
     "below",
+    "bound",
     "edited",
     "fitting",
     "path_of",

@@ -1,130 +1,82 @@
-"""Reading and replacing pre-activations: interceptors around the calls of named submodules.
+"""Reading and replacing values at sites, and what a site's value depends on.
 
-Everything here takes the module itself, never a function somebody has jitted: an interceptor that is installed after
-tracing would be ignored in silence.
+Everything here takes the module itself, never a function that somebody has jitted: what is compiled has no modules.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax import traverse_util
 from jaxtyping import PyTree
 
-from neuron_mech.taps.finding import SiteError, path_of, sites
-from neuron_mech.taps.intermediates import called_path, sown_by, with_intermediates
+from neuron_mech.taps.finding import SiteError, located, path_of, trouble
+from neuron_mech.taps.inputs import arguments
 from neuron_mech.taps.neurons import Neurons
-
-Edit = Callable[[jax.Array], jax.Array]
-
-_LAYER = "neuron_mech_layer"
-"""In `intermediates`: the number of the layer that a module is in, where layers are looped over."""
+from neuron_mech.taps.programs import Program, traced
+from neuron_mech.taps.running import Edit, Task, run
 
 
 def edited(model: nn.Module, pre: Mapping[str, Edit] = {}, post: Mapping[str, Edit] = {}) -> Callable[..., Any]:
     """`model.apply` with edits of the pre-activations (`pre`) and activations (`post`) of named sites.
 
-    An edit is a function of the whole batch's array that keeps its shape and dtype. Raises SiteError while tracing
-    when an edit was not reached or changes a shape, and for `post` at a module that is not `Neurons`.
+    An edit is a function of the whole batch's array, the batch first, that keeps its shape and dtype. Raises SiteError
+    while tracing when a site is not there, or an edit changes a shape, and for `post` where there is no activation.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"edited needs the flax.linen Module itself, not {type(model).__name__}: edits cannot reach "
-            "into a function that may have been jitted before"
-        )
-    paths = {path_of(site) for site in (*pre, *post)}
+    _check_module(model, "edited")
+    checked = {
+        "pre_activation": {name: _keeping(edit, name) for name, edit in pre.items()},
+        "activation": {name: _keeping(edit, name) for name, edit in post.items()},
+    }
 
-    def run(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        layers = _layers(model, {*pre, *post}, variables, *args, **kwargs)
-        calls: Counter[str] = Counter()
-        reached: set[str] = set()
+    def apply(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        program = traced(model, variables, *args, **kwargs)
+        found = [task for role, edits in checked.items() for task in tasks(program, role, edits, edits=edits)]
+        return run(program, found)[0]
 
-        def interceptor(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-            path = called_path(context)
-            if context.method_name != "__call__" or path not in paths:
-                return call(*args, **kwargs)
-            index: int | jax.Array = calls[path]
-            calls[path] += 1
-            if path in layers:
-                index = context.module.get_variable("intermediates", _LAYER)
+    return apply
 
-            def edit(value: jax.Array, edits: Mapping[str, Edit]) -> jax.Array:
-                """The edit of this use: of one in a loop over layers, the layer's own, known only when it runs."""
-                if path in edits:
-                    reached.add(path)
-                    return _apply(edits[path], value, path)
-                if path not in layers:
-                    name = f"{path}@{index}"
-                    if name not in edits:
-                        return value
-                    reached.add(name)
-                    return _apply(edits[name], value, name)
-                names = [f"{path}@{layer}" for layer in range(layers[path])]
-                if not any(name in edits for name in names):
-                    return value
-                reached.update(name for name in names if name in edits)
-                branches = [lambda v, n=n: _apply(edits.get(n), v, n) for n in names]
-                return jax.lax.switch(index, branches, value)
 
-            if isinstance(context.module, Neurons):
-                (value,) = args
-                return edit(call(edit(value, pre), **kwargs), post)
-            if any(path_of(site) == path for site in post):
-                raise SiteError(
-                    f"site {path!r} is a {type(context.module).__name__}: only its pre-activation can be reached; "
-                    "ask for the pre_activation, or name the activation function with Neurons"
-                )
-            return edit(call(*args, **kwargs), pre)
-
-        if layers:
-            variables = {**variables, "intermediates": _layer_numbers(layers)}
-        with nn.intercept_methods(interceptor):
-            out = model.apply(variables, *args, **kwargs)
-        if missed := sorted({*pre, *post} - reached):
-            raise SiteError(f"no such site, or one hidden by a compiled submodule: {', '.join(missed)}")
-        return out
-
-    return run
+def tasks(program: Program, role: str, names: Mapping[str, Any] | tuple[str, ...], **what: Any) -> list[Task]:
+    """What is to be done at these sites, by place. Raises SiteError for what is no site or cannot be reached."""
+    sites = located(program)
+    places = {}
+    for name in names:
+        if (name, role) not in sites:
+            raise SiteError(_missing(name, role, sites.names))
+        place = sites[name, role][0]
+        if wrong := trouble(name, place):
+            alone = "; or the model drops the axis of a batch of one, as squeeze() does: say which axis it squeezes"
+            raise SiteError(wrong + alone * (program.size == 1 and place.batch is None))
+        places[place.address] = place
+    found = []
+    for place in places.values():
+        uses = [(which, name) for (name, at), (of, which) in sites.items() if of is place and at == role]
+        found.append(Task(place, tuple(name for _, name in sorted(uses)), **what))
+    return found
 
 
 def read(
-    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, names: tuple[str, ...], **kwargs: Any
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    names: tuple[str, ...],
+    where: str = "pre_activation",
+    **kwargs: Any,
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """(output, {site: pre-activations of shape (batch, positions ..., neurons)}), through Flax's `intermediates`.
+    """(output, {site: values of shape (batch, positions ..., neurons)}), before or after the activation function.
 
     Raises SiteError for a site that is not there, or for the bare name of a module that is used more than once.
     """
-    paths = {path_of(name) for name in names}
-    out, captured = model.apply(
-        variables,
-        inputs,
-        **kwargs
-        | {
-            "mutable": with_intermediates(kwargs),
-            "capture_intermediates": lambda m, _: "/".join(m.path) in paths,
-        },
-    )
-    values = {}
-    for name in names:
-        sown, use = sown_by(captured.get("intermediates", {}), path_of(name)), name.removeprefix(path_of(name))[1:]
-        if not use and len(sown) > 1:
-            raise SiteError(
-                f"site {name!r} is used {len(sown)} times: name a use, {name + '@0'!r} to {f'{name}@{len(sown) - 1}'!r}"
-            )
-        if not sown:
-            raise SiteError(
-                f"site {name!r} gives no value: it is no site, or inside an nn.scan that keeps intermediates to "
-                "itself (add variable_axes={'intermediates': 0} to it)"
-            )
-        # One value a call; of a loop over layers one for all, by layer.
-        each = sown[0] if use and len(sown) == 1 else sown
-        if use and int(use) >= len(each):
-            raise SiteError(f"site {name!r} is not there: its module is used {len(each)} times, counted from 0")
-        values[name] = each[int(use or 0)]
-    return out, values
+    _check_module(model, "read")
+    program = traced(model, variables, inputs, **kwargs)
+    out, values = run(program, tasks(program, where, names, read=True))
+    return outputs(out, kwargs), {name: values[name] for name in names}
+
+
+def outputs(out: Any, kwargs: Mapping[str, Any]) -> Any:
+    """A model's outputs, of what `apply` gives with these arguments: with `mutable`, the updates are dropped."""
+    return out if kwargs.get("mutable", False) is False else out[0]
 
 
 def below(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, site: str, **kwargs: Any) -> frozenset[str]:
@@ -139,7 +91,7 @@ def below(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, site: 
 
     def notice(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         nonlocal reached
-        path = called_path(context)
+        path = "/".join(context.module.path)
         # A stock layer computes the pre-activation, so it lies below its own site; Neurons only receives it.
         reached |= path == site and isinstance(context.module, Neurons)
         if not reached and path:
@@ -150,7 +102,8 @@ def below(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, site: 
 
     def run(variables: Mapping[str, Any], inputs: PyTree) -> Any:
         with nn.intercept_methods(notice):
-            return model.apply(variables, inputs, **kwargs)
+            args, words = arguments((inputs,), kwargs)
+            return model.apply(variables, *args, **words)
 
     jax.eval_shape(run, dict(variables), inputs)
     if not reached:
@@ -158,27 +111,40 @@ def below(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, site: 
     return frozenset(called)
 
 
-def _layers(model: nn.Module, names: set[str], variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> dict:
-    """{path: layers} of the modules named with a use that are inside a loop over layers."""
-    if all(path_of(name) == name for name in names):
-        return {}
-    found = sites(model, variables, args[0], **kwargs)
-    return {path_of(name): found[name].layers for name in names if name in found and found[name].layers}
-
-
-def _layer_numbers(layers: Mapping[str, int]) -> dict[str, Any]:
-    """A collection that tells each module its layer: the loop slices it as it slices intermediates."""
-    flat = {(*path.split("/"), _LAYER): jnp.arange(several) for path, several in layers.items()}
-    return traverse_util.unflatten_dict(flat)
-
-
-def _apply(edit: Edit | None, value: jax.Array, site: str) -> jax.Array:
-    if edit is None:
-        return value
-    new = edit(value)
-    if new.shape != value.shape or new.dtype != value.dtype:
-        raise SiteError(
-            f"the edit at site {site!r} turns {value.dtype}{list(value.shape)} into {new.dtype}{list(new.shape)}: "
-            "it must keep shape and dtype"
+def _check_module(model: Any, what: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"{what} needs the flax.linen Module itself, not {type(model).__name__}: edits cannot reach "
+            "into a function that may have been jitted before"
         )
-    return new
+
+
+def _missing(name: str, role: str, there: list[str]) -> str:
+    """Why a site is not there."""
+    if name in there and role == "activation":
+        return (
+            f"site {name!r} is no activation function: only its pre-activation can be reached; ask for the "
+            "pre_activation, or name the function that follows, such as ':relu', or Neurons"
+        )
+    if several := [site for site in there if path_of(site) == name]:
+        return (
+            f"site {name!r} is used {len(several)} times: name a use, {several[0]!r} to {several[-1]!r}, or all of "
+            f"them, '{name}@*'"
+        )
+    modules = ", ".join(site for site in there if ":" not in site)
+    return f"{name!r}: no such site, or one out of reach; there are {modules or 'none'}"
+
+
+def _keeping(edit: Edit, site: str) -> Edit:
+    """The edit, once it is seen to keep shape and dtype."""
+
+    def apply(value: jax.Array) -> jax.Array:
+        new = edit(value)
+        if new.shape != value.shape or new.dtype != value.dtype:
+            raise SiteError(
+                f"the edit at site {site!r} turns {value.dtype}{list(value.shape)} into {new.dtype}{list(new.shape)}: "
+                "it must keep shape and dtype"
+            )
+        return new
+
+    return apply

@@ -1,31 +1,45 @@
 """Which sites a module has: found by an abstract run, in which nothing is computed, and chosen by name.
 
-A module that is used several times in one pass is as many sites: `shared@0`, `shared@1` for two calls of one module,
-`layers/dense@2` for the third layer of an `nn.scan` or `nn.vmap` that lets `intermediates` through.
+`dense` is a module's output; at `Neurons`, and at a bare activation function, the value that goes in and the one that
+comes out. Further places have a colon in their names:
+
+- `block_0:input` is what enters a module: the residual stream. Further arrays are `block_0:input1`, ….
+- `block_0:gelu` is a bare function that is called in `block_0`, `attention:softmax` the pattern of an attention;
+  `:relu` one called in the model itself.
+- `cell:output1` is one of several arrays that leave a module, `embed.attend` what leaves another method than its call.
+
+What is used several times in one pass is as many sites, numbered in order: `shared@0`, `shared@1` for two calls of one
+module, `layers/dense@2` for the third layer of a scan, `rnn/cell:output1@5` for the sixth step of a sequence, `heads@3`
+for the fourth member of a `vmap`. An axis that `vmap` maps over is no member where it is the batch itself.
 """
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import PyTree
 
-from neuron_mech.errors import InputError
-from neuron_mech.taps.intermediates import called_path, sown_by, with_intermediates
+from neuron_mech.errors import InputError, nearest
 from neuron_mech.taps.neurons import Neurons
+from neuron_mech.taps.programs import Place, Program, traced
 
 LOOK = 2**28
 """Bytes of one site's values that are looked at at once: what else a network holds then is a few times that."""
 
 LAYERS = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
-"""Stock layers that `sites` lists; their output is the pre-activation."""
+"""Stock layers whose outputs are neurons' pre-activations."""
+
+NNX_LAYERS = (nnx.Linear, nnx.LinearGeneral, nnx.Einsum, nnx.Conv, nnx.ConvTranspose)
+"""The same of NNX."""
 
 
 class SiteError(InputError):
@@ -36,7 +50,7 @@ class SiteError(InputError):
 class Site:
     """What is known of a site before anything is run.
 
-    `shape` is one sample's pre-activation: positions first, neurons last. `trouble` says why the site cannot be
+    `shape` is one sample's values: positions first, neurons last. `trouble` says why the site cannot be read,
     differentiated or replaced, and is empty where it can.
     """
 
@@ -45,21 +59,94 @@ class Site:
     shape: tuple[int, ...]
     dtype: Any
     trouble: str = ""
-    layers: int = 0
-    """Of an `nn.scan` or `nn.vmap` that the module is inside; 0 where it is in none."""
+    activation: bool = False
+    """Whether the value after an activation function is in reach too: at `Neurons` and at a function."""
 
 
-def sites(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> dict[str, Site]:
-    """All sites of `model` in the order of computation, from an abstract run on `inputs` (nothing is computed).
+class Located(dict[tuple[str, str], tuple[Place, int]]):
+    """{(site, pre_activation or activation): its place and which of the place's uses it is}, in order."""
 
-    Lists `Neurons` modules, and the layers in `LAYERS` whether or not a `Neurons` follows. `inputs` is the model's one
-    argument, an array or a tree of arrays with the batch first; `kwargs` go to `model.apply`.
-    """
-    found: dict[str, Site] = {}
-    for path, (kind, seen, sown) in _uses(model, variables, inputs, **kwargs).items():
-        for site in _describe(path, kind, seen, sown, batch_size(inputs)):
-            found[site.name] = site
+    @property
+    def names(self) -> list[str]:
+        """Of all sites."""
+        return list(dict.fromkeys(name for name, _ in self))
+
+
+def located(program: Program) -> Located:
+    """All sites of a program, by name."""
+    places: dict[tuple[str, str], list[Place]] = {}
+    for place in program.places:
+        places.setdefault((place.path, place.role), []).append(place)
+    found = Located()
+    for (path, role), several in places.items():
+        numbered = len(several) > 1 or several[0].several
+        use = count()
+        for place in several:
+            for which in range(place.uses):
+                found[f"{path}@{next(use)}" if numbered else path, role] = (place, which)
     return found
+
+
+def sites(
+    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, every: bool = False, **kwargs: Any
+) -> dict[str, Site]:
+    """The sites of `model` in the order of computation, from an abstract run on `inputs` (nothing is computed).
+
+    Lists `Neurons` modules, and stock layers whether or not a `Neurons` follows; where there are none, all other
+    modules; where there are none, activation functions. With `every`, all of these, and the inputs of modules. `inputs`
+    is the model's one argument, an array or a tree of arrays with the batch first, or `Inputs`; `kwargs` go to
+    `model.apply`. Raises SiteError where there is nothing at all.
+    """
+    found = _sites(traced_abstractly(model, variables, inputs, **kwargs))
+    if not found:
+        raise SiteError(
+            f"{type(model).__name__} calls no named module and no activation function of JAX's, so that it has no "
+            "sites: pass a value through neuron_mech.taps.neurons.Neurons(lambda x: x, name=...) where neurons live"
+        )
+    return found if every else {name: found[name] for name in usual(found)}
+
+
+def traced_abstractly(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Program:
+    """`traced`, of the shapes of variables and inputs."""
+    batch_size(inputs)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (dict(variables), inputs))
+    return traced(model, *shapes, **kwargs)
+
+
+def _sites(program: Program) -> dict[str, Site]:
+    located_ = located(program)
+    return {
+        name: Site(
+            name,
+            place.kind,
+            place.value[1:] if place.batch is not None else place.value,
+            place.dtype,
+            trouble(name, place),
+            (name, "activation") in located_,
+        )
+        for (name, role), (place, _) in located_.items()
+        if role == "pre_activation"
+    }
+
+
+def usual(names: Mapping[str, Site]) -> list[str]:
+    """The sites that are meant where no others are asked for."""
+    kinds = {kind.__name__ for kind in (Neurons, *LAYERS, *NNX_LAYERS)}
+    layers = [name for name, site in names.items() if site.kind in kinds and ":" not in name]
+    modules = [name for name in names if ":" not in name]
+    return layers or modules or [name for name, site in names.items() if site.activation]
+
+
+def trouble(name: str, place: Place) -> str:
+    """Why a site cannot be read, replaced or differentiated; empty where it can."""
+    if place.trouble:
+        return f"site {name!r} {place.trouble}"
+    if place.batch is None:
+        return (
+            f"site {name!r} has shape {list(place.shape)}, none of whose axes is the batch: name a site whose values "
+            "keep one row a sample"
+        )
+    return ""
 
 
 def batch_size(tree: PyTree) -> int:
@@ -70,41 +157,53 @@ def batch_size(tree: PyTree) -> int:
     return size[0]
 
 
+class SiteWarning(UserWarning):
+    """Sites that a pattern names are left out, for there is something in their way."""
+
+
 def select(available: Mapping[str, Site], names: Iterable[str | re.Pattern], field: str = "") -> dict[str, Site]:
     """The sites that `names` name, in their order; those of one pattern in the order of computation.
 
-    A name is a site's own, a glob (`blocks_*/mlp`; `*` stands for a `/` too) or a compiled regular expression that
-    matches all of it. ("all",) is every `Neurons`, or every site if there are none. Raises SiteError for a name that is
-    no site, with the nearest names, and for a site that cannot be edited.
+    A name is a site's own, a glob (`blocks_*/mlp`; `*` stands for a `/` too, and for a `:` where the glob has one) or a
+    compiled regular expression that matches all of it. A pattern takes stock layers and `Neurons` where it fits any,
+    and else other modules. ("all",) is every `Neurons`, or every stock layer if there are none. What a pattern fits and
+    cannot be reached is left out, and a SiteWarning says so. Raises SiteError for a name that is no site, with the
+    nearest names, and for a site named, or all of a pattern's, that cannot be reached.
     """
-    names = tuple(names)
-    if names == ("all",):
-        neurons = {n: s for n, s in available.items() if s.kind == Neurons.__name__}
-        chosen = neurons or dict(available)
-    else:
-        chosen = {site: available[site] for name in names for site in _matching(available, name, field)}
-    for site in chosen.values():
-        if site.trouble:
-            raise SiteError(site.trouble)
+    chosen: dict[str, Site] = {}
+    left: list[Site] = []
+    for name in names:
+        matching = [available[site] for site in _matching(available, name, field)]
+        good = [site for site in matching if not site.trouble]
+        if not good:
+            raise SiteError(matching[0].trouble)
+        left += [site for site in matching if site.trouble]
+        chosen |= {site.name: site for site in good}
+    if left:
+        others = f", and {len(left) - 1} more" * (len(left) > 1)
+        warnings.warn(f"left out: {left[0].trouble}{others}", SiteWarning, stacklevel=3)
     return chosen
 
 
 def _matching(available: Mapping[str, Site], name: str | re.Pattern, field: str) -> list[str]:
-    if isinstance(name, re.Pattern):
-        found, shown = [site for site in available if name.fullmatch(site)], repr(name.pattern)
-    else:
-        found, shown = [site for site in available if site == name or fnmatchcase(site, name)], repr(name)
-    if found:
+    listed = usual(available)
+    if name == "all" and listed:
+        return [site for site in listed if available[site].kind == Neurons.__name__] or listed
+    if name in available:
+        return [str(name)]
+    fits = name.fullmatch if isinstance(name, re.Pattern) else lambda site: fnmatchcase(site, str(name))
+    shown = name.pattern if isinstance(name, re.Pattern) else name
+    everywhere = [site for site in available if (":" in shown) == (":" in site)]
+    if found := [site for site in listed if fits(site)] or [site for site in everywhere if fits(site)]:
         return found
     if several := [site for site in available if site.rpartition("@")[0] == name]:
         raise SiteError(
-            f"the module {shown} is used {len(several)} times in one pass: name a use, {several[0]!r} to "
+            f"the module {shown!r} is used {len(several)} times in one pass: name a use, {several[0]!r} to "
             f"{several[-1]!r}, or all of them, '{name}@*'"
         )
-    near = difflib.get_close_matches(name, available, n=1) if isinstance(name, str) else []
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    named = f"{field} names {shown}, which" if field else shown
-    raise SiteError(f"{named} is no site; {hint}sites are: {', '.join(available)}")
+    hint = nearest(name, available) if isinstance(name, str) else ""
+    named = f"{field} names {shown!r}, which" if field else repr(shown)
+    raise SiteError(f"{named} is no site; {hint}sites are: {', '.join(listed)}")
 
 
 def fitting(sites: Mapping[str, Site], most: int) -> int:
@@ -117,68 +216,3 @@ def path_of(site: str) -> str:
     """The path of a site's module: the name without the number of its use."""
     path, at, use = site.rpartition("@")
     return path if at and use.isdecimal() else site
-
-
-def _is_site(module: nn.Module, method: str) -> bool:
-    return method == "__call__" and isinstance(module, (Neurons, *LAYERS))
-
-
-def _uses(
-    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any
-) -> dict[str, tuple[str, jax.ShapeDtypeStruct, tuple]]:
-    """{path: (kind, what an edit would see, the values that reach the outside)} of every module with sites."""
-    uses: dict[str, tuple[str, jax.ShapeDtypeStruct]] = {}
-
-    def notice(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        out = call(*args, **kwargs)
-        if _is_site(context.module, context.method_name) and context.module.path:
-            seen = args[0] if isinstance(context.module, Neurons) else out
-            kind, shape = type(context.module).__name__, jax.ShapeDtypeStruct(seen.shape, seen.dtype)
-            uses.setdefault(called_path(context), (kind, shape))
-        return out
-
-    def run(variables: Mapping[str, Any], inputs: PyTree) -> Any:
-        changes = {"mutable": with_intermediates(kwargs), "capture_intermediates": _is_site}
-        with nn.intercept_methods(notice):
-            return model.apply(variables, inputs, **{**kwargs, **changes})[1]
-
-    sown = jax.eval_shape(run, dict(variables), inputs).get("intermediates", {})
-    return {path: (kind, seen, sown_by(sown, path)) for path, (kind, seen) in uses.items()}
-
-
-def _describe(path: str, kind: str, seen: jax.ShapeDtypeStruct, sown: tuple, batch: int) -> list[Site]:
-    """The sites of one module: one, or one for every use."""
-    site = Site(path, kind, tuple(seen.shape[1:]), seen.dtype)
-    if not sown:
-        return [
-            replace(
-                site,
-                trouble=f"site {path!r} is inside an nn.scan or nn.vmap that keeps intermediates to itself: add "
-                "variable_axes={'intermediates': 0} to it, or record a site outside",
-            )
-        ]
-    looped = sown[0].shape[1:] == seen.shape
-    if looped and len(sown) > 1:
-        site = replace(
-            site,
-            trouble=f"site {path!r} is used {len(sown)} times by each layer of an nn.scan or nn.vmap: give each use a "
-            "module of its own name",
-        )
-    elif not looped and any(one.shape != seen.shape for one in sown):
-        shapes = ", ".join(str(list(one.shape)) for one in sown)
-        site = replace(
-            site,
-            trouble=f"site {path!r} gives values of shapes {shapes}: give each shape a module of its own, or "
-            "put the axis of 'intermediates' first in its nn.scan or nn.vmap",
-        )
-    elif not seen.shape or seen.shape[0] != batch:
-        site = replace(
-            site,
-            trouble=f"site {path!r} has shape {list(seen.shape)}, whose first axis is not the batch of {batch}: record "
-            "a site whose values keep one row a sample",
-        )
-    layers = sown[0].shape[0] if looped else 0
-    several = layers or len(sown)
-    if site.trouble or (several == 1 and not looped):
-        return [site]
-    return [replace(site, name=f"{path}@{use}", layers=layers) for use in range(several)]

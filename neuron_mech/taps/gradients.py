@@ -7,13 +7,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import precision as precise
 from neuron_mech.config import Derivative
 from neuron_mech.precision import Precision, Product
-from neuron_mech.taps.edits import Edit, edited
-from neuron_mech.taps.finding import Site, SiteError
+from neuron_mech.taps import random_keys
+from neuron_mech.taps.edits import outputs, tasks
+from neuron_mech.taps.finding import Site, SiteError, batch_size
+from neuron_mech.taps.programs import Place, traced
+from neuron_mech.taps.running import run
 
 PerSampleLoss = Callable[[Any, Any], jax.Array]
 """(the model's outputs, the labels) -> one value a sample."""
@@ -32,8 +36,16 @@ def perturbed(
     The derivative of a summed per-sample loss with respect to a perturbation of zeros is every sample's own derivative,
     in one backward pass, as long as samples do not mix (see `sample_mixing`).
     """
-    edits = {site: _adding(site, perturbation) for site, perturbation in perturbations.items()}
-    return edited(model, pre=edits) if derivative == "pre_activation" else edited(model, post=edits)
+
+    def apply(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        program = traced(model, variables, *args, **kwargs)
+        found = tasks(program, derivative, perturbations, added=perturbations)
+        for task in found:
+            for name in task.names:
+                _check(name, perturbations.get(name), task.place)
+        return run(program, found)[0]
+
+    return apply
 
 
 def activation_gradients(
@@ -71,13 +83,10 @@ def _gradients(
 
     def forward(perturbations: Mapping[str, jax.Array]) -> Any:
         out = perturbed(model, perturbations, derivative)(variables, inputs, **kwargs)
-        # Flax returns (output, updated collections) when any are mutable: a recording drops the updates.
-        return out if kwargs.get("mutable", False) is False else out[0]
+        return outputs(out, kwargs)
 
-    outputs, backward = jax.vjp(forward, perturbations)
-    return {
-        name: backward(jax.grad(lambda out, f=f: f(out, labels).sum())(outputs))[0] for name, f in objectives.items()
-    }
+    out, backward = jax.vjp(forward, perturbations)
+    return {name: backward(jax.grad(lambda o, f=f: f(o, labels).sum())(out))[0] for name, f in objectives.items()}
 
 
 def per_sample_gradients(
@@ -89,29 +98,46 @@ def per_sample_gradients(
     objectives: Mapping[str, PerSampleLoss],
     derivative: Derivative = "activation",
     precision: Precision | Product = "exact",
+    ids: Int[Array | np.ndarray, " batch"] | None = None,
     **kwargs: Any,
 ) -> dict[str, dict[str, jax.Array]]:
     """`activation_gradients` by `vmap` over batches of one: samples cannot mix, whatever the model does.
 
-    XLA turns the mapped products back into whole-batch ones; measured, it costs what one backward pass costs.
+    Random keys of the model, in `rngs` or among its variables, are folded with each sample's id, so that every sample
+    has noise of its own: its row in the batch unless `ids` says otherwise. XLA turns the mapped products back into
+    whole-batch ones; measured, it costs what one backward pass costs.
     """
+    rngs = {name: kwargs.pop(name) for name in ("rngs",) if name in kwargs}
+    noisy = random_keys.has_keys(variables, rngs)
+    size = batch_size((inputs, labels))
 
-    def one(variables: PyTree, sample: PyTree, label: PyTree) -> dict[str, dict[str, jax.Array]]:
+    def one(variables: PyTree, sample: PyTree, label: PyTree, number: Array) -> dict[str, dict[str, jax.Array]]:
         sample, label = jax.tree.map(lambda leaf: leaf[None], (sample, label))
-        gradients = _gradients(model, objectives, derivative, kwargs, variables, sample, label, zeros(sites, 1))
+        own, keys = random_keys.folded(variables, rngs, number) if noisy else (variables, rngs)
+        gradients = _gradients(model, objectives, derivative, {**kwargs, **keys}, own, sample, label, zeros(sites, 1))
         return jax.tree.map(lambda g: g[0], gradients)
 
-    return precise.at(precision, jax.vmap(one, in_axes=(None, 0, 0)))(variables, inputs, labels)
+    numbers = jnp.arange(size) if ids is None else jnp.asarray(ids)
+    return precise.at(precision, jax.vmap(one, in_axes=(None, 0, 0, 0)))(variables, inputs, labels, numbers)
 
 
-def _adding(site: str, perturbation: jax.Array) -> Edit:
-    def add(value: jax.Array) -> jax.Array:
-        if perturbation.shape != value.shape:
-            raise SiteError(
-                f"the perturbation at site {site!r} has shape {list(perturbation.shape)}, its values "
-                f"{list(value.shape)}: broadcasting would sum gradients of several samples; build it with taps.zeros "
-                "for this batch"
+def _check(site: str, perturbation: jax.Array | None, place: Place) -> None:
+    """Raise SiteError where a perturbation is not of the site's own shape and type."""
+    if perturbation is None:
+        return
+    if perturbation.shape != place.value:
+        raise SiteError(
+            f"the perturbation at site {site!r} has shape {list(perturbation.shape)}, its values "
+            f"{list(place.value)}: "
+            + (
+                "broadcasting would sum gradients of several samples; build it with taps.zeros for this batch"
+                if perturbation.shape[1:] == place.value[1:]
+                else "the model does something else with a batch of this size, such as squeeze() with a batch of one: "
+                "squeeze the axis that is meant, or record batches as they are with mixing='batch'"
             )
-        return value + perturbation
-
-    return add
+        )
+    if perturbation.dtype != place.dtype:
+        raise SiteError(
+            f"the perturbation at site {site!r} is {perturbation.dtype}, its values {place.dtype}: adding it would "
+            "change their type"
+        )

@@ -10,10 +10,9 @@ from jaxtyping import PyTree
 from neuron_mech import taps
 from neuron_mech.config import Derivative
 from neuron_mech.taps import Site
-from neuron_mech.taps.neurons import Neurons
 
 Names = str | re.Pattern | Iterable[str | re.Pattern]
-"""One site, glob or compiled regular expression, or several; "all" is every `Neurons`, or every site without any."""
+"""One site, glob or compiled regular expression, or several; "all" is every `Neurons`, or else every stock layer."""
 
 
 class Sites(dict[str, Site]):
@@ -29,14 +28,20 @@ class Sites(dict[str, Site]):
         return "\n".join(lines)
 
 
-def sites(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Sites:
-    """All sites of `model`, before anything is run; see `taps.sites`."""
-    return Sites(taps.sites(model, variables, inputs, **kwargs))
+def sites(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    inputs: PyTree,
+    every: bool = False,
+    apply: Mapping[str, Any] = {},
+) -> Sites:
+    """Sites of `model`, before anything is run: of neurons, or with `every` all there are; see `taps.sites`."""
+    return Sites(taps.sites(model, variables, inputs, every, **taps.bound(apply)))
 
 
 def in_reach(sites: Mapping[str, Site]) -> Derivative:
-    """With respect to what all these sites can be differentiated: the activation where each is `Neurons`."""
-    return "activation" if all(site.kind == Neurons.__name__ for site in sites.values()) else "pre_activation"
+    """With respect to what all these sites can be differentiated: the activation where each has one."""
+    return "activation" if all(site.activation for site in sites.values()) else "pre_activation"
 
 
 def selected(
@@ -44,4 +49,4 @@ def selected(
 ) -> dict[str, Site]:
     """The sites that `names` name, in their order. Raises SiteError for what is no site."""
     several = (names,) if isinstance(names, str | re.Pattern) else tuple(names)
-    return taps.select(taps.sites(model, variables, inputs, **kwargs), several)
+    return taps.select(taps.sites(model, variables, inputs, every=True, **kwargs), several)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from neuron_mech.config import Objective
 from neuron_mech.errors import InputError
@@ -46,6 +46,11 @@ def margin(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Floa
     right = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
     wrong = jax.nn.logsumexp(jnp.where(right, -jnp.inf, logits), axis=-1)
     return wrong - jnp.sum(jnp.where(right, logits, 0.0), axis=-1)
+
+
+def right(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Bool[Array, "*b"]:
+    """Whether the largest logit, of equal ones the first, is the label's."""
+    return jnp.argmax(logits, axis=-1) == labels
 
 
 def cross_entropy(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Float[Array, "*b"]:

@@ -70,7 +70,8 @@ def mixing_layers(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree
             return out
 
         with nn.intercept_methods(notice):
-            model.apply(variables, inputs, **kwargs)
+            args, words = taps.arguments((inputs,), kwargs)
+            model.apply(variables, *args, **words)
         return values
 
     # Not compiled: values of modules inside a transformed one belong to its trace, and are left out by `_rows`.
@@ -94,8 +95,10 @@ def _half_replaced(leaf: jax.Array) -> jax.Array:
 
 
 def _change(one: jax.Array, other: jax.Array) -> jax.Array:
-    """The largest difference, relative to the largest magnitude."""
-    return jnp.max(jnp.abs(one - other)) / jnp.maximum(jnp.max(jnp.abs(one)), 1e-30)
+    """The largest difference, relative to the largest finite magnitude; what is no number in both is no difference."""
+    same = (one == other) | (jnp.isnan(one) & jnp.isnan(other))
+    largest = jnp.max(jnp.where(jnp.isfinite(one), jnp.abs(one), 0))
+    return jnp.max(jnp.where(same, 0, jnp.abs(one - other))) / jnp.maximum(largest, 1e-30)
 
 
 def _rows(tree: PyTree, half: int) -> list[jax.Array]:

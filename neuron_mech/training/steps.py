@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from neuron_mech import taps
 from neuron_mech.config import Config, Derivative, random_stream
-from neuron_mech.taps import Site
+from neuron_mech.taps import Site, objectives
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training.datasets import Samples
 
@@ -137,7 +137,7 @@ def accuracy(model: nn.Module, variables: Mapping[str, Any], samples: Samples, c
 
     def right(sample: Samples) -> jax.Array:
         one = jax.tree.map(lambda leaf: leaf[None], sample)
-        return jnp.argmax(model.apply(variables, one.inputs)[0]) == sample.labels
+        return objectives.right(model.apply(variables, one.inputs)[0], sample.labels)
 
     return jax.lax.map(right, samples, batch_size=chunk).mean()
 

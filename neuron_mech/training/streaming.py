@@ -196,7 +196,7 @@ def _exit(error: RuntimeError) -> str:
     code = str(error).partition("exit code ")[2].split(".")[0]
     if code.startswith("-") and code[1:].isdecimal():
         return signal.Signals(int(code[1:])).name
-    return f"exit code {code}" if code else str(error).splitlines()[0]
+    return f"exit code {code}" if code else first_line(error)
 
 
 def _begin_worker(index: int, count: int) -> None:

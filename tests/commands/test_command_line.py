@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import command_line, prepare_data
+from experiments import command_line, helping, prepare_data
 from experiments.benchmark import ours as benchmark
 from experiments.benchmark import products, rounds
 from neuron_mech import taps
@@ -221,6 +221,21 @@ def test_help_explains_and_starts_nothing(monkeypatch, capsys, tmp_path, name):
             for option in fields(getattr(PRESETS["digits"], section.name)) if section.name != "preset" else ():
                 assert f"--{section.name}.{option.name.replace('_', '-')}" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_help_begins_with_the_common_ten_and_an_experiment_s_own(monkeypatch, capsys):
+    _, said, _ = call(monkeypatch, capsys, "binarization", "mnist-relu", "--help")
+    assert said.startswith("usage: python -m experiments.binarization PRESET ")
+    short, _, whole = said.partition("All options, by what they are about:")
+    common, _, own = short.partition("Those of this experiment alone:")
+    listed = re.findall(r"^  (--[\w.-]+)", common, re.MULTILINE)
+    assert listed == [f"--{name.replace('_', '-')}" for name in helping.COMMON]
+    assert len(listed) == 10
+    assert {"--centers", "--width", "--readout", "--sources"} <= set(re.findall(r"^  (--[\w.-]+)", own, re.MULTILINE))
+    assert "  --record.samples       Training samples recorded, chosen at random (30000)\n" in common
+    for group in ("data", "model", "train", "record", "watch"):
+        assert f"{group} options" in whole
+    assert max(len(line) for line in short.splitlines() if line.startswith("  ")) <= helping.WIDTH
 
 
 def test_options_are_fields_of_the_preset(tmp_path):

@@ -27,7 +27,7 @@ from experiments import gradient_signs as signs
 from neuron_mech import runs, store
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.paper import claims
-from neuron_mech.runs import loop, planning
+from neuron_mech.runs import loop, measuring, planning
 from neuron_mech.store import checkpoints, parameters
 from neuron_mech.training import datasets
 
@@ -222,7 +222,7 @@ def test_a_run_keeps_its_export_fresh_and_stopped_leaves_one(tmp_path, monkeypat
     run, first = tmp_path / "digits", tmp_path / "out" / "digits.zip"
     arguments = ("digits", "--model.width", "0.125", "--watch.recordings", "0", "--train.epochs", "4", "--no-windows")
     arguments += ("--run-dir", run, "--export", first)
-    measured = loop._measures
+    measured = measuring.measures
 
     def stops(what, dataset):
         measure = measured(what, dataset)
@@ -234,7 +234,7 @@ def test_a_run_keeps_its_export_fresh_and_stopped_leaves_one(tmp_path, monkeypat
         return stopping
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_measures", stops)
+        patch.setattr(measuring, "measures", stops)
         with pytest.raises(SystemExit) as stop:
             command(patch, reproduce, *arguments)
     assert stop.value.code == 128 + signal.SIGTERM

@@ -1,4 +1,4 @@
-"""The README's verdicts are those of results/, and what is published is small and says where it comes from."""
+"""The pages' verdicts are those of results/, and what is published is small and says where it comes from."""
 
 import io
 import json
@@ -15,11 +15,13 @@ from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError
 
 
-def test_the_readme_is_current():
-    readme = (publish.ROOT / "README.md").read_text()
-    assert readme == publish.with_table(readme, publish.table(publish.ROOT / "results")), (
-        "run `python -m experiments.publish`"
-    )
+@pytest.mark.parametrize(("name", "short"), publish.PAGES.items())
+def test_the_pages_are_current(name, short):
+    page = (publish.ROOT / name).read_text()
+    made = publish.table(publish.ROOT / "results", short)
+    assert page == publish.with_table(page, made), "run `python -m experiments.publish`"
+    rows = [line.split(" | ") for line in made.splitlines() if line.startswith("| ")]
+    assert {len(row) for row in rows} == {1 + len(list((publish.ROOT / "results").glob("*/claims.json")))}
 
 
 def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from browsers import page_of
 from conftest import REPRODUCED as ARGUMENTS
 from experiments import report, reproduce
 from neuron_mech import runs
@@ -208,35 +210,50 @@ def test_all_leaves_out_what_has_no_data_and_says_so(tmp_path, monkeypatch, caps
     assert "left out: cifar10-relu" in said
 
 
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-
-
-@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_the_report_is_whole_in_a_browser(reproduced, width, scheme):
-    playwright = pytest.importorskip("playwright.sync_api")
-    said, asked = [], []
-    with playwright.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"file://{reproduced}/report.html")
-        images = page.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt.length > 10])")
+    with page_of(reproduced / "report.html", width, scheme) as (page, said, asked):
+        page.evaluate("document.querySelectorAll('img').forEach(i => { i.loading = 'eager'; })")
+        page.wait_for_function("[...document.images].every(i => i.complete)")
+        images = page.evaluate(
+            "[...document.images].filter(i => i.id !== 'large').map(i => [i.naturalWidth > 0, i.alt.length > 40])"
+        )
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator("li h3").count() == 11
+        assert page.locator("dt").count() == 8
+        first = page.locator("video, figure img").first.bounding_box()
+        assert first["y"] + first["height"] / 2 < 900, "a picture on the first screen"
         page.locator("details summary").first.click()
         assert page.locator("details[open] table").first.is_visible()
         contrast = page.evaluate(CONTRAST)
-        browser.close()
+        page.locator("a.large").first.click()
+        assert page.locator("#enlarged").is_visible()
+        page.keyboard.press("Escape")
+        assert page.locator("#enlarged").is_hidden()
+        table = page.evaluate("fetch(document.querySelector('a[download]').href).then(found => found.text())")
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("details:not([open])").count() == 0
     assert said == []
     assert [url[:5] for url in asked if not url.startswith("data:")] == ["file:"]
     assert len(images) > 10
     assert all(loaded and described for loaded, described in images)
     assert min(contrast) >= 4.5  # WCAG AA
+    assert table.startswith("site,bin,histogram\n")
+    assert (reproduced / "report.html").stat().st_size < 10_000_000
+
+
+def test_what_is_optional_raises_no_alarm(reproduced):
+    page = (reproduced / "report.html").read_text()
+    assert "Not everything is here" not in page
+    assert "Optional, and not done here: <code>python -m experiments.controls digits</code>" in page
+
+
+def test_atlases_are_sorted_as_people_count(reproduced):
+    page = (reproduced / "report.html").read_text()
+    shown = [int(number) for number in re.findall(r"<figcaption>atlas dense2 (\d+)", page)]
+    assert len(shown) > 1
+    assert shown == sorted(shown)
 
 
 CONTRAST = """() => {
@@ -245,7 +262,7 @@ CONTRAST = """() => {
     return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
   const behind = e => { while (e) { const c = getComputedStyle(e).backgroundColor;
     if (!/rgba\\(.*, 0\\)/.test(c)) return c; e = e.parentElement; } return 'rgb(255,255,255)'; };
-  return [...document.querySelectorAll('p, li, h1, h2, h3, td, th, summary, a, figcaption, .verdict')].map(e => {
+  return [...document.querySelectorAll('p, li, h1, h2, h3, dt, dd, td, th, summary, a, figcaption, .mark')].map(e => {
     const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05); }); }"""
 """The contrast of every text with what is behind it, by the formula of the Web Content Accessibility Guidelines."""

@@ -3,27 +3,11 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from drawing import ORDER, drawing, imports, rooms
 
 from places import ROOT
-
-ORDER = [
-    "errors",
-    "lazily",
-    "precision",
-    "config",
-    "cluster",
-    "store",
-    "taps",
-    "training",
-    "codes",
-    "recording",
-    "runs",
-    "paper",
-]
-"""Every room of the package; a room may import only from those before it."""
 
 
 @pytest.mark.parametrize("command", [("ruff", "check"), ("mypy",)], ids=" ".join)
@@ -32,37 +16,29 @@ def test_lint_and_types(command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def imports(path: Path) -> set[str]:
-    """Names of the package's rooms that a file imports."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node.module
-            and node.module.split(".")[0] in ("neuron_mech", "experiments")
-        ):
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-            found |= {"experiments"} if parts[0] == "experiments" else set()
-    return found
-
-
 def test_arrows_run_one_way():
-    rooms = {
-        path: path.relative_to(ROOT / "neuron_mech").parts[0].removesuffix(".py")
-        for path in (ROOT / "neuron_mech").rglob("*.py")
-    }
-    for path, room in rooms.items():
-        if room == "__init__":
+    for path, room in rooms().items():
+        if room in ("__init__", "__main__"):
             continue
         assert room in ORDER, f"{room} has no place in the order"
         allowed = {*ORDER[: ORDER.index(room)], room}
         assert imports(path) <= allowed, f"{path.name} imports {imports(path) - allowed}"
 
 
+def test_the_drawing_in_the_pages_is_of_the_house_as_it_is():
+    assert drawing() in (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), "python tests/house/drawing.py"
+
+
+def test_no_file_is_longer_than_a_sitting():
+    for part in ("neuron_mech", "experiments"):
+        for path in (ROOT / part).rglob("*.py"):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
+
+
 def test_results_and_figures_know_no_models():
-    rooms = ROOT / "neuron_mech"
-    for path in (*(rooms / "paper").rglob("*.py"), *(rooms / "store").rglob("*.py")):
+    for path, room in rooms().items():
+        if room not in ("paper", "store"):
+            continue
         assert not imports(path) & {"taps", "training", "recording", "runs"}
 
 

@@ -56,7 +56,9 @@ def test_bars_are_the_histogram_and_titles_name_the_site(signs, one_neuron):
     heights = [bar.get_height() for bar in panels[0].patches]
     counts = signs.neuron_histogram.values[:3]
     np.testing.assert_array_equal(heights, counts[2] if one_neuron else counts.sum(0))
-    assert "30% constant" in [t.get_text() for t in panels[0].texts] or not one_neuron
+    said = [text.get_text() for text in panels[0].texts]
+    share = signs.neuron_constancy.values[2] if one_neuron else signs.constancy.values[0]
+    assert said == [f"{share:.0%} constant"]
 
 
 def test_every_panel_has_labelled_axes(signs):
@@ -131,7 +133,7 @@ def test_a_sweep_that_is_not_finished_draws_what_is_there(codes):
 def test_the_same_figure_gives_the_same_files(signs, tmp_path):
     for name in ("one", "other"):
         figures.write_figure(tmp_path / name, "constancy", figures.constancy_over_training(signs))
-    for kind in ("png", "svg"):
+    for kind in ("png", "svg", "pdf"):
         one, other = (tmp_path / name / "figures" / f"constancy.{kind}" for name in ("one", "other"))
         assert one.read_bytes() == other.read_bytes()
 
@@ -169,3 +171,27 @@ def test_separation_of_many_sites_goes_on_below():
         own = top.lines[0].get_ydata()
         np.testing.assert_allclose(own, np.median(found.auc.values[0, :, 5 * index : 5 * index + 5], axis=1))
     assert all(axes.get_xlim() == (0, 3) for axes in shown)
+
+
+def test_composites_have_a_row_a_network_and_a_column_a_site(signs, codes):
+    wider = signs.assign_attrs(signs.attrs)
+    figure = figures.composite("figure5", {"one": signs, "other": wider})
+    assert len(figure.axes) == 4
+    heights = [bar.get_height() for bar in figure.axes[2].patches]
+    np.testing.assert_array_equal(heights, signs.neuron_histogram.sel(neuron_site="a").sum("neuron_index"))
+    assert figure.axes[2].get_ylabel().startswith("other\n")
+    fewer = codes.isel(site=[0])
+    figure = figures.composite("figure3", {"two": codes, "one": fewer})
+    assert [axes.get_visible() for axes in figure.axes] == [True, True, True, False]
+
+
+def test_one_colour_has_one_meaning():
+    from neuron_mech.paper.figures import styles
+
+    named = (styles.HIGH, styles.LOW, styles.PICKED, styles.MEASURED, *styles.CONTROLS, styles.PALE)
+    assert len({color.lower() for color in named}) == len(named)
+    sites = [styles.site_color(index, 12) for index in range(12)]
+    assert len(set(sites)) == 12
+    assert not {color.lower() for color in named} & set(sites)
+    light = [sum(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in sites]
+    assert light == sorted(light), "from dark to light"

@@ -4,7 +4,6 @@ import itertools
 import math
 from fractions import Fraction
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,9 +42,17 @@ def test_counts_are_those_of_a_list_of_signs(history):
         assert int(tally.recorded[pair]) == by_hand["positive"] + by_hand["negative"]
 
 
-def test_nan_derivatives_count_as_nothing():
-    tally = counting.update(counting.empty((1, 1), 5), jnp.full((1, 1), jnp.nan))
-    assert all(int(leaf[0, 0]) == 0 for leaf in jax.tree.leaves(tally))
+@pytest.mark.parametrize("kind", [jnp.float32, jnp.bfloat16])
+def test_derivatives_that_are_not_finite_count_as_nothing_and_are_counted(kind, lenient):
+    gradient = jnp.asarray([[[jnp.nan, 1.0], [jnp.inf, -jnp.inf]], [[0.0, -1.0], [2.0, 3.0]]], kind)
+    tally = counting.empty((2, 2, 2), 5)
+    # As derivatives, and as the signs of them that an online recorder keeps.
+    for seen in (gradient, counting.signs(gradient), gradient):
+        tally = counting.update_rows(tally, seen, 0)
+    np.testing.assert_array_equal(tally.positive, [[[0, 3], [0, 0]], [[0, 0], [3, 3]]])
+    np.testing.assert_array_equal(tally.negative, [[[0, 0], [0, 0]], [[0, 3], [0, 0]]])
+    np.testing.assert_array_equal(tally.not_finite, [9, 0])
+    np.testing.assert_array_equal(counting.merged(tally, tally).not_finite, [18, 0])
 
 
 def test_counts_never_overflow_their_type():

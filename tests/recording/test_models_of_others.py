@@ -12,7 +12,7 @@ import pytest
 
 import neuron_mech
 import own_models as theirs
-from neuron_mech import SignHealthWarning, taps
+from neuron_mech import taps
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training.models import Neurons
 
@@ -101,9 +101,9 @@ def loop_in_double(case, variables, inputs, labels, names):
 def test_recorded_signs_are_those_of_a_loop_over_samples_in_double_precision(name):
     case = CASES[name]
     variables, x, y = case.data()
-    sites = neuron_mech.sites(case.model, variables, x, **case.kwargs)
+    sites = neuron_mech.sites(case.model, variables, x, apply=case.kwargs)
     recorder = neuron_mech.recorder(
-        case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, **case.kwargs
+        case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, apply=case.kwargs
     )
     assert tuple(recorder.counts()) == case.found
     recorder = recorder.update(variables).update(variables)
@@ -123,7 +123,7 @@ def test_recorded_signs_are_those_of_a_loop_over_samples_in_double_precision(nam
 def recorder_of(case):
     variables, x, y = case.data()
     return neuron_mech.recorder(
-        case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, **case.kwargs
+        case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, apply=case.kwargs
     )
 
 
@@ -236,17 +236,25 @@ def test_a_model_in_bfloat16_is_recorded_as_it_computes_and_audited_in_double():
         assert (alone == seen).mean() > 0.98  # rounding depends on how XLA fuses
 
 
-def test_a_model_that_casts_by_itself_cannot_be_audited_and_says_so():
+def test_a_model_that_casts_by_itself_is_audited_like_any_other():
     class Casting(nn.Module):
         @nn.compact
         def __call__(self, x):
             return nn.Dense(10)(Neurons()(nn.Dense(8)(x).astype(jnp.bfloat16)).astype(jnp.float32))
 
-    x, y = jax.random.normal(jax.random.key(0), (6, 7)), jnp.zeros(6, int)
-    model = Casting()
-    variables = model.init(jax.random.key(1), x)
-    with pytest.warns(SignHealthWarning, match="double precision"):
-        neuron_mech.recorder(model, variables, x, y, recordings=1)
+    x, y = jax.random.normal(jax.random.key(0), (40, 7)), jnp.zeros(40, int)
+    variables = Casting().init(jax.random.key(1), x)
+    health = neuron_mech.recorder(Casting(), variables, x, y, recordings=1, audit=False).audit(variables, 40)
+    params = jax.tree.map(lambda p: np.asarray(p, np.float64), variables["params"])
+    hidden = np.maximum(np.asarray(x, np.float64) @ params["Dense_1"]["kernel"], 0)
+    logits = hidden @ params["Dense_0"]["kernel"]
+    slope = np.exp(logits) / np.exp(logits[:, 1:]).sum(1, keepdims=True)
+    slope[:, 0] = -1
+    exact = slope @ params["Dense_0"]["kernel"].T
+    found = neuron_mech.gradients(Casting(), variables, x, y)["Neurons_0"]
+    wrong = (np.sign(exact) * np.sign(np.asarray(found, np.float64)) < 0).mean()
+    assert health["Neurons_0"].wrong == pytest.approx(wrong, abs=0.004)
+    assert health["Neurons_0"].unresolved == 0
 
 
 def test_batch_statistics_are_named_with_the_ways_out():
@@ -257,11 +265,11 @@ def test_batch_statistics_are_named_with_the_ways_out():
     with pytest.raises(
         ValueError, match=r"through bn_init \(BatchNorm\)\. .*running statistics.*alone.*batch.*do not mix"
     ):
-        neuron_mech.recorder(*common, case.names, recordings=1, **training)
+        neuron_mech.recorder(*common, case.names, recordings=1, apply=training)
     for mixing in ("alone", "batch"):
-        neuron_mech.recorder(*common, case.names, recordings=1, mixing=mixing, **training).update(variables)
+        neuron_mech.recorder(*common, case.names, recordings=1, mixing=mixing, apply=training).update(variables)
     # In batch statistics, knowingly: the derivative of the batch's sum.
-    known = neuron_mech.recorder(*common, case.names, recordings=1, mixing="batch", **training).update(variables)
+    known = neuron_mech.recorder(*common, case.names, recordings=1, mixing="batch", apply=training).update(variables)
     sites = known.design.sites
     found = taps.activation_gradients(*common, taps.zeros(sites, len(y)), {"": margin}, "pre_activation", **training)
     for site, tally in known.counts().items():

@@ -1,12 +1,13 @@
 """NNX models, as Linen modules with the same sites."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 import neuron_mech
-from neuron_mech import store, taps
+from neuron_mech import store
 from neuron_mech.taps.objectives import margin
 
 pytestmark = pytest.mark.usefixtures("lenient")
@@ -66,7 +67,17 @@ def test_what_an_nnx_model_cannot_do_is_said(digits):
     linen, variables = neuron_mech.from_nnx(net)
     with pytest.raises(ValueError, match=r"another sample's input changes.*eval\(\)"):
         neuron_mech.recorder(linen, variables, x, y, "*", recordings=1)
-    net = Net(nnx.Rngs(0), scanned=True)
-    net.eval()
-    with pytest.raises(taps.SiteError, match="inside a transformation"):
-        neuron_mech.sites(*neuron_mech.from_nnx(net), x)
+
+
+def test_layers_inside_an_nnx_transformation_are_sites_like_any_other(digits):
+    x = digits.train.inputs[:20]
+    nets = [Net(nnx.Rngs(0), scanned=inside) for inside in (False, True)]
+    found = []
+    for net in nets:
+        net.eval()
+        linen, variables = neuron_mech.from_nnx(net)
+        signs = neuron_mech.signs(linen, variables, x, digits.train.labels[:20])
+        cut = neuron_mech.replace(linen, {"blocks/1/up": jnp.zeros_like})(variables, x)
+        found.append((signs, neuron_mech.read(linen, variables, x)[1], cut))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), *found)
+    assert "blocks/1/up" in found[0][0]

@@ -40,7 +40,7 @@ def test_a_loss_whose_signs_float32_loses_is_called_out(data):
 def test_the_plan_says_what_it_costs_and_what_would_fit(data):
     variables, x, y = data
     plan = neuron_mech.plan(model, variables, x, y, "Dense_[01]", recordings=100)
-    assert plan.counts == 3 * 200 * 32
+    assert plan.counts == 3 * 200 * 32 + 4 * 200 * 2
     assert plan.counts == sum(leaf.nbytes for leaf in jax.tree.leaves(plan.recorder().tallies))
     assert plan.samples == x.nbytes + y.nbytes
     assert "100 recordings of Dense_0 (200 samples x 16 values)" in str(plan)

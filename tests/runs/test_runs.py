@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from experiments import gradient_signs, train
+from live_events import events
 from neuron_mech import runs, store
+from neuron_mech.cluster.stopping import stopping
 from neuron_mech.config import PRESETS, Config, Model
 from neuron_mech.errors import RunError
 from neuron_mech.paper import figures
@@ -22,6 +24,7 @@ from neuron_mech.runs import loop
 from neuron_mech.store import checkpoints
 from places import ROOT
 
+KINDS = ("pdf", "png", "svg")
 SMALL = replace(PRESETS["digits"], train=replace(PRESETS["digits"].train, epochs=4), model=Model(width=1 / 8))
 ARGUMENTS = ("digits", "--train.epochs", "4", "--model.width", "0.125")
 
@@ -57,7 +60,8 @@ def test_a_run_leaves_what_the_contract_says(undisturbed):
         assert variable.attrs["units"]
         assert variable.attrs["description"]
     assert {f.name for f in (directory / "figures").iterdir()} == {
-        f"{name}.{kind}" for name in ("figure1", "figure5", "constancy", "training") for kind in ("png", "svg")
+        "samples.png",
+        *(f"{name}.{kind}" for name in ("figure1", "figure5", "constancy", "training") for kind in KINDS),
     }
     loss = store.read_dataset(directory / "train.nc")
     assert loss.loss.shape == (180,)
@@ -165,7 +169,7 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
 def test_whatever_asks_to_stop_is_heard(signum):
     ours = signal.signal(signum, signal.SIG_DFL)  # tests in the background may have been told to ignore it
     try:
-        with loop._signals() as received:
+        with stopping() as received:
             os.kill(os.getpid(), signum)
             assert received == [signum]
         assert signal.getsignal(signum) == signal.SIG_DFL
@@ -177,7 +181,7 @@ def test_what_is_ignored_stays_ignored():
     """As under nohup, when the terminal ends."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with loop._signals() as received:
+        with stopping() as received:
             os.kill(os.getpid(), signal.SIGHUP)
             assert received == []
     finally:
@@ -250,10 +254,10 @@ def test_asked_to_stop_it_saves_and_goes_on_later(tmp_path, signum):
     assert re.search(rf"{signum.name}: saved at step \d+; the same command goes on from there", err)
     step = int(re.search(r"saved at step (\d+)", err).group(1))
     again = command(tmp_path, "--train.epochs", "4000", name="train")
-    out = again.stdout.readline() + again.stdout.readline()
+    resuming = next((line for line in iter(again.stdout.readline, "") if line.startswith("resuming")), "")
     again.send_signal(signal.SIGTERM)
-    rest, err = again.communicate(timeout=60)
-    assert f"resuming {tmp_path} at epoch {step / 45:.1f}" in out + rest
+    _, err = again.communicate(timeout=60)
+    assert f"resuming {tmp_path} at epoch {step / 45:.1f}" in resuming
     assert int(re.search(r"saved at step (\d+)", err).group(1)) >= step
 
 
@@ -276,3 +280,23 @@ def test_a_flipped_byte_is_said_and_the_step_before_goes_on(tmp_path):
     reference = finished(SMALL, tmp_path)
     assert int(reference.state.train.step) == 180
     assert os.listdir(tmp_path / "checkpoints-damaged") == [newest.name]
+
+
+def test_a_run_can_be_watched_live_and_says_what_it_takes(tmp_path):
+    pytest.importorskip("tensorboardX", reason="the extra live is not installed")
+    said: list[str] = []
+    config = replace(SMALL, train=replace(SMALL.train, epochs=2))
+    with store.opened(tmp_path / "run", config) as directory:
+        done = runs.run(config, directory, say=said.append, live=tmp_path / "live")
+    found = events(tmp_path / "live")
+    steps = [done.study.batches, 2 * done.study.batches]
+    for name in ("loss", "train_accuracy", "test_accuracy", "constancy/dense1", "average_sign/dense2"):
+        assert [step for step, _ in found[name]] == steps
+    history = done.state.history
+    assert [value for _, value in found["test_accuracy"]] == pytest.approx(history["test_accuracy"])
+    assert [value for _, value in found["constancy/dense1"]] == pytest.approx(history["constancy"][0, 0])
+    assert found["loss"][1][1] == pytest.approx(history["loss"][steps[0] :].mean())
+    lines = said[0].splitlines()
+    assert [line.split()[0] for line in lines] == ["recordings", "dense1", "dense2", "memory", "disk", "in"]
+    assert "1,437 samples x 64 values" in lines[1]
+    assert max(len(line) for line in lines[:-1]) < 100

@@ -157,10 +157,11 @@ def test_a_program_with_other_settings_is_refused(copy, data, name, value):
 
 
 def test_a_compiler_s_flags_are_held_against_those_it_began_with_but_for_the_number_of_devices(copy, data, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_dump_to=/tmp")
+    began = os.environ.get("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", f"{began} --xla_force_host_platform_device_count=2 --xla_dump_to=/tmp")
     finished(CONFIG, copy, data[0])
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    with pytest.raises(InputError, match="XLA_FLAGS: '' / '--xla_cpu_enable_fast_math=true'"):
+    with pytest.raises(InputError, match=f"XLA_FLAGS: '{began}' / '--xla_cpu_enable_fast_math=true'"):
         finished(CONFIG, copy, data[0])
 
 

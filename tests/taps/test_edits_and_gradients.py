@@ -109,9 +109,8 @@ def test_an_unknown_site_names_the_nearest_and_the_others():
 @pytest.mark.parametrize(
     ("model", "site", "message"),
     [
-        (Wrapped("scan"), "layers/neurons", "keeps intermediates to itself.*variable_axes"),
+        (Wrapped("scan"), "layers/neurons", r"used 3 times.*'layers/neurons@0' to 'layers/neurons@2'"),
         (Wrapped("scan with axis"), "layers/neurons", r"used 3 times.*'layers/neurons@0' to 'layers/neurons@2'"),
-        (Wrapped("vmap"), "layers/neurons", "nn.vmap that keeps intermediates"),
         (Twice(), "shared", r"used 2 times.*'shared@0' to 'shared@1', or all of them, 'shared@\*'"),
     ],
 )
@@ -292,7 +291,7 @@ def test_a_compiled_submodule_is_edited_anew_each_time(wrap):
 @pytest.mark.parametrize(
     ("edits", "message"),
     [
-        ({"pre": {"dense7": jnp.zeros_like}}, "no such site.*dense7"),
+        ({"pre": {"dense7": jnp.zeros_like}}, "dense7.*no such site"),
         ({"pre": {"dense1": lambda z: z[:1]}}, "must keep shape and dtype"),
         ({"post": {"dense1": lambda a: a.astype(jnp.bfloat16)}}, "must keep shape and dtype"),
     ],

@@ -154,7 +154,7 @@ def finished(data, tmp_path_factory):
 
 def test_it_is_trained_and_recorded_as_any_other_network(finished):
     run = finished
-    assert run.study.stepwise
+    assert run.study.design.stepwise
     assert list(run.study.design.rows.values()) == [10, 10, 20]
     tally = run.tallies["margin"]
     shapes = {"conv1": (10, 10, 10, 2), "3d": (10, 5, 5, 16), "5c": (20, 2, 2, 64)}

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from neuron_mech.paper.figures.categories import atlas, class_consistency, predictions
     from neuron_mech.paper.figures.codes import accuracy_name, binarization, information, quantization
+    from neuron_mech.paper.figures.composites import COMPOSITES, composite
     from neuron_mech.paper.figures.saving import write_figure
+    from neuron_mech.paper.figures.sheets import write_sheet
     from neuron_mech.paper.figures.signs import (
         average_sign_histograms,
         average_signs_by_phase,
@@ -36,7 +38,9 @@ _MODULES = {
         "objectives",
         "training_curves",
     ),
+    "neuron_mech.paper.figures.composites": ("COMPOSITES", "composite"),
     "neuron_mech.paper.figures.saving": ("write_figure",),
+    "neuron_mech.paper.figures.sheets": ("write_sheet",),
     "neuron_mech.paper.figures.styles": ("style",),
 }
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}
@@ -49,6 +53,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "COMPOSITES",
     "Figure",
     "accuracy_name",
     "all_neurons",
@@ -57,6 +62,7 @@ __all__ = [
     "average_signs_by_phase",
     "binarization",
     "class_consistency",
+    "composite",
     "constancy_over_training",
     "controls",
     "dynamics",
@@ -68,4 +74,5 @@ __all__ = [
     "style",
     "training_curves",
     "write_figure",
+    "write_sheet",
 ]

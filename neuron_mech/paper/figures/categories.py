@@ -8,7 +8,7 @@ from jaxtyping import UInt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, SERIES, site_panels, style
+from neuron_mech.paper.figures.styles import CONTROLS, HIGH, LOW, MEASURED, NEUTRAL, PALE, site_panels, style
 
 
 def class_consistency(found: xr.Dataset) -> Figure:
@@ -22,7 +22,7 @@ def class_consistency(found: xr.Dataset) -> Figure:
         for name, axes in panels:
             at = found.sel(site=name, neuron_site=name)
             shares, dealt = (100 * part.values.ravel() for part in (at.low_share, at.permuted_low_share))
-            axes.hist(shares, bins=bins, color=HIGH, label="classes")
+            axes.hist(shares, bins=bins, color=MEASURED, label="classes")
             axes.hist(dealt, bins=bins, histtype="step", color=NEUTRAL, lw=1.2, label="labels dealt at random")
             axes.set_xlabel("samples of the class that are low (%)")
             axes.set_ylabel("(neuron, class) pairs")
@@ -41,7 +41,7 @@ def predictions(found: xr.Dataset) -> Figure:
     """
     names = [str(name) for name in found.site.values]
     kinds = [str(kind) for kind in found.predictor.values]
-    colors = (NEUTRAL, "#BBBBBB", SERIES[1], SERIES[2], SERIES[3], SERIES[4], HIGH)
+    colors = (NEUTRAL, PALE, CONTROLS[0], CONTROLS[2], CONTROLS[4], CONTROLS[5], MEASURED)
     with style():
         figure = Figure(figsize=(max(6.4, 1.9 * len(names) + 2.4), 3.1))
         axes = figure.subplots()
@@ -52,7 +52,7 @@ def predictions(found: xr.Dataset) -> Figure:
             low, high = (np.array([np.nanquantile(values, q) for values in by_neuron]) for q in (0.25, 0.75))
             bars = axes.bar(at, mean, width=0.78 / len(kinds), color=colors[index], label=kind)
             axes.vlines(at, low, high, color="black", linewidth=0.8)
-            dark = colors[index] in (NEUTRAL, HIGH)
+            dark = colors[index] in (NEUTRAL, MEASURED)
             texts = axes.bar_label(bars, [f"{m:.0%}" for m in mean], fontsize=8, label_type="center")
             for text in texts:
                 text.set_color("white" if dark else "black")

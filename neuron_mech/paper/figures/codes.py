@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.paper.figures.styles import HIGH, NEUTRAL, SERIES, site_panels, style
+from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, site_panels, style
 
 
 def accuracy_name(top: int) -> str:
@@ -31,38 +31,43 @@ def quantization(found: xr.Dataset) -> Figure:
     with style():
         figure, panels = site_panels(found.site.values, found.label.values)
         for name, axes in panels:
-            at = found.sel(site=name)
-            axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
-            axes.axvline(float(at.zero_rank_mean), color=NEUTRAL, linestyle=":", label="mean rank of 0")
-            for variable, label, color, width, line in (
-                ("accuracy", "two values", HIGH, 2.0, "-"),
-                ("noise_accuracy", "noise of equal error", SERIES[1], 1.0, "-"),
-                ("permuted_accuracy", "two values, dealt at random", SERIES[3], 1.0, "-."),
-            ):
-                _curve(
-                    axes,
-                    at[f"{variable}_by_seed"],
-                    "percentile_rank",
-                    label=label,
-                    color=color,
-                    lw=width,
-                    ls=line,
-                    marker=".",
-                )
-            axes.plot(
-                float(at.zero_rank_mean),
-                float(at.zero_threshold_accuracy),
-                "D",
-                color=SERIES[2],
-                markersize=5,
-                label="two values, cut at 0",
-            )
-            axes.set_xlim(0, 100)
-            axes.set_ylim(0, 1.03)
-            axes.set_xlabel("percentile rank used as threshold")
-            axes.set_ylabel(accuracy_name(found.attrs.get("top", 1)))
+            quantization_panel(axes, found, name)
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def quantization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
+    """Draw figure 3 of the site `name`."""
+    at = found.sel(site=name)
+    axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
+    axes.axvline(float(at.zero_rank_mean), color=NEUTRAL, linestyle=":", label="mean rank of 0")
+    for variable, label, color, width, line in (
+        ("accuracy", "two values", MEASURED, 2.0, "-"),
+        ("noise_accuracy", "noise of equal error", CONTROLS[0], 1.0, "-"),
+        ("permuted_accuracy", "two values, dealt at random", CONTROLS[1], 1.0, "-."),
+    ):
+        _curve(
+            axes,
+            at[f"{variable}_by_seed"],
+            "percentile_rank",
+            label=label,
+            color=color,
+            lw=width,
+            ls=line,
+            marker=".",
+        )
+    axes.plot(
+        float(at.zero_rank_mean),
+        float(at.zero_threshold_accuracy),
+        "D",
+        color="black",
+        markersize=5,
+        label="two values, cut at 0",
+    )
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("percentile rank used as threshold")
+    axes.set_ylabel(accuracy_name(int(found.attrs.get("top", 1))))
 
 
 def binarization(found: xr.Dataset) -> Figure:
@@ -73,22 +78,27 @@ def binarization(found: xr.Dataset) -> Figure:
     with style():
         figure, panels = site_panels(found.site.values, found.label.values)
         for name, axes in panels:
-            at = found.sel(site=name)
-            axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
-            for source, label, color, width, line in (
-                ("trained", "trained neurons", HIGH, 2.0, "-"),
-                ("untrained", "untrained neurons", SERIES[1], 1.0, "-"),
-                ("projection", "random projection of the input", SERIES[3], 1.0, "-."),
-            ):
-                curve = at.accuracy_by_seed.sel(source=source)
-                _curve(axes, curve, "window_center", label=label, color=color, lw=width, ls=line, marker=".")
-            axes.axhline(float(found.chance), color=NEUTRAL, linestyle=":", linewidth=1, label="chance")
-            axes.set_xlim(0, 100)
-            axes.set_ylim(0, 1.03)
-            axes.set_xlabel("percentile rank of the window's center")
-            axes.set_ylabel(accuracy_name(found.attrs.get("top", 1)))
+            binarization_panel(axes, found, name)
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def binarization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
+    """Draw figure 4 of the site `name`."""
+    at = found.sel(site=name)
+    axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
+    for source, label, color, width, line in (
+        ("trained", "trained neurons", MEASURED, 2.0, "-"),
+        ("untrained", "untrained neurons", CONTROLS[0], 1.0, "-"),
+        ("projection", "random projection of the input", CONTROLS[1], 1.0, "-."),
+    ):
+        curve = at.accuracy_by_seed.sel(source=source)
+        _curve(axes, curve, "window_center", label=label, color=color, lw=width, ls=line, marker=".")
+    axes.axhline(float(found.chance), color=NEUTRAL, linestyle=":", linewidth=1, label="chance")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("percentile rank of the window's center")
+    axes.set_ylabel(accuracy_name(int(found.attrs.get("top", 1))))
 
 
 def information(found: xr.Dataset) -> Figure:
@@ -105,7 +115,7 @@ def information(found: xr.Dataset) -> Figure:
             at = found.sel(site=name, neuron_site=name)
             top.set_title(at.label.item())
             best = at.best_rank_by_seed.values.ravel()
-            top.hist(best, bins=np.linspace(0, 100, 21), color=HIGH)
+            top.hist(best, bins=np.linspace(0, 100, 21), color=MEASURED)
             top.axvline(50, color=NEUTRAL, linestyle=":")
             top.set_xlabel("samples below best threshold (%)")
             top.set_ylabel("neurons")
@@ -113,7 +123,7 @@ def information(found: xr.Dataset) -> Figure:
             bins = np.linspace(0, max(whole.max(), bit.max()) * 1.02, 31)
             below.hist(whole, bins=bins, color=NEUTRAL, alpha=0.6, label=f"whole value, median {np.median(whole):.2f}")
             below.hist(
-                bit, bins=bins, histtype="step", color=HIGH, lw=1.5, label=f"one bit, median {np.median(bit):.2f}"
+                bit, bins=bins, histtype="step", color=MEASURED, lw=1.5, label=f"one bit, median {np.median(bit):.2f}"
             )
             below.set_xlabel("information about the label (bits)")
             below.set_ylabel("neurons")

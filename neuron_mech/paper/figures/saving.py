@@ -9,14 +9,20 @@ from neuron_mech.cluster import processes
 from neuron_mech.paper.figures.styles import style
 from neuron_mech.store import write_result
 
+METADATA: dict[str, dict[str, None]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+}
+"""What a file says of when and by what it was made: nothing, so that the same figure is the same file."""
+
 
 def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
-    """Write a figure as `figures/NAME.png` and `.svg` in a run's directory; the same figure gives the same bytes."""
-    paths = [directory / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg")]
+    """Write a figure as `figures/NAME.png`, `.svg` and `.pdf` in a run's directory. The same figure, the same bytes."""
+    paths = [directory / "figures" / f"{name}{suffix}" for suffix in METADATA]
     if processes.first():
         with style():
             figure.draw_without_rendering()  # a second layout pass, for tick labels that the first one changed
             for path in paths:
-                metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-                write_result(path, partial(figure.savefig, metadata=metadata))
+                write_result(path, partial(figure.savefig, metadata=METADATA[path.suffix]))
     return paths

@@ -4,9 +4,10 @@ import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, SERIES, style
+from neuron_mech.paper.figures.styles import CONTROLS, HIGH, LOW, MEASURED, NEUTRAL, site_color, style
 
 
 def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figure:
@@ -21,31 +22,8 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
         figure = Figure(figsize=(3.3 * columns, 2.5 * rows + 0.35))
         for panel, name in enumerate(names):
             axes = figure.add_subplot(rows, columns, panel + 1)
-            at = signs.sel(site=name, neuron_site=name)
-            by_neuron, label = at.neuron_histogram, at.label.item()
-            if one_neuron:
-                neuron = int(at.random_neuron)
-                counts = by_neuron.sel(neuron_index=neuron)
-                axes.set_title(f"neuron {neuron} of {label}", y=1, pad=14)  # above the axis's power of ten
-            else:
-                counts = by_neuron.sum("neuron_index")
-                axes.set_title(f"all {by_neuron.sizes['neuron_index']} neurons of {label}", y=1, pad=14)
-            center = signs.bin.values
-            width = center[1] - center[0]
-            axes.bar(center, counts, width=0.9 * width, color=np.where(center < 0, HIGH, LOW))
-            for edge in (-0.9, 0.9):
-                axes.axvline(edge, color=NEUTRAL, linestyle=":", linewidth=0.8)
-            axes.set_xlim(-1.03, 1.03)
-            axes.set_xlabel("average derivative sign")
-            axes.set_ylabel(_counted(int(at.positions), one_neuron))
-            axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the text
-            share = at.neuron_constancy.sel(neuron_index=neuron) if one_neuron else at.constancy
-            axes.text(0.5, 0.97, f"{float(share):.0%} constant", transform=axes.transAxes, ha="center", va="top")
-        handles = [
-            mpl.patches.Patch(color=HIGH, label="high: should rise"),
-            mpl.patches.Patch(color=LOW, label="low: should fall"),
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+            histogram_panel(axes, signs, name, one_neuron)
+        figure.legend(handles=categories(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -79,6 +57,36 @@ def average_signs_by_phase(signs: xr.Dataset) -> Figure:
     return figure
 
 
+def histogram_panel(axes: Axes, signs: xr.Dataset, name: str, one_neuron: bool = False) -> None:
+    """Draw the average signs at the site `name`, of all neurons or of figure 1's."""
+    at = signs.sel(site=name, neuron_site=name)
+    by_neuron, label = at.neuron_histogram, at.label.item()
+    if one_neuron:
+        neuron = int(at.random_neuron)
+        counts = by_neuron.sel(neuron_index=neuron)
+        axes.set_title(f"neuron {neuron} of {label}", y=1, pad=14)  # above the axis's power of ten
+    else:
+        counts = by_neuron.sum("neuron_index")
+        axes.set_title(f"all {by_neuron.sizes['neuron_index']} neurons of {label}", y=1, pad=14)
+    center = signs.bin.values
+    width = center[1] - center[0]
+    axes.bar(center, counts, width=0.9 * width, color=np.where(center < 0, HIGH, LOW))
+    for edge in (-0.9, 0.9):
+        axes.axvline(edge, color=NEUTRAL, linestyle=":", linewidth=0.8)
+    axes.set_xlim(-1.03, 1.03)
+    axes.set_xlabel("average derivative sign")
+    axes.set_ylabel(_counted(int(at.positions), one_neuron))
+    axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the text
+    share = at.neuron_constancy.sel(neuron_index=neuron) if one_neuron else at.constancy
+    axes.text(0.5, 0.97, f"{float(share):.0%} constant", transform=axes.transAxes, ha="center", va="top")
+
+
+def categories() -> list[mpl.patches.Patch]:
+    """Legend entries of the two categories."""
+    named = ((HIGH, "high: should rise"), (LOW, "low: should fall"))
+    return [mpl.patches.Patch(color=color, label=label) for color, label in named]
+
+
 def _counted(positions: int, one_neuron: bool) -> str:
     parts = ("sample", *(("position",) if positions > 1 else ()), *(() if one_neuron else ("neuron",)))
     return "samples" if parts == ("sample",) else f"({', '.join(parts)})" + (" pairs" if len(parts) == 2 else "")
@@ -96,9 +104,9 @@ def constancy_over_training(signs: xr.Dataset) -> Figure:
         epochs = signs.epoch.values
         last = float(epochs[-1])
         for index, name in enumerate(signs.site.values):
-            color = SERIES[index % len(SERIES)]
+            color = site_color(index, len(signs.site))
             label = str(signs.label.sel(site=name).values)
-            dashes = ("-", "--", ":")[index // len(SERIES) % 3]  # more sites than colours
+            dashes = ("-", "--", ":")[index % 3] if len(signs.site) > 4 else "-"  # shades that lie close together
             top.plot(epochs, signs.constancy_so_far.sel(site=name), dashes, color=color, label=label)
             for x, phase, marker in ((1.04, "before", "o"), (1.09, "after", "D")):
                 value = float(signs.constancy_by_phase.sel(site=name, phase=phase))
@@ -146,7 +154,11 @@ def objectives(signs: xr.Dataset) -> Figure:
             for index, name in enumerate(names):
                 at = np.arange(len(sites)) + (index - (len(names) - 1) / 2) * 0.8 / len(names)
                 bars = axes.bar(
-                    at, signs[variable].sel(objective=name), width=0.74 / len(names), color=SERIES[index], label=name
+                    at,
+                    signs[variable].sel(objective=name),
+                    width=0.74 / len(names),
+                    color=(MEASURED, *CONTROLS)[index],
+                    label=name,
                 )
                 axes.bar_label(bars, fmt="{:.1%}", fontsize=6, padding=1)
             axes.set_xticks(range(len(sites)), sites)
@@ -172,9 +184,9 @@ def controls(found: xr.Dataset) -> Figure:
             at = np.arange(len(sites)) + (index - (len(names) - 1) / 2) * 0.84 / len(names)
             one = found.sel(control=name)
             hatch = "///" if name == "random-labels" and not bool(one.fitted) else None
-            color = HIGH if name == "as-it-is" else SERIES[index % len(SERIES)] if index < len(SERIES) else NEUTRAL
+            color = MEASURED if name == "as-it-is" else CONTROLS[(index - 1) % len(CONTROLS)]
             bars = axes.bar(at, one.constancy, 0.78 / len(names), color=color, hatch=hatch, label=_CONTROLS[name])
-            dark = color in (HIGH, "#000000")
+            dark = color in (MEASURED, NEUTRAL, "#4D4D4D", "#8C5A78")
             axes.bar_label(bars, fmt="{:.0%}", fontsize=7, label_type="center", color="white" if dark else "black")
             axes.plot(
                 at, one.constancy_by_phase.sel(phase="after"), "D", color="black", markeredgecolor="white", markersize=4

@@ -1,7 +1,9 @@
-"""One visual language for all figures.
+"""One visual language for all figures: one colour, one meaning.
 
 Okabe and Ito's colours, which readers with any colour vision tell apart: blue where the derivative is negative (*high*:
-the activation should rise), vermilion where it is positive (*low*), yellow for the samples a figure picks out.
+the activation should rise), vermilion where it is positive (*low*), yellow for the samples a figure picks out. Green is
+what a figure is about, the trained network; its controls are purple and grey, the network as it is, black. Sites are
+shades from dark to light, from the input to the output.
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 HIGH, LOW, PICKED, NEUTRAL = "#0072B2", "#D55E00", "#F0E442", "#7F7F7F"
-SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+MEASURED = "#009E73"
+CONTROLS = ("#CC79A7", NEUTRAL, "#E2B6CF", "#4D4D4D", "#B3B3B3", "#8C5A78")
+PALE = "#E3E3E3"
 
 _STYLE: dict[str, Any] = {
     "figure.dpi": 150,
@@ -38,6 +42,11 @@ def style() -> Iterator[None]:
     """The project's matplotlib settings, for notebooks that add figures of their own."""
     with mpl.rc_context(cast(Any, _STYLE)):
         yield
+
+
+def site_color(index: int, count: int) -> str:
+    """The colour of site number `index` of so many, the first being nearest to the input."""
+    return mpl.colors.to_hex(mpl.colormaps["cividis"](0.85 * index / max(count - 1, 1)))
 
 
 def site_panels(names: np.ndarray, titles: np.ndarray, height: float = 2.6) -> tuple[Figure, list[tuple[str, Axes]]]:

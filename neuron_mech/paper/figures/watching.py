@@ -10,17 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from neuron_mech.paper.figures.styles import HIGH, LOW, NEUTRAL, PICKED, SERIES, style
+from neuron_mech.paper.figures.styles import CONTROLS, HIGH, LOW, MEASURED, NEUTRAL, PALE, PICKED, style
 
 BINS = 40
 MOMENTS = (0, 0.02, 0.1, 0.4, 1.0)
 """Columns of a figure, as shares of training: denser at the start, where more happens."""
 
+SCALE = "heights: share of the fullest bin of each panel; the outermost bins hold all that lies beyond"
+"""What must be known to compare panels: it is said on the figure."""
+
 SIDE_BY_SIDE = 4
 """Sites beside each other, at most; more go below."""
 
-_PARTITION_COLORS = (HIGH, SERIES[1], NEUTRAL)
-_PART_COLORS = (SERIES[4], SERIES[2], LOW, "#DDDDDD")
+_PARTITION_COLORS = (MEASURED, *CONTROLS[:2])
+_PART_COLORS = ("#C4C4C4", "#8E8E8E", MEASURED, PALE)
 
 
 class Categories(NamedTuple):
@@ -123,7 +126,9 @@ def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
                 if row == 0:
                     epoch = f"{epochs[moment]:.{0 if epochs[moment] >= 0.95 else 1}f}"
                     axes.set_title("start" if moment == 0 else f"{_time(found)} {epoch}", fontsize=8.5)
-        figure.legend(handles=handles(), loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(
+            handles=handles(), loc="outside lower center", ncols=3, frameon=False, title=SCALE, title_fontsize=7
+        )
     return figure
 
 
@@ -208,10 +213,10 @@ def all_neurons(found: xr.Dataset, site: str) -> Figure:
             (constant, 100 * at.neuron_constancy, "constant signs (%)", np.linspace(0, 100, 41).tolist()),
             (flips, 100 * at.neuron_flips, "sign flips per recording (%)", 40),
         ):
-            _distribution(axes, values.values, bins, HIGH)
+            _distribution(axes, values.values, bins, MEASURED)
             axes.set_xlabel(name)
         bins = np.linspace(0, 1, 51).tolist()
-        for moment, color, name in ((0, SERIES[1], "start"), (-1, HIGH, "end")):
+        for moment, color, name in ((0, CONTROLS[0], "start"), (-1, MEASURED, "end")):
             _distribution(apart, auc.isel(wide_epoch=moment).values, bins, color, name)
         apart.set_xlabel("separation of low and high (AUC)")
         apart.set_xlim(float(np.floor(10 * np.nanmin(auc.isel(wide_epoch=[0, -1]))) / 10), 1)

@@ -1,11 +1,14 @@
-"""What the report shows, in its order: figures, what the paper says of them, and what to look at in this run."""
+"""What the report shows, in its order: figures, what to see in them, what the paper shows, and what this run does."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from neuron_mech.paper.claims import Findings
+from neuron_mech.paper.report import measured
+from neuron_mech.paper.report.measured import Sentences
+
+
+def _nothing(found: Findings) -> list[str]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -15,172 +18,189 @@ class Section:
     title: str
     figures: tuple[str, ...]
     """File names in figures/, where * stands for any characters."""
+    see: str
+    """What to look at."""
     says: str
     """What the paper shows, or why this is here where the paper has no such figure."""
+    data: str
+    """The result file that it is drawn from."""
     claims: tuple[int, ...] = ()
     """The claims it is evidence for."""
     whose: str = "The paper"
     """Who says that."""
-    measured: Callable[[Findings], list[str]] = lambda found: []
-    """Further sentences about this run."""
+    measured: Sentences = _nothing
+    """Sentences about this run: the first is what the picture shows to those who cannot see it."""
+    table: tuple[str, ...] = ()
+    """Variables of the result file that are offered as a table (CSV)."""
+    optional: str = ""
+    """The command that makes it, where it is no part of `reproduce` as it stands."""
+    photographs: bool = False
+    """Whether the pictures hold images, which must not be inverted on a dark page."""
 
 
-def _training(found: Findings) -> list[str]:
-    return [
-        f"Seed {train.attrs.get('seed', 0)}: {float(train.train_accuracy[-1]):.2%} of training and "
-        f"{float(train.test_accuracy[-1]):.2%} of test samples are right after {train.sizes['epoch']} epochs."
-        for train in found.train
-    ]
-
-
-def _saturation(found: Findings) -> list[str]:
-    said = []
-    for signs in found.signs[:1]:
-        for site in signs.site.values:
-            before, after = signs.constancy_by_phase.sel(site=site).values
-            if np.isfinite(after):
-                label = signs.label.sel(site=site).item()
-                said.append(f"{label}: {before:.1%} constant before training accuracy saturated, {after:.1%} after.")
-    return said
-
-
-def _numerics(found: Findings) -> list[str]:
-    said = []
-    for signs in found.signs[:1]:
-        for objective in signs.objective.values:
-            at = signs.sel(objective=objective)
-            wrong, lost, zero = (
-                ", ".join(f"{100 * share:.2f}" for share in at[n].values)
-                for n in ("wrong_sign", "lost_sign", "zero_share")
-            )
-            said.append(
-                f"{objective}: against double precision {wrong} % of signs are wrong and {lost} % lost at the end of "
-                f"training; over the run {zero} % of derivatives were zero (by site)."
-            )
-    return said
-
-
-def _controls(found: Findings) -> list[str]:
-    said = []
-    for controls in found.controls[:1]:
-        for name in controls.control.values[1:]:
-            at = controls.sel(control=name)
-            shares = ", ".join(f"{share:.1%}" for share in at.constancy.values)
-            fitted = "" if name != "random-labels" or bool(at.fitted) else " (not fitted: this says nothing)"
-            said.append(f"{name}: {shares} constant{fitted}.")
-    return said
-
-
-def _predictions(found: Findings) -> list[str]:
-    said = []
-    for classes in found.classes[:1]:
-        for site in classes.site.values:
-            by = classes.agreement.sel(neuron_site=site).mean("neuron_index")
-            said.append(
-                f"{classes.site_label.sel(site=site).item()}: of the final categories "
-                + ", ".join(f"{float(by.sel(predictor=kind)):.1%} by {kind}" for kind in classes.predictor.values)
-                + "."
-            )
-    return said
-
-
-def _information(found: Findings) -> list[str]:
-    codes, said = found.quantization, []
-    if codes is not None:
-        for site in codes.site.values:
-            at = codes.sel(neuron_site=site)
-            bit, whole = (at[f"{kind}_information_by_seed"].values for kind in ("code", "value"))
-            said.append(
-                f"{codes.label.sel(site=site).item()}: the median neuron's best bit holds "
-                f"{np.median(bit / np.maximum(whole, 1e-9)):.0%} of what its whole value says about the label."
-            )
-    return said
-
+BEYOND = "Beyond the paper"
 
 SECTIONS = (
     Section(
-        "Average signs of one neuron a site (figure 1)",
-        ("figure1",),
-        "The paper's random neurons have average signs that crowd at −1 and 1 near the output, less so far from it.",
-    ),
-    Section(
         "Average signs of all neurons (figure 5)",
         ("figure5", "figure5_by_phase"),
-        "The same for all neurons: most pairs near the output are at ±1, about half of them on either side.",
+        "A bar counts (image, neuron) pairs. Those beyond the dotted lines hardly ever changed their sign: the higher "
+        "the two outer bars, the more constant the layer.",
+        "Most pairs near the output are at ±1, about half of them on either side; less so far from the output.",
+        "gradient_signs.nc",
         (1, 2, 3, 4),
+        measured=measured.constancy,
+        table=("histogram",),
+    ),
+    Section(
+        "Average signs of one neuron a site (figure 1)",
+        ("figure1",),
+        "The same for a single neuron: the one that is followed through training in figure 2, below.",
+        "Random neurons have average signs that crowd at −1 and 1 near the output, less so far from it.",
+        "average_signs.nc",
     ),
     Section(
         "Constancy while training goes on",
         ("constancy",),
+        "The shares of constant signs so far, as epochs go by. Dots right of the axes: recordings before training "
+        "accuracy saturated; diamonds: those after.",
         "Constancy grows by recording longer after convergence, so it is shown before and after.",
-        whose="Beyond the paper",
-        measured=_saturation,
+        "gradient_signs.nc",
+        whose=BEYOND,
+        measured=measured.saturation,
+        table=("constancy_so_far", "train_accuracy", "test_accuracy"),
     ),
     Section(
         "Controls of the signs",
         ("controls",),
+        "Constancy of the run, in green, beside that of the same network trained on random labels or recorded "
+        "otherwise.",
         "Asked for by the paper's reviewers: how constant signs are with random labels, and recorded in other ways.",
-        whose="Beyond the paper",
-        measured=_controls,
+        "controls.nc",
+        whose=BEYOND,
+        measured=measured.controls,
+        table=("constancy",),
+        optional="controls",
     ),
     Section(
         "Numerics",
         ("objectives",),
+        "How many signs are constant, and how many derivatives exactly zero, when the loss is computed in other ways.",
         "The paper's Keras clipped probabilities: part of the noise of early layers may be arithmetic.",
-        whose="Beyond the paper",
-        measured=_numerics,
+        "gradient_signs.nc",
+        whose=BEYOND,
+        measured=measured.numerics,
+        table=("objective_constancy", "zero_share"),
     ),
     Section(
         "Watching neurons learn (figures 2, 6 and 7)",
         ("figure2", "figure6_*", "figure7_*"),
-        "The two categories come apart while training goes on, without separating wholly. The samples in yellow, which "
-        "end highest, come from everywhere: it is no translation.",
+        "From left to right, training. Images that a neuron pushes down are orange, those it pushes up blue: watch "
+        "them come apart. Yellow: the same images in every column, those that end highest.",
+        "The two categories come apart without separating wholly. The samples in yellow come from everywhere: it is no "
+        "translation.",
+        "learning_dynamics.nc",
         (5, 6),
+        measured=measured.separation,
+        table=("watched_auc",),
     ),
     Section(
         "Separation of all neurons",
         ("separation", "neurons_*"),
+        "Green: the median neuron, its quartiles around it. If its own categories were like any other's, it would lie "
+        "on the purple line.",
         "Asked for by the reviewers: every neuron of a layer, in numbers, and the size of each neuron's partition.",
-        whose="Beyond the paper",
+        "learning_dynamics.nc",
+        whose=BEYOND,
+        measured=measured.separation,
+        table=("separation", "first_separation"),
     ),
     Section(
         "Classes and categories (figure 8)",
         ("figure8",),
+        "Bars at 0 and 100 % are classes that lie wholly in one of a neuron's categories. Grey: labels dealt at "
+        "random.",
         "In dense2-relu a class is mostly wholly in or wholly out of a neuron's low category.",
+        "class_consistency.nc",
         (7,),
+        measured=measured.classes,
+        table=("low_share",),
     ),
     Section(
         "What predicts a category",
         ("predictions",),
+        "How often the final category is guessed right, from what is known before training or from the class.",
         "The paper says that categories are fixed by the initialization; this asks how much is known beforehand.",
-        measured=_predictions,
+        "class_consistency.nc",
+        measured=measured.predictions,
+        table=("agreement",),
     ),
     Section(
         "The images of the two categories",
         ("atlas_*",),
-        "Asked for by the reviewers: which images a neuron's categories hold.",
-        whose="Beyond the paper",
+        "The images that a neuron pushes down most constantly, those it pushes up, and those it wavers on.",
+        "Asked for by the reviewers: which images a neuron's categories hold. The explorer shows them for every "
+        "neuron.",
+        "class_consistency.nc",
+        whose=BEYOND,
+        photographs=True,
     ),
     Section(
         "Two values a neuron (figure 3)",
         ("figure3", "figure3_activation"),
+        "Where green stays at the dashed line, two values a neuron are enough. The dotted line is ReLU's own "
+        "threshold.",
         "Accuracy survives when every pre-activation becomes one of two values, more so at higher ranks.",
+        "quantization.nc",
         (8, 11),
+        measured=measured.two_values,
+        table=("accuracy", "noise_accuracy", "permuted_accuracy"),
     ),
     Section(
         "What one bit says about the label",
         ("information",),
+        "Above: where each neuron's best threshold lies. Below: what its one bit says, beside what its whole value "
+        "says.",
         "Each neuron's own best threshold, and the information in its one bit.",
-        whose="Beyond the paper",
-        measured=_information,
+        "quantization.nc",
+        whose=BEYOND,
+        measured=measured.information,
+        table=("best_rank_by_seed", "code_information_by_seed", "value_information_by_seed"),
     ),
     Section(
         "One window of a neuron's range (figure 4)",
         ("figure4",),
+        "A U says that the ends of a neuron's range tell more than its middle. A control with the same U says that "
+        "this is not learning's doing.",
         "Accuracy after retraining on a window of ten ranks rises with its distance from rank 50, symmetrically, and "
         "is above chance even there.",
+        "binarization.nc",
         (9, 10),
+        measured=measured.windows,
+        table=("accuracy",),
     ),
-    Section("Training curves", ("training",), "How the network learned.", whose="Beyond the paper", measured=_training),
+    Section(
+        "Training curves",
+        ("training",),
+        "The loss of every step, and accuracy at the end of every epoch.",
+        "How the network learned.",
+        "train.nc",
+        whose=BEYOND,
+        measured=measured.training,
+        table=("train_accuracy", "test_accuracy"),
+    ),
 )
 """Every figure an experiment draws, in the order of the paper's story."""
+
+GLOSSARY = {
+    "site": "a layer's neurons, by name, such as dense2: what enters its activation function",
+    "pre-activation": "a neuron's value for one image, before the activation function",
+    "average sign": "the mean, over the recordings of a training, of the sign of the loss's derivative by one neuron's "
+    "activation on one image: at −1 and 1 it never changed",
+    "constant": "|average sign| above 0.9",
+    "low, high": "a neuron's two categories: images on which the loss wants it lower (it pushes them down), and higher",
+    "AUC": "how well one value of a neuron tells high from low images: 0.5 not at all, 1 always",
+    "percentile rank": "the share of images on which the neuron has a lower value",
+    "control": "the same measured where what a claim is about is missing, such as on random labels",
+}
+"""The eight words that the page needs."""

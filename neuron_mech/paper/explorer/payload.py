@@ -1,0 +1,155 @@
+"""What the explorer shows, as bytes: a header in JSON that says where each array lies, and the arrays, compressed."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from neuron_mech import store
+from neuron_mech.lazily import xarray as xr
+from neuron_mech.paper.claims import Findings
+from neuron_mech.store import files
+
+SAMPLES = 1500
+"""Samples of the explorer, at most: the first of those recorded, whose order is random."""
+
+SHEET = "samples"
+"""The picture of these samples, in figures/: small images side by side, row by row."""
+
+MISSING = -128
+"""An average sign that was never recorded."""
+
+
+def packed(directory: Path, found: Findings) -> bytes | None:
+    """The explorer's data of a run directory, gzipped; None where it has no average signs.
+
+    Four bytes give the length of the header (little-endian), which names every array's place, shape and type.
+    """
+    path = directory / "average_signs.nc"
+    if not store.whole(path):
+        return None
+    signs = store.read_dataset(path)
+    signs = signs.isel(sample=slice(SAMPLES))
+    arrays = {"signs": _hundredths(signs.average_sign.transpose("neuron", "sample").values)}
+    header: dict[str, Any] = {
+        "preset": found.preset,
+        "samples": signs.sample.values.tolist(),
+        "labels": signs.label.values.tolist(),
+        "classes": int(signs.label.max()) + 1,
+        "sites": _sites(signs, found),
+        "sheet": _sheet(directory),
+    }
+    keys = list(zip(signs.neuron_site.values.tolist(), signs.neuron_index.values.tolist(), strict=True))
+    arrays |= _of_signs(found, keys) | _of_learning(found, keys, header) | _of_codes(found, keys)
+    return gzip.compress(_joined(header, arrays), 6, mtime=0)
+
+
+def _joined(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
+    """The header with every array's place, and the arrays, each beginning at a multiple of eight bytes."""
+    body, places = b"", {}
+    for name, values in arrays.items():
+        places[name] = {"at": len(body), "shape": values.shape, "type": values.dtype.name}
+        body += values.tobytes()
+        body += bytes(-len(body) % 8)
+    head = json.dumps({**header, "arrays": places}, separators=(",", ":")).encode()
+    head += b" " * (-(len(head) + 4) % 8)
+    return len(head).to_bytes(4, "little") + head + body
+
+
+def _hundredths(average: np.ndarray) -> Int[np.ndarray, "neurons samples"]:
+    """Average signs as bytes, -100 to 100."""
+    return np.where(np.isnan(average), MISSING, np.round(100 * np.nan_to_num(average))).astype(np.int8)
+
+
+def _sites(signs: xr.Dataset, found: Findings) -> list[dict[str, Any]]:
+    """The sites, each with its name, its label, its neurons' indices, and the accuracy through windows of it."""
+    windows, sites = found.binarization, []
+    labels = dict(zip(found.signs[0].site.values, found.signs[0].label.values, strict=True)) if found.signs else {}
+    for site in dict.fromkeys(signs.neuron_site.values.tolist()):
+        of: dict[str, Any] = {
+            "name": site,
+            "label": str(labels.get(site, site)),
+            "neurons": signs.neuron_index.values[signs.neuron_site.values == site].tolist(),
+        }
+        if windows is not None and site in windows.site.values:
+            by_center = windows.accuracy_by_seed.sel(site=site).mean("seed")
+            of["windows"] = {
+                "centers": windows.window_center.values.tolist(),
+                "chance": float(windows.chance),
+                "accuracy": {
+                    str(source): [None if np.isnan(one) else round(float(one), 4) for one in curve]
+                    for source, curve in zip(windows.source.values, by_center.values, strict=True)
+                },
+            }
+        sites.append(of)
+    return sites
+
+
+def _sheet(directory: Path) -> dict[str, Any] | None:
+    """The samples' picture as a data URL, and how many lie side by side; None where it is missing."""
+    path = directory / "figures" / f"{SHEET}.png"
+    if not store.whole(path):
+        return None
+    content = files.read(path, 2**26)
+    return {"url": "data:image/png;base64," + base64.b64encode(content).decode()}
+
+
+Keys = list[tuple[str, int]]
+
+
+def _aligned(found: xr.Dataset, names: tuple[str, ...], keys: Keys) -> dict[str, np.ndarray]:
+    """Variables over `neuron`, first, for these neurons in this order; NaN for those it does not have."""
+    known = {key: row for row, key in enumerate(zip(found.neuron_site.values, found.neuron_index.values, strict=True))}
+    rows = np.array([known.get(key, -1) for key in keys])
+    chosen = {}
+    for name in names:
+        if name in found:
+            variable = found[name]
+            values = variable.transpose("neuron", *(dim for dim in variable.dims if dim != "neuron")).values
+            some = values[rows].astype(np.float32)
+            some[rows < 0] = np.nan
+            chosen[name] = some
+    return chosen
+
+
+def _of_signs(found: Findings, keys: Keys) -> dict[str, np.ndarray]:
+    """Each neuron's histogram, constancy and low share, of all recorded samples; and the low share of each class."""
+    chosen: dict[str, np.ndarray] = {}
+    if found.signs:
+        chosen |= _aligned(found.signs[0], ("neuron_histogram", "neuron_constancy", "neuron_low_share"), keys)
+    if found.classes:
+        chosen |= _aligned(found.classes[0], ("low_share",), keys)
+    return chosen
+
+
+def _of_learning(found: Findings, keys: Keys, header: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Each neuron's separation over training, and the histograms of its two categories at each moment."""
+    if not found.dynamics:
+        return {}
+    dynamics = found.dynamics[0]
+    header["epochs"] = dynamics.wide_epoch.values.tolist()
+    chosen = _aligned(dynamics.sel(partition="own"), ("auc",), keys)
+    if "value_histogram" in dynamics:
+        counts = _aligned(dynamics, ("value_histogram",), keys)["value_histogram"]
+        peak = np.nanmax(counts, axis=(2, 3), keepdims=True, initial=1)
+        chosen["values"] = np.nan_to_num(255 * counts / peak).round().astype(np.uint8)
+        chosen["edges"] = _aligned(dynamics, ("value_range",), keys)["value_range"]
+    return chosen
+
+
+def _of_codes(found: Findings, keys: Keys) -> dict[str, np.ndarray]:
+    """Each neuron's best threshold, and what its one bit and its whole value say about the label."""
+    codes = found.quantization
+    if codes is None:
+        return {}
+    names = {"best_rank": "best_rank", "code_information": "bit", "value_information": "whole"}
+    by_seed = [f"{name}_by_seed" for name in names if f"{name}_by_seed" in codes]
+    first = codes[by_seed].isel(seed=0)
+    chosen = _aligned(first, tuple(by_seed), keys)
+    return {names[name.removesuffix("_by_seed")]: values for name, values in chosen.items()}

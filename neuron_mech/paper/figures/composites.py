@@ -1,0 +1,54 @@
+"""Several networks in one figure, as the paper has them: a row a network, a column a site (figures 1, 3, 4 and 5)."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neuron_mech.paper.figures.codes import binarization_panel, quantization_panel
+from neuron_mech.paper.figures.signs import categories, histogram_panel
+from neuron_mech.paper.figures.styles import style
+
+
+class Composite(NamedTuple):
+    """One of the paper's figures: the result file it is drawn from, and what draws a panel of it."""
+
+    file: str
+    panel: Callable[[Axes, xr.Dataset, str], None]
+
+
+COMPOSITES = {
+    "figure1": Composite("gradient_signs.nc", partial(histogram_panel, one_neuron=True)),
+    "figure5": Composite("gradient_signs.nc", histogram_panel),
+    "figure3": Composite("quantization.nc", quantization_panel),
+    "figure4": Composite("binarization.nc", binarization_panel),
+}
+"""The figures that the paper shows of all its networks at once."""
+
+
+def composite(kind: str, networks: Mapping[str, xr.Dataset]) -> Figure:
+    """Figure 1, 3, 4 or 5 (`kind`, of COMPOSITES) of several networks: `networks` holds their datasets, by name.
+
+    A row is a network, its columns the sites from the input to the output; networks with fewer sites leave places free.
+    """
+    columns = max(dataset.sizes["site"] for dataset in networks.values())
+    with style():
+        figure = Figure(figsize=(3.1 * columns, 2.5 * len(networks) + 0.5))
+        panels = figure.subplots(len(networks), columns, squeeze=False)
+        for row, (name, dataset) in zip(panels, networks.items(), strict=True):
+            for axes, site in zip(row, dataset.site.values, strict=False):
+                COMPOSITES[kind].panel(axes, dataset, str(site))
+                if kind in ("figure3", "figure4"):
+                    axes.set_title(str(dataset.label.sel(site=site).item()))
+            for axes in row[dataset.sizes["site"] :]:
+                axes.set_visible(False)
+            row[0].set_ylabel(f"{name}\n{row[0].get_ylabel()}")
+        if kind in ("figure1", "figure5"):
+            figure.legend(handles=categories(), loc="outside lower center", ncols=2, frameon=False)
+        else:
+            handles = panels[0, 0].get_legend_handles_labels()
+            figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure

@@ -1,0 +1,68 @@
+"""What is measured of a run beside its recordings: accuracies, constancy so far, and whether its samples mix."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+from neuron_mech import training
+from neuron_mech.cluster import devices
+from neuron_mech.recording import counting
+from neuron_mech.recording.counting import Tally
+from neuron_mech.runs.segments import Recording
+from neuron_mech.runs.study import Study, random_ids
+from neuron_mech.taps import sample_mixing
+from neuron_mech.taps.objectives import OBJECTIVES
+from neuron_mech.training import TrainState
+from neuron_mech.training.datasets import Dataset
+
+SATURATION_SAMPLES = 10_000
+"""Training accuracy is measured on this many random training samples, or on all where there are fewer."""
+
+
+def measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Recording], dict[str, Any]]:
+    """What is measured at the end of an epoch: accuracies, and constancy so far by objective and site."""
+    ids = random_ids(what.config, what.samples, SATURATION_SAMPLES)
+    some = dataset.train.rows(ids)
+    accuracy = jax.jit(lambda variables, samples: training.accuracy(what.model, variables, samples))
+
+    @partial(jax.jit, static_argnames="site")
+    def constant_counts(tally: Tally, site: str) -> tuple[jax.Array, jax.Array]:
+        # In mode online every device holds all; else it holds some samples twice, and every sample is to count once.
+        dealt = what.config.record.mode != "online"
+        held = devices.distinct(tally, what.design.rows[site], what.design.mesh) if dealt else tally
+        return counting.constant_counts(held.positive, held.negative)
+
+    def measure(train: TrainState, recorder: Recording) -> dict[str, Any]:
+        measured: dict[str, Any] = {
+            "train_accuracy": float(accuracy(train.variables, some)),
+            "test_accuracy": float(accuracy(train.variables, dataset.test)),
+        }
+        if recorder is not None:
+            measured["constancy"] = [
+                [counting.constancy(*constant_counts(recorder.tallies[o][site], site)) for site in what.sites]
+                for o in what.design.losses
+            ]
+        return measured
+
+    return measure
+
+
+def mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float]:
+    """Whether samples mix in the derivatives as this run records them; {} where they cannot."""
+    if what.config.record.mode not in ("train", "online"):
+        return {}
+    batch = dataset.train.rows(random_ids(what.config, what.samples, 32))
+    return sample_mixing.mixing(
+        what.model,
+        train.variables,
+        batch.inputs,
+        batch.labels,
+        what.sites,
+        OBJECTIVES["margin"],
+        what.config.record.derivative,
+        train=True,
+        rngs={"dropout": train.key},
+        mutable=list(train.statistics),
+    )

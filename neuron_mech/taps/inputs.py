@@ -1,0 +1,60 @@
+"""What goes into a model with each sample: one array or tree, or several arguments."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Inputs:
+    """Several arguments of a model, positional or by keyword; the batch is the first axis of every array in them.
+
+    Wherever an array of inputs is taken, `Inputs(tokens, segments, mask=mask)` is taken too, and the model is called as
+    `model.apply(variables, tokens, segments, mask=mask)`. What is the same for all samples is no input.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.args, self.kwargs = args, kwargs
+
+    def __repr__(self) -> str:
+        """As it was written, with shapes."""
+        shapes = jax.tree.map(lambda leaf: list(getattr(leaf, "shape", ())), (self.args, self.kwargs))
+        return f"Inputs{shapes}"
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[tuple[Any, Any], ...], None]:
+        """Both parts, by name."""
+        return ((jax.tree_util.GetAttrKey("args"), self.args), (jax.tree_util.GetAttrKey("kwargs"), self.kwargs)), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, parts: tuple[tuple, Mapping[str, Any]]) -> "Inputs":
+        """From both parts."""
+        args, kwargs = parts
+        return cls(*args, **kwargs)
+
+
+def arguments(args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """(positional, keyword) arguments for `model.apply`, where the one positional argument may be `Inputs`."""
+    if len(args) == 1 and isinstance(args[0], Inputs):
+        return args[0].args, {**kwargs, **args[0].kwargs}
+    return args, dict(kwargs)
+
+
+FLAX = ("rngs", "mutable", "method", "capture_intermediates")
+"""Keywords of `apply` itself; all others are the model's."""
+
+
+def bound(apply: Mapping[str, Any]) -> dict[str, Any]:
+    """`apply` with the model's own keywords held by a method, where no name of them can be taken for another's."""
+    own = {name: value for name, value in apply.items() if name not in FLAX}
+    if not own:
+        return dict(apply)
+    method = apply.get("method")
+
+    def call(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        function = getattr(model, method) if isinstance(method, str) else partial(method, model) if method else model
+        return function(*args, **own, **kwargs)
+
+    return {name: value for name, value in apply.items() if name in FLAX} | {"method": call}

@@ -1,0 +1,73 @@
+"""A model beside the same network written out by hand, and its derivatives sample by sample in double precision."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from neuron_mech import Inputs
+
+
+def squared(outputs, targets):
+    return jnp.sum((outputs - targets) ** 2, -1)
+
+
+@dataclass
+class Kind:
+    """A model, what it is given, its sites, and the same by hand: (params, sample, at) -> outputs."""
+
+    model: nn.Module
+    inputs: Any
+    names: Any
+    sites: tuple[str, ...]
+    by_hand: Callable
+    derivative: str = "pre_activation"
+    apply: dict = field(default_factory=dict)
+    targets: int = 2
+
+    def data(self):
+        """(variables, inputs, labels)."""
+        size = len(jax.tree.leaves(self.inputs)[0])
+        given = self.inputs if isinstance(self.inputs, Inputs) else Inputs(self.inputs)
+        variables = self.model.init(jax.random.key(6), *given.args, **given.kwargs, **self.apply)
+        params = jax.tree.map(
+            lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), variables["params"]
+        )
+        return {"params": params}, self.inputs, normal(7, size, self.targets)
+
+    def derivatives(self):
+        """{site: every sample's derivative}, sample by sample, in double precision."""
+        data = self.data()
+        with jax.enable_x64(True):
+            variables, inputs, labels = jax.tree.map(
+                lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, data
+            )
+            rows = []
+            for i in range(len(labels)):
+                sample = jax.tree.map(lambda a, i=i: jnp.asarray(a[i : i + 1]), inputs)
+                shapes: dict[str, Any] = {}
+
+                def note(name, value, shapes=shapes):
+                    shapes[name] = value
+                    return value
+
+                self.by_hand(variables["params"], sample, note)
+                zeros = {name: jnp.zeros_like(shapes[name]) for name in self.sites}
+
+                def loss(added, sample=sample, i=i):
+                    at = lambda site, value: value + added[site] if site in added else value  # noqa: E731
+                    return squared(self.by_hand(variables["params"], sample, at), labels[i : i + 1]).sum()
+
+                rows.append(jax.grad(loss)(zeros))
+            return jax.tree.map(lambda *each: jnp.concatenate(each), *rows)
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def affine(p, x):
+    return x @ p["kernel"] + p["bias"]
