@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Num, PyTree
+from jaxtyping import Array, Float, Int, Num, PyTree
 
 from neuron_mech.cluster import processes
 from neuron_mech.config import numbered, random_stream

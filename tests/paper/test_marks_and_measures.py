@@ -11,7 +11,6 @@ from scipy import special, stats
 from neuron_mech.paper.claims import categories, codes, estimates, signs
 from neuron_mech.paper.claims.claim import WRONG, Claim, Condition, Null
 
-
 # --- Intervals --------------------------------------------------------------------------------------------------------
 
 
