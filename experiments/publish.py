@@ -175,7 +175,7 @@ def table(published: Path, short: bool = False) -> str:
     lines.append("| *other than the preset* | " + " | ".join(changes(runs[name]["command"]) for name in presets) + " |")
     counts = [len(runs[name]["seeds"]) for name in presets]
     lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
-    return "\n".join([*lines, "", LEGEND]) + "\n"
+    return "\n".join([*lines, "", LEGEND.format(page="docs/claims.md" if short else "../claims.md")]) + "\n"
 
 
 LEGEND = (
@@ -184,7 +184,7 @@ LEGEND = (
     + ". Second mark, does it beat its null, that is, is it learning's doing: "
     + ", ".join(f"{sign} {mark}" for mark, sign in claims.BEATS.items())
     + ". In italics: sites or networks that the sentence is not about, which decide nothing. Every claim, its formula, "
-    "threshold and null: [docs/claims.md](docs/claims.md)."
+    "threshold and null: [the claims]({page})."
 )
 
 

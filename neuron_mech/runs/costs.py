@@ -11,6 +11,7 @@ from neuron_mech.cluster import processes
 from neuron_mech.cluster.memory import free_memory, size
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Arithmetic
+from neuron_mech.runs import trajectories
 from neuron_mech.runs.planning import RunState
 from neuron_mech.runs.study import Study
 from neuron_mech.store import checkpoints
