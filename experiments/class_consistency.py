@@ -31,10 +31,16 @@ PREDICTORS = (
     "the neuron's larger category",
     "majority of the class, labels dealt at random",
     "weights to the right logit, untrained",
+    "class sign, untrained",
+    "class sign, trained",
     "first recording",
     "majority of the class",
 )
-"""What a pair's category is predicted by; the first two are controls."""
+"""What a pair's category is predicted by; the first two are controls.
+
+The class sign of a neuron and a class: sign(mean of its weights to the wrong logits - that to the right one). Of all
+that the loss's derivative says, it is what does not depend on the sample, every wrong class being as likely.
+"""
 
 WEIGHT_SAMPLES = 1000
 """Training samples over which the untrained network's paths to the logits are averaged."""
@@ -56,14 +62,18 @@ def dataset(run: Run) -> xr.Dataset:
     untrained = training.init(config, study.model, recorded.rows(np.arange(1)))
     first = predictions.first_categories(study, untrained)
     some = run.dataset.train.rows(runs.random_ids(config, study.samples, min(WEIGHT_SAMPLES, study.samples)))
-    weights = predictions.weights_to_logits(
-        study.model, untrained.variables, study.sites, some, run.dataset.classes, config.record.derivative
+    weights, trained = (
+        predictions.weights_to_logits(
+            study.model, variables, study.sites, some, run.dataset.classes, config.record.derivative
+        )
+        for variables in (untrained.variables, run.state.train.variables)
     )
     sites: list[xr.Dataset] = []
     pages: list[xr.Dataset] = []
     kept = gradient_signs.recorded(run)
     for site, at in tqdm(kept.items(), desc="classes", unit="site", disable=None):
-        sites.append(_of_site(run, site, at, recorded.labels[: study.design.rows[site]], first[site], weights[site]))
+        labels = recorded.labels[: study.design.rows[site]]
+        sites.append(_of_site(run, site, at, labels, first[site], weights[site], trained[site]))
         indices = sites[-1].neuron_index.values
         close = run.trajectories["close"].neurons if run.trajectories.watching else {}
         for column in np.searchsorted(indices, close.get(site, ())):
@@ -77,10 +87,13 @@ def dataset(run: Run) -> xr.Dataset:
     return found.assign_attrs(preset=config.preset)
 
 
-def _of_site(run: Run, site: str, at: Recorded, labels: jax.Array, first: jax.Array, weights: jax.Array) -> xr.Dataset:
+def _of_site(
+    run: Run, site: str, at: Recorded, labels: jax.Array, first: jax.Array, weights: jax.Array, trained: jax.Array
+) -> xr.Dataset:
     """Class consistency of a site's neurons, and what predicts their categories.
 
-    `first` are the categories by the first recording alone, `weights` those from each neuron to each logit.
+    `first` are the categories by the first recording alone, `weights` those from each neuron to each logit before
+    training, `trained` after it.
     """
     classes = run.dataset.classes
     dealt = jax.random.permutation(random_stream(run.study.config.train.seed, "dealt labels"), labels)
@@ -93,6 +106,8 @@ def _of_site(run: Run, site: str, at: Recorded, labels: jax.Array, first: jax.Ar
         "majority of the class, labels dealt at random": partitions.majority_by_class(permuted),
         # A weight that raises the right logit lowers the loss: the activation should rise.
         "weights to the right logit, untrained": agreement(-weights[labels][..., at.neurons], category),
+        "class sign, untrained": agreement(partitions.class_signs(weights)[labels][..., at.neurons], category),
+        "class sign, trained": agreement(partitions.class_signs(trained)[labels][..., at.neurons], category),
         "first recording": agreement(first, category),
         "majority of the class": partitions.majority_by_class(counts),
     }
@@ -101,6 +116,11 @@ def _of_site(run: Run, site: str, at: Recorded, labels: jax.Array, first: jax.Ar
             "neuron",
             (first > 0).reshape(-1, len(at.neurons)).mean(0),
             about("1", "control: share of pairs that are low by the first recording alone"),
+        ),
+        first_low_share_by_class=(
+            ("neuron", "label"),
+            np.asarray(partitions.low_share(count(first, labels, classes=classes))),
+            about("1", "control: low_share by the first recording alone"),
         ),
         agreement=(
             ("predictor", "neuron"),

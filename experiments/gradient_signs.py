@@ -1,8 +1,8 @@
 """How constant is the sign of a sample's derivative at a neuron, through training? (Section 4.1; figures 1 and 5.)
 
 Writes gradient_signs.nc, average_signs.nc (of every sample and neuron), and figures/: figure1 (one random neuron a
-site), figure5 (all neurons), constancy (over training time, before and after saturation), and objectives where several
-were recorded.
+site), figure5 (all neurons), figure5_by_phase (before and after saturation), constancy (over training time) and
+objectives where several were recorded.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def dataset(run: Run) -> xr.Dataset:
     main_tallies = tallies[record.objective]
     saturated = int(history["saturation_epoch"][0])
     found = summaries.of_signs(recorded(run), study.recordings, {site: _shown(run, site) for site in study.sites})
+    phases = {site: _counts_by_phase(run, site, saturated) for site in study.sites}
     health = _sign_health(run)
     zero = [
         [1 - np.asarray(t.recorded, np.int64).sum() / (study.recordings * t.positive.size) for t in at.values()]
@@ -60,8 +61,15 @@ def dataset(run: Run) -> xr.Dataset:
         ),
         "constancy_by_phase": (
             ("site", "phase"),
-            [_phases(run, site, saturated) for site in study.sites],
+            [[_constancy(counts) for counts in phases[site]] for site in study.sites],
             about("1", "constancy of the recordings before and after training accuracy saturated"),
+        ),
+        "phase_histogram": (
+            ("site", "phase", "bin"),
+            [[_histogram(counts, found.sizes["bin"]) for counts in phases[site]] for site in study.sites],
+            about(
+                "pairs", "histogram of average signs over all neurons, of the recordings before and after saturation"
+            ),
         ),
         "saturation_epoch": (
             (),
@@ -163,15 +171,29 @@ def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
     )
 
 
-def _phases(run: Run, site: str, saturated: int) -> list[float]:
-    """Constancy of the recordings before and after saturation; NaN for a phase that did not happen."""
+Counts = tuple[jax.Array, jax.Array]
+"""Positive and negative recordings of every pair."""
+
+
+def _counts_by_phase(run: Run, site: str, saturated: int) -> tuple[Counts, Counts | None]:
+    """Counts of the recordings before and after saturation; None for a phase that did not happen."""
     tally = run.tallies[run.study.config.record.objective][site]
-    total = (tally.positive, tally.negative)
+    total = (jnp.asarray(tally.positive), jnp.asarray(tally.negative))
     if saturated < 0:
-        return [constancy(*counting.constant_counts(*total)), float("nan")]
-    before = [jnp.asarray(counts) for counts in run.state.at_saturation[site]]
-    after = [whole - part for whole, part in zip(total, before, strict=True)]
-    return [constancy(*counting.constant_counts(*counts)) for counts in (before, after)]
+        return total, None
+    positive, negative = (jnp.asarray(counts) for counts in run.state.at_saturation[site])
+    return (positive, negative), (total[0] - positive, total[1] - negative)
+
+
+def _constancy(counts: Counts | None) -> float:
+    return float("nan") if counts is None else constancy(*counting.constant_counts(*counts))
+
+
+def _histogram(counts: Counts | None, bins: int) -> np.ndarray:
+    """Over all neurons; zeros for a phase that did not happen."""
+    return (
+        np.zeros(bins, np.int64) if counts is None else np.asarray(counting.histograms(*counts)).sum(0, dtype=np.int64)
+    )
 
 
 def summary(signs: xr.Dataset) -> str:
@@ -242,6 +264,7 @@ def report(run: Run) -> None:
     doing("drawing figures 1 and 5")
     figures.write_figure(directory, "figure1", figures.average_sign_histograms(signs, one_neuron=True))
     figures.write_figure(directory, "figure5", figures.average_sign_histograms(signs))
+    figures.write_figure(directory, "figure5_by_phase", figures.average_signs_by_phase(signs))
     figures.write_figure(directory, "constancy", figures.constancy_over_training(signs))
     if signs.sizes["objective"] > 1:
         figures.write_figure(directory, "objectives", figures.objectives(signs))

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.command_line import Seeded, Session, check_recording, main
 from experiments.progress import doing
-from neuron_mech import store
+from neuron_mech import store, taps
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
@@ -66,7 +66,9 @@ def dataset(run: Run) -> xr.Dataset:
             np.random.default_rng(study.config.train.seed),
         )
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
-        of_wide.append(apart.assign(summaries.of_neurons(site, wide.neurons[site], of)))
+        of_wide.append(
+            apart.assign(summaries.of_neurons(site, wide.neurons[site], of)).assign(_ends(run, site, category))
+        )
         if site in close.neurons:
             values, own = run.trajectories.values("close", site), trajectories.seen(study, close, site, category)
             of_close.append(separation.of_watched(site, close.neurons[site], values, own, watched))
@@ -78,6 +80,61 @@ def dataset(run: Run) -> xr.Dataset:
         .assign(accuracy=("close_epoch", kept.watched["accuracy"]["close"], said))
         .assign_attrs(preset=study.config.preset, steps=study.batches * epochs, epochs=epochs)
     )
+
+
+def _ends(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
+    """What is measured of all neurons of a site at the end, beside the separation of their own categories."""
+    study, wide = run.study, run.trajectories["wide"]
+    values = run.trajectories.values("wide", site)
+    final, own = values[-1:], trajectories.seen(study, wide, site, category)
+    early = trajectories.seen(study, wide, site, run.state.at_half[site])
+    labels = np.asarray(run.dataset.train.labels)[study.recorded[: len(own)]]
+    highest = partitions.finally_highest(values[-1], own)
+    start, end = partitions.mean_rank(values[[0, -1]], highest)
+    measured = {
+        "half_auc": (
+            partitions.separation(final, early).auc[0],
+            "AUC at the end of the categories by the first half of the epochs' recordings",
+        ),
+        "class_auc": (
+            partitions.separation(final, partitions.of_most_of_the_class(own, labels)).auc[0],
+            "control: AUC at the end where each class is in the category that most of it is in",
+        ),
+        "position_mean_auc": (
+            _position_means(run, site, category, len(own)),
+            "AUC at the end of the mean over positions, categories by the recordings of all positions together; NaN "
+            "where the site has no positions",
+        ),
+    }
+    ranks = {
+        "highest_rank_start": (start, "mean rank at the start of the finally highest tenth of the high category"),
+        "highest_rank_end": (end, "mean rank at the end of the finally highest tenth of the high category"),
+    }
+    return {name: ("neuron", of.astype(np.float32), about("1", said)) for name, (of, said) in measured.items()} | {
+        name: ("neuron", of.astype(np.float32), about("percentile rank", said)) for name, (of, said) in ranks.items()
+    }
+
+
+def _position_means(run: Run, site: str, category: np.ndarray, samples: int) -> np.ndarray:
+    """AUC of the position mean of the wide watch's samples in the finished network."""
+    study = run.study
+    neurons = study.design.indices(site)
+    if category.ndim == 2:
+        return np.full(len(neurons), np.nan)
+    tally = run.tallies[study.config.record.objective][site]
+    lead = np.asarray(tally.positive, np.int64) - np.asarray(tally.negative, np.int64)
+    together = np.sign(lead[:samples].reshape(samples, -1, lead.shape[-1]).sum(1)).astype(np.int8)
+    ids = study.recorded[:samples]
+    chunk = study.config.record.chunk
+
+    @jax.jit
+    def means(images: jax.Array) -> jax.Array:
+        values = taps.read(study.model, run.state.train.variables, images, (site,))[1][site]
+        return values.reshape(len(values), -1, values.shape[-1]).mean(1)[:, neurons]
+
+    parts = [run.dataset.train.rows(ids[k : k + chunk]) for k in range(0, samples, chunk)]
+    values = np.concatenate([np.asarray(means(part.inputs)) for part in parts])
+    return partitions.separation(values[None], together).auc[0]
 
 
 def _epochs(run: Run, watch: trajectories.Watch) -> np.ndarray:

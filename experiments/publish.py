@@ -27,7 +27,10 @@ from neuron_mech.paper import claims
 from neuron_mech.store import files, provenance
 
 ROOT = Path(__file__).parent.parent
-FIGURES = ("figure5", "figure2", "figure8", "figure3", "figure4", "constancy", "controls", "separation")
+FIGURES = (
+    *("figure5", "figure5_by_phase", "figure2", "figure8", "figure3", "figure3_activation", "figure4"),
+    *("constancy", "controls", "separation", "predictions"),
+)
 WIDTH = 1000
 """Pixels across a published figure, at most."""
 LARGEST = 2**26
@@ -37,7 +40,6 @@ LARGEST_SIGNS = 4_000_000
 BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
 NARROW = "\N{NO-BREAK SPACE}"
 """Between a number and its unit where a cell is narrow."""
-MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}
 
 
 def publish(directory: Path, into: Path) -> None:
@@ -149,8 +151,11 @@ def commit() -> str | None:
 
 
 def table(published: Path, short: bool = False) -> str:
-    """Claims by presets, from the claims.json of each. The short one has the README's room: marks and values alone."""
-    found = {path.parent.name: files.read_json(path) for path in sorted(published.glob("*/claims.json"))}
+    """Claims by presets, two marks each, from the claims.json of each.
+
+    The short one has the README's room: marks and values alone.
+    """
+    found = {path.parent.name: _read(path) for path in sorted(published.glob("*/claims.json"))}
     if not found:
         return "No run has been published yet.\n"
     order = list(PRESETS)
@@ -162,7 +167,7 @@ def table(published: Path, short: bool = False) -> str:
     ]
     for index in range(len(found[presets[0]])):
         entries = [found[name][index] for name in presets]
-        cells = [f"{MARKS[e['verdict']]} {markdown(measured(e, short))}".strip() for e in entries]
+        cells = [f"{marks(entry)} {italic(markdown(measured(entry, short)), entry)}".strip() for entry in entries]
         cells = [cell.replace(" ", NARROW) for cell in cells] if short else cells
         lines.append(f"| {entries[0]['id']}. {markdown(entries[0]['statement'])} | " + " | ".join(cells) + " |")
     if short:
@@ -170,23 +175,66 @@ def table(published: Path, short: bool = False) -> str:
     lines.append("| *other than the preset* | " + " | ".join(changes(runs[name]["command"]) for name in presets) + " |")
     counts = [len(runs[name]["seeds"]) for name in presets]
     lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", LEGEND.format(page="docs/claims.md" if short else "../claims.md")]) + "\n"
+
+
+LEGEND = (
+    "First mark, does the sentence hold: "
+    + ", ".join(f"{sign} {verdict}" for verdict, sign in claims.MARKS.items())
+    + ". Second mark, does it beat its null, that is, is it learning's doing: "
+    + ", ".join(f"{sign} {mark}" for mark, sign in claims.BEATS.items())
+    + ". In italics: sites or networks that the sentence is not about, which decide nothing. Every claim, its formula, "
+    "threshold and null: [the claims]({page})."
+)
+
+
+def marks(entry: dict[str, Any]) -> str:
+    """The two marks of a claim."""
+    return f"{claims.MARKS[entry['verdict']]} {claims.BEATS[entry['beats_null']]}"
 
 
 def measured(entry: dict[str, Any], short: bool = False) -> str:
-    """What decides a claim: the value, and unless `short` the control that it does not beat, and the site."""
-    if entry["value"] is None:
+    """What decides a claim: value, and unless `short` null, site, and one run where it is one."""
+    if not entry["conditions"]:
         return ""
-    deciding = next((c for c in entry["conditions"] if not c["holds"]), entry["conditions"][0])
+    among = [c for c in entry["conditions"] if c["scope"] == entry["scope"]]
+    deciding = min(among, key=lambda c: {"no": 0, "undecided": 1}.get(c["holds"], 2))
     scale, unit = (100, " " + deciding["unit"]) if deciding["unit"] in ("%", "points") else (1, "")
     digits = 1 if scale == 100 or deciding["unit"] == "ranks" else 2
-    said = f"{scale * entry['value']:.{digits}f}{unit or (' ' + deciding['unit']).rstrip()}"
+
+    def shown(value: float | None) -> str:
+        return "?" if value is None else f"{scale * value:.{digits}f}"
+
+    said = f"{shown(deciding['value']['value'])}{unit or (' ' + deciding['unit']).rstrip()}"
     if short:
         return said
-    control = next((c for c in deciding["controls"] if not c["beaten"]), None)
-    if entry["verdict"] == "not supported" and control is not None:
-        said += f", control {scale * control['value']:.{digits}f}"
+    said += "".join(f", null {shown(n['value'])}" for n in deciding["nulls"] if n["decides"])
+    said += ", one run" if deciding["value"]["seeds"] == 1 else ""
     return f"{said} ({deciding['site']})"
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        return claims.read(files.read_text(path))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}): publish its run again") from None
+
+
+def italic(text: str, entry: dict[str, Any]) -> str:
+    """In italics where it is beyond what the sentence is about."""
+    return f"*{text}*" if text and entry["scope"] == "beyond" else text
+
+
+def write_spread(published: Path) -> None:
+    """Measure how far seeds are apart, on the published digits, for the intervals of one run (see `claims.spread`)."""
+    path = published / "digits" / "claims.json"
+    if not path.exists():
+        return
+    entries = _read(path)
+    seeds = max((c["value"]["seeds"] for entry in entries for c in entry["conditions"]), default=0)
+    if seeds >= 3:
+        found = {"of": "digits", "seeds": seeds, "deviation": claims.spread.of_claims(entries)}
+        files.write_text(Path(claims.__file__).parent / claims.spread.NAME, json.dumps(found, indent=2) + "\n")
 
 
 PAGES = {"README.md": True, "docs/results/index.md": False}
@@ -213,6 +261,7 @@ def main() -> None:
             raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
         for name in names:
             publish(Path(name), ROOT / "results")
+        write_spread(ROOT / "results")
         for name, short in PAGES.items():
             page = ROOT / name
             files.write_text(page, with_table(files.read_text(page), table(ROOT / "results", short), name))

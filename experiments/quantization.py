@@ -4,6 +4,10 @@ At one site at a time, each pre-activation becomes the mean of its side of a thr
 all neurons; the rest of the network runs as it is. Writes quantization.nc and figures/: figure3, and information (each
 neuron's own best threshold, and what its one bit says about the label). Controls: noise of the same mean squared error,
 the same two values dealt to random samples, the threshold 0, and the rank of 0 before training.
+
+With `--replace activation` it is the activations that become two values, and quantization_activation.nc and
+figure3_activation that are written, beside the others: part of what is lost before a ReLU at low ranks is that it makes
+one zero of two negative means.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ import numpy as np
 from experiments.command_line import Seeded, Session, main
 from neuron_mech import store, taps
 from neuron_mech.codes import evaluation, information, percentiles, quantization, sources
+from neuron_mech.codes.evaluation import Replaced
 from neuron_mech.config import check_once, random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
 from neuron_mech.runs.subjects import Subject
 from neuron_mech.store import about
+from neuron_mech.taps.neurons import ACTIVATIONS
 
 PAPER_TABLE_1 = {
     ("mnist-relu", "dense1"): (80, 8.9),
@@ -44,9 +50,11 @@ class QuantizationOptions(Seeded):
 
     ranks: tuple[float, ...] = tuple(range(0, 101, 10))
     """Percentile ranks used as thresholds, 0 to 100."""
+    replace: Replaced = "pre_activation"
+    """What becomes two values: what enters the activation function (the paper), or what leaves it."""
 
 
-def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
+def measure(subject: Subject, ranks: tuple[float, ...], replace: Replaced = "pre_activation") -> xr.Dataset:
     """One seed's quantization.nc: accuracies by site and rank, and each neuron's numbers.
 
     The images are looked through twice: training images for the codes, test images for what survives them.
@@ -60,6 +68,7 @@ def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
         {(kind, site): jax.random.split(streams[site])[1] for kind in ("trained", "untrained") for site in streams},
         chunk=taps.fitting(subject.sites, 1000),
     )
+    function = ACTIVATIONS[subject.config.model.activation]
     trials: dict[tuple[str, str], evaluation.Trial] = {}
     numbers: dict[str, list] = {name: [] for name in _NUMBERS}
     neurons: list[xr.Dataset] = []
@@ -70,15 +79,20 @@ def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
         for name, of in (("zero_rank", rank), ("untrained_zero_rank", rank_before)):
             numbers[f"{name}_mean"].append(of.mean())
             numbers[f"{name}_std"].append(of.std())
-        for name, (code, codes) in _codes(values, ranks).items():
-            trials[name, site] = evaluation.Trial(site, code, codes, stream)
+        coded = values if replace == "pre_activation" else np.asarray(function(jnp.asarray(values)))
+        for name, (code, codes) in _codes(coded, ranks).items():
+            trials[name, site] = evaluation.Trial(site, code, codes, stream, replace)
         neurons.append(_by_neuron(site, values, labels, subject.dataset.classes, rank, rank_before))
 
     first = next(iter(streams))
     trials["original", first] = evaluation.Trial(first, evaluation.unchanged, jnp.zeros(1), streams[first])
     top = subject.dataset.top
     called = figures.accuracy_name(top)
-    accuracy = evaluation.accuracies(subject.model, subject.variables, subject.sites, trials, subject.dataset.test, top)
+    frequency = np.zeros(subject.dataset.classes, np.int64)
+    accuracy = evaluation.accuracies(
+        subject.model, subject.variables, subject.sites, trials, subject.dataset.test, top, labels=frequency
+    )
+    chance = int(np.sort(frequency)[-top:].sum()) / int(frequency.sum())
     numbers["zero_threshold_accuracy"] = [accuracy["zero", site][0] for site in streams]
     curves = {name: [accuracy[name, site] for site in streams] for name in _CURVES}
     named = {
@@ -91,9 +105,10 @@ def measure(subject: Subject, ranks: tuple[float, ...]) -> xr.Dataset:
             for name, (units, text) in _NUMBERS.items()
         },
         "original_accuracy": ((), accuracy["original", first][0], about("1", f"{called} of the network as it is")),
+        "chance": ((), chance, about("1", f"{called} of always naming what is most frequent in the test set")),
     }
     coordinates = {"site": list(streams), "percentile_rank": np.asarray(ranks, np.float64)}
-    attributes = {"top": top, "test_samples": len(subject.dataset.test)}
+    attributes = {"top": top, "test_samples": len(subject.dataset.test), "replace": replace}
     return store.stacked(neurons).assign(named).assign_coords(coordinates).assign_attrs(attributes)
 
 
@@ -173,7 +188,8 @@ def table_1(found: xr.Dataset) -> str:
 def summary(found: xr.Dataset) -> str:
     """What survives two values, and what its controls do."""
     lines = [
-        f"{found.attrs['preset']}: {figures.accuracy_name(found.attrs['top'])} with two values a neuron, of "
+        f"{found.attrs['preset']}: {figures.accuracy_name(found.attrs['top'])} with two values a neuron ("
+        f"{found.attrs['replace'].replace('_', '-')}s), of "
         f"{float(found.original_accuracy):.2%} with all"
     ]
     for site in found.site.values:
@@ -189,21 +205,39 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join([*lines, table_1(found)])
 
 
-@store.step("quantization")
 def experiment(session: Session[QuantizationOptions]) -> None:
     """Measure every seed, write the results and print their summary."""
-    by_seed, seeds = [], []
-    for subject in session.subjects():
-        by_seed.append(measure(subject, session.options.ranks))
-        seeds.append(subject.config.train.seed)
-    found = over_seeds(by_seed, seeds)
-    labels = [subject.label(site) for site in found.site.values]
-    found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
+    {"pre_activation": before, "activation": after}[session.options.replace](session)
+
+
+@store.step("quantization")
+def before(session: Session[QuantizationOptions]) -> None:
+    """Two values in the place of pre-activations: the paper's."""
+    found = _measured(session)
     store.write_result_text(session.directory / "table1.txt", table_1(found) + "\n")
     figures.write_figure(session.directory, "figure3", figures.quantization(found))
     figures.write_figure(session.directory, "information", figures.information(found))
     store.write_dataset(session.directory / "quantization.nc", found)
     print(summary(found))
+
+
+@store.step("quantization_activation")
+def after(session: Session[QuantizationOptions]) -> None:
+    """Two values in the place of activations."""
+    found = _measured(session)
+    figures.write_figure(session.directory, "figure3_activation", figures.quantization(found))
+    store.write_dataset(session.directory / "quantization_activation.nc", found)
+    print(summary(found))
+
+
+def _measured(session: Session[QuantizationOptions]) -> xr.Dataset:
+    by_seed, seeds = [], []
+    for subject in session.subjects():
+        by_seed.append(measure(subject, session.options.ranks, session.options.replace))
+        seeds.append(subject.config.train.seed)
+    found = over_seeds(by_seed, seeds)
+    labels = [subject.label(site) for site in found.site.values]
+    return found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
 
 
 def check(options: QuantizationOptions) -> None:

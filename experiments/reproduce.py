@@ -7,7 +7,7 @@ writes claims.json and report.html. Stopped at any moment, the same command goes
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from experiments import (
     binarization,
     class_consistency,
     controls,
+    equal_displacement,
     gradient_signs,
     learning_dynamics,
     progress,
@@ -61,6 +62,9 @@ def of_each_run(session: Session[ReproduceOptions]) -> dict[str, Callable[[Run],
     if session.config.watch.recordings and session.config.record.mode in ("eval", "train"):
         steps["learning_dynamics"] = learning_dynamics.report
     steps["class_consistency"] = class_consistency.report
+    watch = session.config.watch
+    if watch.recordings and watch.weights and session.config.record.mode in ("eval", "train"):
+        steps["equal_displacement"] = equal_displacement.report
     if options.controls:
         steps["controls"] = lambda run: controls.report(run, _options(controls.ControlOptions, options))
     return steps
@@ -69,9 +73,14 @@ def of_each_run(session: Session[ReproduceOptions]) -> dict[str, Callable[[Run],
 def of_all_runs(session: Session[ReproduceOptions], saved: Callable[[], None]) -> dict[str, Callable[[], None]]:
     """What is done once, with all seeds together; `saved` is called after every group of windows."""
     options = session.options
-    codes = Session(session.config, _options(quantization.QuantizationOptions, options), session.directory)
+    quantized = _options(quantization.QuantizationOptions, options)
+    codes = Session(session.config, quantized, session.directory)
+    after = Session(session.config, replace(quantized, replace="activation"), session.directory)
     windows = Session(session.config, _options(binarization.BinarizationOptions, options), session.directory)
-    steps = {"quantization": lambda: quantization.experiment(codes)}
+    steps = {
+        "quantization": lambda: quantization.experiment(codes),
+        "quantization_activation": lambda: quantization.experiment(after),
+    }
     return steps | ({"binarization": lambda: binarization.experiment(windows, saved)} if options.windows else {})
 
 
@@ -91,7 +100,7 @@ def missing(session: Session[ReproduceOptions], step: str, directory: Path, seed
             return "it was not finished" if store.exists(path) else ""
         if lost:
             return ", ".join(lost)
-    if step not in ("quantization", "binarization"):
+    if not step.startswith("quantization") and step != "binarization":
         return None
     found = store.read_dataset(path)
     wanted: dict[str, list] = {"seed": [session.config.train.seed + k for k in range(seeds)]}

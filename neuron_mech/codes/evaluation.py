@@ -5,7 +5,7 @@ The samples are looked through once. What precedes the sites is run once a chunk
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,10 @@ Code = Callable[[PyTree, jax.Array, Array], jax.Array]
 """(one code, the batch's pre-activations, a random key) -> what takes their place."""
 
 
+Replaced = Literal["pre_activation", "activation"]
+"""What a code takes the place of."""
+
+
 class Trial(NamedTuple):
     """Several codes of one kind at a site: what they do, and the numbers they do it with (a leading axis)."""
 
@@ -33,6 +37,8 @@ class Trial(NamedTuple):
     codes: PyTree
     key: Array
     """Folded with each chunk's start."""
+    replace: Replaced = "pre_activation"
+    """What takes the code: what enters the activation function, or what leaves it."""
 
 
 def unchanged(code: PyTree, pre_activation: Array, key: Array) -> Array:
@@ -58,6 +64,9 @@ def logits_of_codes(
     """
 
     def one(part: PyTree) -> jax.Array:
+        if trial.replace == "activation":
+            after = {trial.site: lambda activation: trial.code(part, activation, trial.key)}
+            return taps.edited(model, pre={trial.site: lambda _: values}, post=after)(variables, inputs)
         return taps.edited(model, pre={trial.site: lambda _: trial.code(part, values, trial.key)})(variables, inputs)
 
     return jax.vmap(one)(trial.codes)
@@ -68,9 +77,10 @@ def _read(model: nn.Module, sites: tuple[str, ...], variables: Mapping[str, Any]
     return taps.read(model, variables, samples.inputs, sites)[1]
 
 
-@partial(jax.jit, static_argnames=("code", "model", "site", "top"))
+@partial(jax.jit, static_argnames=("code", "replace", "model", "site", "top"))
 def _right(
     code: Code,
+    replace: Replaced,
     model: nn.Module,
     site: str,
     top: int,
@@ -80,7 +90,7 @@ def _right(
     values: jax.Array,
     key: Array,
 ) -> Array:
-    outputs = logits_of_codes(Trial(site, code, codes, key), model, variables, samples.inputs, values)
+    outputs = logits_of_codes(Trial(site, code, codes, key, replace), model, variables, samples.inputs, values)
     labels = jnp.broadcast_to(samples.labels, outputs.shape[:2])
     return right(outputs, labels, top).sum(axis=1)
 
@@ -93,23 +103,25 @@ def accuracies(
     samples: Samples | Stream,
     top: int = 1,
     rows: int = 4000,
+    labels: Int[np.ndarray, " classes"] | None = None,
 ) -> dict[K, Float[np.ndarray, " codes"]]:
     """Share of `samples` that the network gets right under each code of every trial, every sample counted once.
 
-    Right: the label is among the `top` largest outputs. A chunk is as many samples as make `rows` under the codes of
-    the largest trial, or fewer (`taps.fitting`): what is computed at once then stays in a CPU's cache, which halves the
-    time of eleven codes.
+    Right: the label is among the `top` largest outputs. How often each label occurs is added to `labels`. A chunk is as
+    many samples as make `rows` under the codes of the largest trial, or fewer (`taps.fitting`): what is computed at
+    once then stays in a CPU's cache, which halves the time of eleven codes.
     """
     most = max(jax.tree.leaves(trial.codes)[0].shape[0] for trial in trials.values())
     names = tuple(dict.fromkeys(trial.site for trial in trials.values()))
     chunk = max(1, taps.fitting(sites, rows) // most)
     counts = {name: np.zeros(jax.tree.leaves(trial.codes)[0].shape[0], np.int64) for name, trial in trials.items()}
-    seen = np.zeros(1, np.int64)
+    seen, frequency = np.zeros(1, np.int64), np.zeros(0 if labels is None else len(labels), np.int64)
     for start, part in _own_parts(samples, chunk, "evaluating codes"):
         values = _read(model, names, variables, part)
         found = {
             name: _right(
                 trial.code,
+                trial.replace,
                 model,
                 trial.site,
                 top,
@@ -123,7 +135,11 @@ def accuracies(
         }
         counts = {name: counts[name] + np.asarray(count, np.int64) for name, count in found.items()}
         seen += len(part)
+        if labels is not None:
+            frequency += np.bincount(part.labels, minlength=len(frequency))
     whole = processes.all_sum(seen)
+    if labels is not None:
+        labels += processes.all_sum(frequency)
     return {name: processes.all_sum(count) / whole for name, count in counts.items()}
 
 

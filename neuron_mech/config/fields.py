@@ -13,7 +13,7 @@ from neuron_mech.config.limits import LIMITS
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Arithmetic, Precision
 
-Objective = Literal["margin", "cross_entropy", "keras2017"]
+Objective = Literal["margin", "cross_entropy", "keras2017", "keras2017-float16"]
 Derivative = Literal["activation", "pre_activation"]
 
 
@@ -102,6 +102,9 @@ class Record:
     every: int = 10
     """Batches from one recording to the next: at batches 0, every, 2 every ... of each epoch, before the update.
     online ignores it and records at every batch."""
+    when: Literal["before", "after"] = "before"
+    """Whether such a batch is recorded before its update or after it. online records each batch's own gradients, which
+    are of before."""
     samples: int | Literal["all"] = "all"
     """Training samples recorded, chosen at random."""
     site_samples: tuple[str, ...] = ()
@@ -115,7 +118,8 @@ class Record:
     """With respect to the activation (the paper) or the pre-activation (where a ReLU adds true zeros)."""
     objective: Objective = "margin"
     """Function whose derivative is recorded. margin: exact signs of the cross-entropy's derivative;
-    cross_entropy: through float32 log-softmax; keras2017: through probabilities clipped to [1e-7, 1 - 1e-7]."""
+    cross_entropy: through float32 log-softmax; keras2017: through probabilities clipped to [1e-7, 1 - 1e-7];
+    keras2017-float16: the same, stored as float16 of its share in a batch's mean, where small ones become zero."""
     compare_objectives: tuple[Objective, ...] = ()
     """Further objectives counted from the same forward passes, to compare numerics."""
     precision: Precision = "exact"
@@ -147,6 +151,9 @@ class Watch:
     """Recordings at which the wide watch keeps values of every recorded neuron, evenly spread too."""
     wide_samples: int = 1000
     """Recorded samples in the wide watch, at most."""
+    weights: int = 90
+    """Recordings at which all parameters are kept, evenly spread too; 0: none. Of a network without running statistics,
+    and while they take no more than 256 MiB: of others none are."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +190,11 @@ class Config:
             raise InputError(
                 "record.mode online counts the training loss's own gradients, whose signs are the margin's: "
                 "leave record.objective at margin and record.compare_objectives empty, or record in mode eval"
+            )
+        if self.record.mode == "online" and self.record.when == "after":
+            raise InputError(
+                "record.when is after, but record.mode online counts the gradients that the update is made of: leave "
+                "record.when at before, or record in mode eval"
             )
         if len(set(self.objectives)) < len(self.objectives):
             raise InputError(f"record.compare_objectives repeats an objective: {', '.join(self.objectives)}")

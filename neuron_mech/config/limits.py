@@ -63,6 +63,7 @@ LIMITS = {
     "watch.neurons": Limits(0, _MANY, WHOLE),
     "watch.wide_recordings": Limits(2, _MANY, WHOLE),
     "watch.wide_samples": Limits(2, _MANY, WHOLE),
+    "watch.weights": Limits(0, _MANY, WHOLE),
 }
 """The numbers that a config's fields may have; `all` and None are for those whose type says so."""
 

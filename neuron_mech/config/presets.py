@@ -18,7 +18,8 @@ _cifar10 = Config(
     record=Record(
         every=100,
         samples=10_000,
-        sites=("stage0layer0", "stage2layer2", "stage3layer2"),
+        # Signs of the first, third and fourth (the paper's section 4), codes of the first, second and fourth (table 1).
+        sites=("stage0layer0", "stage2layer0", "stage2layer2", "stage3layer2"),
         site_samples=("stage3layer2:10000", "stage2layer2:5000", "*:500"),
         chunk=250,
     ),

@@ -94,6 +94,8 @@ class Design:
     """Keys for a model with random layers; each recording and each chunk has its own, folded out of these."""
     kwargs: Mapping[str, Any] | None = None
     """What else `model.apply` is given."""
+    halves: Mapping[str, float] | None = None
+    """Of losses whose derivatives are stored in float16 before their sign is read, the factor that comes first."""
 
     @property
     def main(self) -> str:
@@ -196,11 +198,16 @@ class Design:
         found = self.gradients(moment.variables, self.prepare(inputs), labels, moment.number, start, at)
         return {
             loss: {
-                site: counting.update_rows(tally, self.chosen(site, found[loss][site]), start)
+                site: counting.update_rows(tally, self.stored(loss, self.chosen(site, found[loss][site])), start)
                 for site, tally in by_site.items()
             }
             for loss, by_site in tallies.items()
         }
+
+    def stored(self, loss: str, derivative: Array) -> Array:
+        """A loss's derivatives as they are stored before their sign is read: as they are, or see `halves`."""
+        share = (self.halves or {}).get(loss)
+        return derivative if share is None else (derivative * share).astype(jnp.float16)
 
     def record(self, tallies: Tallies, samples: Samples, moment: Moment) -> Tallies:
         """One recording of all rows, chunk by chunk, so that memory is bounded whatever their number. Pure."""

@@ -214,6 +214,14 @@ def explained_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, 
     return information.mutual_information(counts) / jnp.where(entropy > 0, entropy, jnp.nan)
 
 
+def of_most_of_the_class(
+    category: Int[np.ndarray, "samples neurons"], labels: Int[np.ndarray, " samples"]
+) -> Int[np.ndarray, "samples neurons"]:
+    """Each sample in the category of most of its class, by neuron; 0 where as many are in either."""
+    by_class = np.stack([np.sign(category[labels == c].sum(0)) for c in range(int(labels.max(initial=0)) + 1)])
+    return by_class[labels].astype(np.int8)
+
+
 def majority_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
     """Share of a neuron's pairs that are in the category in which most of their class are."""
     return counts.max(1).sum(1) / counts.sum((1, 2))
@@ -222,6 +230,18 @@ def majority_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, "
 def majority(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
     """Share of a neuron's pairs in its larger category: what any prediction must beat."""
     return counts.sum(2).max(1) / counts.sum((1, 2))
+
+
+def class_signs(
+    weights: Float[Array | np.ndarray, "classes *positions neurons"],
+) -> Float[Array, "classes *positions neurons"]:
+    """Of each class and neuron, sign(mean of its weights to the other classes' logits - that to the class's own).
+
+    Positive: what raises the neuron raises the wrong logits, on average, so the class's samples would be low.
+    """
+    several = len(weights)
+    others = (jnp.sum(weights, axis=0, keepdims=True) - weights) / (several - 1)
+    return jnp.sign(others - weights)
 
 
 def agreement(

@@ -42,6 +42,7 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
     """
     parts: list[xr.Dataset] = []
     rows: list[dict[str, float]] = []
+    curves: list[np.ndarray] = []
     for site, (tally, neurons, _) in recorded.items():
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
         independent = counting.independent_constancy(tally)
@@ -50,8 +51,18 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
             np.asarray(jax.jit(counting.histograms)(tally.positive, tally.negative)),
             about("pairs", "histogram of average signs of each neuron"),
         )
+        rarefied = counting.rarefied_constancy(tally)
+        alike = about(
+            "1",
+            f"constancy of {counting.DEPTH} nonzero recordings of each pair, drawn of its own, expected, each neuron",
+        )
         by_chance = about("1", "control: expected constancy of independent signs, each neuron")
-        variables = {"neuron_histogram": histograms, "neuron_independent_constancy": ("neuron", independent, by_chance)}
+        variables = {
+            "neuron_histogram": histograms,
+            "neuron_independent_constancy": ("neuron", independent, by_chance),
+            "neuron_rarefied_constancy": ("neuron", rarefied, alike),
+        }
+        curves.append(counting.constancy_curve(tally.positive, tally.negative))
         parts.append(of_neurons(site, neurons, of).assign(variables))
         rows.append(
             {
@@ -81,11 +92,17 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
         .assign({name: ("site", [row[name] for row in rows], said) for name, said in described.items()})
         .assign(
             histogram=(("site", "bin"), by_site, about("pairs", "histogram of average signs over all neurons")),
+            constancy_curve=(
+                ("site", "level"),
+                curves,
+                about("1", "share of pairs with |average sign| at least the level"),
+            ),
             recordings=((), recordings, about("recordings", "of each sample, over the run")),
         )
         .assign_coords(
             site=list(recorded),
             label=("site", [at.label for at in recorded.values()]),
+            level=np.array(counting.LEVELS),
             bin=("bin", (counting.BIN_EDGES[:-1] + counting.BIN_EDGES[1:]) / 2, about("1", "average sign, its middle")),
         )
     )

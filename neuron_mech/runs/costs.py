@@ -11,6 +11,7 @@ from neuron_mech.cluster import processes
 from neuron_mech.cluster.memory import free_memory, size
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Arithmetic
+from neuron_mech.runs import trajectories
 from neuron_mech.runs.planning import RunState
 from neuron_mech.runs.study import Study
 from neuron_mech.store import checkpoints
@@ -57,7 +58,7 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
         + counts
         + plan.working,
         host=saved if several > 1 else 0,
-        trajectories=sum(watch.nbytes for watch in study.watches),
+        trajectories=sum(kept.nbytes for kept in (*study.watches, trajectories.weights(study)) if kept),
         checkpoints=(checkpoints.KEEP + 1) * saved,
     )
 
@@ -85,8 +86,8 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
         raise InputError(
             f"checkpoints need up to {size(cost.checkpoints)} in --run-dir {directory}, trajectories "
             f"{size(cost.trajectories)}, and {size(free)} are free: make room, name another directory, or lower "
-            f"record.samples (now {len(study.recorded)}), watch.recordings (now {watch.recordings}) or "
-            f"watch.wide_recordings (now {watch.wide_recordings})"
+            f"record.samples (now {len(study.recorded)}), watch.recordings (now {watch.recordings}), "
+            f"watch.wide_recordings (now {watch.wide_recordings}) or watch.weights (now {watch.weights})"
         )
     how = f"training in {arithmetic(study.config.train.precision)}"
     where = "the device" if study.design.mesh.size == 1 else f"each of {study.design.mesh.size} devices"

@@ -22,6 +22,7 @@ from neuron_mech.cluster.stopping import stopping
 from neuron_mech.config import Config, Model
 from neuron_mech.errors import InputError, Interrupted, RunError
 from neuron_mech.precision import multiplying
+from neuron_mech.recording import partitions
 from neuron_mech.recording.design import Tallies
 from neuron_mech.recording.live import LiveView
 from neuron_mech.recording.online import Online
@@ -117,7 +118,7 @@ def _run(
                 say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
                 if other := provenance.others(directory):
                     say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
-        kept = Trajectories(directory / "trajectories", what.watches, state.watched)
+        kept = Trajectories(directory / "trajectories", what.watches, state.watched, trajectories.weights(what))
         if done < what.segments:
             kept.verify(done)
             with provenance.timed(directory, "training"):
@@ -175,12 +176,13 @@ def _drive(
 
     history = {name: np.array(values) for name, values in state.history.items()}
     train, at_saturation = devices.replicate(state.train, what.design.mesh), state.at_saturation
-    pending: list[tuple[int, jax.Array, list]] = []
+    at_half = state.at_half
+    pending: list[tuple[int, jax.Array, list, list]] = []
     saved, last_save = done, time.monotonic()
 
     def settle() -> None:
         """Take over the losses and trajectories that are due, or stop where a loss is not finite."""
-        for first, losses, seen in pending:
+        for first, losses, seen, weights in pending:
             history["loss"][first : first + len(losses)] = losses
             if not np.isfinite(losses).all():
                 step = first + int(np.argmin(np.isfinite(losses)))
@@ -195,12 +197,14 @@ def _drive(
                 )
             for watch, row, found in seen:
                 kept.write(watch, row, *jax.device_get(found))
+            for row, flat in weights:
+                kept.write_weights(row, jax.device_get(flat))
         pending.clear()
 
     def everything() -> RunState:
         """The state in the order of a single device, on every process."""
         found = {} if recorder is None else recorder.state
-        return RunState(devices.on_one(train), found, at_saturation, history, kept.watched)
+        return RunState(devices.on_one(train), found, at_saturation, at_half, history, kept.watched)
 
     def save() -> None:
         nonlocal saved, last_save
@@ -220,9 +224,10 @@ def _drive(
             first = epoch * what.batches + index * what.config.record.every
             here = devices.on_one(train)  # every process looks for itself
             seen = [(watch, row, look[watch.name](here, recorded)) for watch, row in kept.due(done)]
+            weights = [(row, trajectories.flat(here.params)) for row in kept.weights_due(done)]
             train, recorder, losses = advance(train, recorder, samples, *plan[index])
             settle()  # the segment before, while this one runs
-            pending.append((first, losses, seen))
+            pending.append((first, losses, seen, weights))
             done += 1
             if index == per_epoch - 1:
                 recorder = recorder.end_epoch() if isinstance(recorder, Online) else recorder
@@ -235,6 +240,9 @@ def _drive(
                     history["saturation_epoch"][0] = epoch + 1
                     main = {} if recorder is None else recorder.counts()
                     at_saturation = {s: (np.array(t.positive), np.array(t.negative)) for s, t in main.items()}
+                if epoch + 1 == what.config.train.epochs // 2 and recorder is not None:
+                    so_far = recorder.counts().items()
+                    at_half = {s: np.asarray(partitions.categories(t.positive, t.negative)) for s, t in so_far}
                 if view is not None:
                     loss = float(history["loss"][epoch * what.batches : (epoch + 1) * what.batches].mean())
                     accuracy = {name: measured[name] for name in ("train_accuracy", "test_accuracy")}

@@ -22,7 +22,7 @@ from neuron_mech.runs.study import Study, abstract_recorded, random_ids, recorde
 from neuron_mech.runs.trajectories import Watched
 from neuron_mech.store import checkpoints
 from neuron_mech.taps import Site
-from neuron_mech.taps.objectives import OBJECTIVES
+from neuron_mech.taps.objectives import HALVES, OBJECTIVES
 from neuron_mech.training import TrainState, models
 from neuron_mech.training.datasets import Dataset, Samples
 from neuron_mech.training.models import Neurons
@@ -32,14 +32,16 @@ class RunState(struct.PyTreeNode):
     """All that a resumed run needs; the number of finished segments is the checkpoint's step.
 
     `at_saturation` holds the main objective's (positive, negative) counts at the end of the epoch in which training
-    accuracy first reached `record.saturation`: zeros until then. `history` holds one value a step or an epoch, NaN
+    accuracy first reached `record.saturation`: zeros until then. `at_half` holds by site the categories by the
+    recordings of the first half of the epochs: zeros until then. `history` holds one value a step or an epoch, NaN
     where the run has not been yet. `watched` holds, by watch, its accuracy at every recording kept, and the checksums
-    of the trajectories on disk.
+    of the trajectories and weights on disk.
     """
 
     train: TrainState
     recorded: dict[str, Any]
     at_saturation: dict[str, tuple[np.ndarray, np.ndarray]]
+    at_half: dict[str, np.ndarray]
     history: dict[str, np.ndarray]
     watched: Watched
 
@@ -133,6 +135,7 @@ def _design(
     return Design(
         model=model,
         losses={name: OBJECTIVES[name] for name in config.objectives},
+        halves={name: 1 / config.train.batch_size for name in config.objectives if name in HALVES},
         sites=sites,
         rows=rows,
         neurons={name: recorded_neurons(config, name, site.shape[-1]) for name, site in sites.items()},
@@ -173,4 +176,6 @@ def abstract_state(study: Study, train: TrainState) -> RunState:
         )
         for site, tally in tallies(study, recorded).get(study.design.main, {}).items()
     }
-    return RunState(train, recorded, at_saturation, history, trajectories.nothing_kept(study.watches))
+    at_half = {site: np.zeros(positive.shape, np.int8) for site, (positive, _) in at_saturation.items()}
+    watched = trajectories.nothing_kept(study.watches, trajectories.weights(study))
+    return RunState(train, recorded, at_saturation, at_half, history, watched)

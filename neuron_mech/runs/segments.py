@@ -1,8 +1,8 @@
 """A segment, the unit of a run's work: one recording, then the training steps to the next.
 
-Every recording sees the parameters before its batch's update. The recorder is the one that a user's own loop has: in
-the modes eval and train a segment is `recorder.update(variables)` and then steps; in mode online each step hands its
-activation gradients to `recorder.saw`; in mode none there is none.
+Every recording sees the parameters before its batch's update, or where `record.when` says so after it. The recorder is
+the one that a user's own loop has: in the modes eval and train a segment is `recorder.update(variables)` and then
+steps; in mode online each step hands its activation gradients to `recorder.saw`; in mode none there is none.
 """
 
 from collections.abc import Callable
@@ -42,17 +42,22 @@ def advancing(
     """
     if not study.design.stepwise:
         return jax.jit(partial(segment, study), donate_argnums=(0, 1))
+    after = study.config.record.when == "after"
     compiled_step = jax.jit(partial(step, study), donate_argnums=(0, 1))
 
     def advance(
         state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
     ) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
-        recorder, online = _before_steps(state, recorder)
-        losses = []
+        online: Online | None = None
+        losses: list[Array] = []
+        if not after:
+            recorder, online = _recorded(state, recorder)
         for several in (ids,) if rest is None else (ids, rest):
             for one in several:
                 (state, online), loss = compiled_step(state, online, train, one)
                 losses.append(loss)
+                if after and len(losses) == 1:
+                    recorder, _ = _recorded(state, recorder)
         return state, recorder if online is None else online, jnp.stack(losses)
 
     return advance
@@ -65,20 +70,31 @@ def segment(
 
     `rest` is the epoch's last, smaller batch, if this is its last segment.
     """
-    recorder, online = _before_steps(state, recorder)
+    after = study.config.record.when == "after"
+    online: Online | None = None
+    if not after:
+        recorder, online = _recorded(state, recorder)
 
     def one(carry: tuple[TrainState, Online | None], ids: Array) -> tuple[tuple[TrainState, Online | None], jax.Array]:
         return step(study, *carry, train, ids)
 
+    first: list[Array] = []
+    if after and len(ids):
+        (state, _), loss = one((state, None), jnp.asarray(ids)[0])
+        recorder, _ = _recorded(state, recorder)
+        ids, first = ids[1:], [loss[None]]
     (state, online), losses = jax.lax.scan(one, (state, online), jnp.asarray(ids))
+    losses = jnp.concatenate([*first, losses])
     if rest is not None:
         (state, online), last = one((state, online), jnp.asarray(rest)[0])
+        if after and not len(losses):
+            recorder, _ = _recorded(state, recorder)
         losses = jnp.append(losses, last)
     return state, recorder if online is None else online, losses
 
 
-def _before_steps(state: TrainState, recorder: Recording) -> tuple[Recording, Online | None]:
-    """The recorder after the segment's recording, if it makes one, and the one that steps report to, if any does."""
+def _recorded(state: TrainState, recorder: Recording) -> tuple[Recording, Online | None]:
+    """The recorder after a recording of this state, if it makes one, and the one that steps report to, if any does."""
     if isinstance(recorder, Recorder):
         return recorder.update(state.variables, state.step), None
     return recorder, recorder

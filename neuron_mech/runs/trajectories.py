@@ -7,18 +7,23 @@ neuron, fewer samples, more rarely). Values are the deterministic pass's, dropou
 Each watch and site has one `.npy` file of float32, (kept recordings, samples, neurons), written row by row. Writing a
 row twice changes nothing, so a resumed run ends in the same bytes; the checksum of every row is part of its state. Of
 several processes, the first keeps the files.
+
+A small network's parameters are kept in the same way, so that what was recorded can be recorded again on other ones.
 """
 
+import math
 import os
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num, PyTree
 
 from neuron_mech.cluster import processes
 from neuron_mech.config import numbered, random_stream
@@ -33,6 +38,8 @@ from neuron_mech.training.datasets import Samples
 
 Watched = dict[str, dict[str, np.ndarray]]
 """{"accuracy": {watch: on the watched samples, at every recording kept}, "checksums": {file: CRC-32 of every row}}"""
+
+_WEIGHTS = "weights.npy"
 
 
 def watches(study: Study) -> tuple[Watch, ...]:
@@ -66,6 +73,45 @@ def watches(study: Study) -> tuple[Watch, ...]:
         watch("close", config.recordings, config.samples, watched),
         watch("wide", config.wide_recordings, config.wide_samples, recorded),
     )
+
+
+LARGEST_WEIGHTS = 2**28
+"""Bytes of a run's kept parameters, at most: of larger networks none are kept."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All parameters as they are before some of a run's segments: row k before segment `segments[k]`."""
+
+    segments: Int[np.ndarray, " kept"]
+    parameters: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(kept, parameters) of the file."""
+        return len(self.segments), self.parameters
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return HEADER + 4 * math.prod(self.shape)
+
+
+def weights(study: Study) -> Weights | None:
+    """What a run keeps of its parameters; None where it records nothing, has running statistics, or is too large."""
+    watch, shapes = study.config.watch, study.design.shapes
+    recorded = study.config.record.mode in ("eval", "train")
+    if not recorded or not watch.recordings or not watch.weights or set(shapes) != {"params"}:
+        return None
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
+    kept = Weights(watching.evenly(watch.weights, study.segments), parameters)
+    return kept if kept.nbytes <= LARGEST_WEIGHTS else None
+
+
+@jax.jit
+def flat(params: PyTree) -> Float[Array, " parameters"]:
+    """All parameters in a row, copied: what a file of `Weights` holds, in the order of the tree's leaves."""
+    return ravel_pytree(params)[0]
 
 
 def _named(name: str, recorded: Mapping[str, np.ndarray]) -> tuple[str, int]:
@@ -111,21 +157,22 @@ def seen(
     return flat[np.arange(len(places)), places][:, columns]
 
 
-def nothing_kept(watching: tuple[Watch, ...]) -> Watched:
+def nothing_kept(watching: tuple[Watch, ...], weights: Weights | None = None) -> Watched:
     """What the state of a run holds of its trajectories before the first is kept: NaN and zeros."""
     return {
         "accuracy": {watch.name: np.full(len(watch.segments), np.nan, np.float32) for watch in watching},
         "checksums": {
             _file(watch, site): np.zeros(len(watch.segments), np.uint32) for watch in watching for site in watch.neurons
-        },
+        }
+        | ({} if weights is None else {_WEIGHTS: np.zeros(len(weights.segments), np.uint32)}),
     }
 
 
 class Trajectories:
-    """The files of one run's watches, in `directory`, and what its state holds of them."""
+    """The files of one run's watches and weights, in `directory`, and what its state holds of them."""
 
-    def __init__(self, directory: Path, watching: tuple[Watch, ...], watched: Watched):
-        self.directory, self.watching = directory, watching
+    def __init__(self, directory: Path, watching: tuple[Watch, ...], watched: Watched, weights: Weights | None = None):
+        self.directory, self.watching, self.weights = directory, watching, weights
         self.watched: Watched = jax.tree.map(np.array, watched)
 
     def __getitem__(self, name: str) -> Watch:
@@ -141,17 +188,29 @@ class Trajectories:
         """Put what `read` found into its row. Raises RunError where it cannot be written."""
         self.watched["accuracy"][watch.name][row] = accuracy
         for site in watch.neurons:
-            path, shape = self.directory / _file(watch, site), watch.shape(site)
-            block = np.ascontiguousarray(values[site], np.float32).tobytes()
-            self.watched["checksums"][path.name][row] = zlib.crc32(block)
-            if not processes.first():
-                continue
-            size = HEADER + len(watch.segments) * len(block)
-            if not path.exists() or path.lstat().st_size != size:
-                files.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
-            with files.writing(path), files.change(path) as file:
-                file.seek(size - (len(watch.segments) - row) * len(block))
-                file.write(block)
+            self._put(_file(watch, site), watch.shape(site), row, values[site])
+
+    def weights_due(self, segment: int) -> list[int]:
+        """The row of parameters that is kept before this segment, if one is."""
+        return [] if self.weights is None else np.flatnonzero(self.weights.segments == segment).tolist()
+
+    def write_weights(self, row: int, parameters: Float[np.ndarray, " parameters"]) -> None:
+        """Put parameters into their row. Raises RunError where it cannot be written."""
+        assert self.weights is not None
+        self._put(_WEIGHTS, self.weights.shape, row, parameters)
+
+    def _put(self, name: str, shape: tuple[int, ...], row: int, values: np.ndarray) -> None:
+        path, rows = self.directory / name, shape[0]
+        block = np.ascontiguousarray(values, np.float32).tobytes()
+        self.watched["checksums"][name][row] = zlib.crc32(block)
+        if not processes.first():
+            return
+        size = HEADER + rows * len(block)
+        if not path.exists() or path.lstat().st_size != size:
+            files.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
+        with files.writing(path), files.change(path) as file:
+            file.seek(size - (rows - row) * len(block))
+            file.write(block)
 
     def sync(self) -> None:
         """Return when all that was written is on disk: to be called before a state that relies on it is saved."""
@@ -162,27 +221,37 @@ class Trajectories:
 
     def verify(self, segment: int) -> None:
         """Raise RunError where a row that was kept before this segment is not what was written."""
-        for watch in self.watching if processes.first() else ():
+        if not processes.first():
+            return
+        for watch in self.watching:
             for site in watch.neurons:
-                self._verified(watch, site, int(np.searchsorted(watch.segments, segment)))
+                self._verified(_file(watch, site), watch.shape(site), int(np.searchsorted(watch.segments, segment)))
+        if self.weights is not None:
+            self._verified(_WEIGHTS, self.weights.shape, int(np.searchsorted(self.weights.segments, segment)))
 
     def values(self, name: str, site: str) -> Float[np.ndarray, "kept samples neurons"]:
         """All rows of the watch called `name` at a site of a finished run. Raises RunError where they do not verify."""
         watch = self[name]
-        read = partial(self._verified, watch, site, len(watch.segments))
+        read = partial(self._verified, _file(watch, site), watch.shape(site), len(watch.segments))
         return processes.broadcast_array(read, watch.shape(site), np.float32)
 
-    def _verified(self, watch: Watch, site: str, rows: int) -> np.ndarray:
-        path = self.directory / _file(watch, site)
+    def all_weights(self) -> Float[np.ndarray, "kept parameters"]:
+        """All kept parameters of a finished run. Raises RunError where they do not verify."""
+        assert self.weights is not None
+        read = partial(self._verified, _WEIGHTS, self.weights.shape, self.weights.shape[0])
+        return processes.broadcast_array(read, self.weights.shape, np.float32)
+
+    def _verified(self, name: str, shape: tuple[int, ...], rows: int) -> np.ndarray:
+        path = self.directory / name
         lost = f"trajectories cannot be made up for: remove {self.directory.parent} to begin the run again"
         if not rows:
-            return np.zeros((0, *watch.shape(site)[1:]), np.float32)
+            return np.zeros((0, *shape[1:]), np.float32)
         try:
             values = files.read_array(path)
         except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read ({first_line(error)}); {lost}") from None
-        if values.shape != watch.shape(site):
-            raise RunError(f"{path} holds {list(values.shape)} values, not {list(watch.shape(site))}; {lost}")
+        if values.shape != shape:
+            raise RunError(f"{path} holds {list(values.shape)} values, not {list(shape)}; {lost}")
         sums = [zlib.crc32(row.tobytes()) for row in values[:rows]]
         if wrong := np.flatnonzero(sums != self.watched["checksums"][path.name][:rows]).tolist():
             raise RunError(f"{path} does not verify in {len(wrong)} of {rows} recordings (row {wrong[0]}); {lost}")

@@ -67,9 +67,13 @@ def keras2017(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> F
     return -jnp.log(jnp.take_along_axis(probability, labels[..., None], axis=-1)[..., 0])
 
 
+HALVES: tuple[Objective, ...] = ("keras2017-float16",)
+"""Objectives whose derivatives are stored as float16 of their share in a batch's mean before their sign is read."""
+
 OBJECTIVES: dict[Objective, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "margin": margin,
     "cross_entropy": cross_entropy,
     "keras2017": keras2017,
+    "keras2017-float16": keras2017,
 }
 assert set(OBJECTIVES) == set(get_args(Objective))

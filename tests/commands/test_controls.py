@@ -39,7 +39,7 @@ def test_they_are_compared_with_the_run(tmp_path, monkeypatch, capsys):
     for name, variable in found.data_vars.items():
         assert variable.attrs["description"], name
     assert "not fitted" in capsys.readouterr().out
-    label = claims.signs._random_labels(claims.findings(tmp_path), "dense2")
+    (label,) = claims.signs.random_labels(claims.findings(tmp_path), "dense2")
     assert label.ahead is None  # they say nothing
 
 

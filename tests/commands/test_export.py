@@ -1,7 +1,6 @@
 """A run brought home without its tallies: the same bits, and all that can be done from its parameters is done there."""
 
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -27,6 +26,7 @@ from experiments import (
 from experiments import gradient_signs as signs
 from neuron_mech import runs, store
 from neuron_mech.errors import InputError, RunError
+from neuron_mech.paper import claims
 from neuron_mech.runs import loop, measuring, planning
 from neuron_mech.store import checkpoints, parameters
 from neuron_mech.training import datasets
@@ -203,9 +203,9 @@ def test_reproduced_at_home_it_does_what_can_be_done(home, monkeypatch, capsys, 
     assert (home / "quantization.nc").exists()
     assert not (home / "learning_dynamics.nc").exists()
     untested = [
-        entry["id"] for entry in json.loads((home / "claims.json").read_text()) if entry["verdict"] == "not tested"
+        entry["id"] for entry in claims.read((home / "claims.json").read_text()) if entry["verdict"] == "not tested"
     ]
-    assert untested == [4, 5, 6]
+    assert untested == [3, 4, 5, 6]
     assert "learning_dynamics.nc" in (home / "report.html").read_text()
     said = refused(monkeypatch, capsys, reproduce, *REPRODUCED, "--run-dir", home, "--seeds", "2")
     assert "an export without seed 1: give fewer" in said
@@ -247,8 +247,8 @@ def test_a_run_keeps_its_export_fresh_and_stopped_leaves_one(tmp_path, monkeypat
     monkeypatch.setattr(export.pieces, "pack", lambda files, *rest: exports.append(set(files)) or packed(files, *rest))
     command(monkeypatch, reproduce, *arguments)
     done = [[name for name in of if name.endswith((".nc", "claims.json"))] for of in exports]
-    # Trained; signs, single ones and counts, and train.nc; classes; codes; verdicts.
-    assert [len(files) for files in done] == [0, 3, 4, 5, 6]
+    # Trained; signs, single ones and counts, and train.nc; classes; codes before and after activation; verdicts.
+    assert [len(files) for files in done] == [0, 3, 4, 5, 6, 7]
     command(monkeypatch, export, "--unpack", first, tmp_path / "whole")
     assert parameters.read(tmp_path / "whole").step == 180
 

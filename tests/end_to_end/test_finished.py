@@ -106,7 +106,7 @@ def test_a_video_that_the_disk_had_no_room_for_comes_back(repaired, monkeypatch,
 
 def test_a_report_believes_no_damaged_file_and_says_what_is_less(reproduced, tmp_path, monkeypatch, capsys):
     directory = shutil.copytree(reproduced, tmp_path / "digits")
-    verdict = json.loads((directory / "claims.json").read_text())[0]["verdict"]
+    verdict = claims.read((directory / "claims.json").read_text())[0]["verdict"]
     flip_an_exponent_bit(directory / "gradient_signs.nc")
     truncate(directory / "figures" / "figure8.png")
     monkeypatch.setattr(sys, "argv", ["report", str(directory)])
@@ -138,7 +138,7 @@ def test_no_locale_loses_anything(reproduced, tmp_path):
 def test_claims_that_are_not_the_files_are_not_published(reproduced, tmp_path):
     directory = shutil.copytree(reproduced, tmp_path / "digits")
     path = directory / "claims.json"
-    path.write_text(path.read_text().replace("not supported", "supported"))
+    path.write_text(path.read_text().replace("undecided", "supported"))
     with pytest.raises(InputError, match=r"claims\.json is not what the result files beside it say"):
         publish.publish(directory, tmp_path / "published")
 
@@ -176,13 +176,14 @@ def test_files_outside_are_none_of_its_own(tmp_path):
 
 def test_a_claim_on_fewer_seeds_or_values_is_said(reproduced):
     found = claims.claims(claims.findings(reproduced))
-    entries = json.loads(claims.text(found))
+    tree = json.loads(claims.text(found))
     assert claims.fewer(claims.text(found).encode(), found) == []
-    entries[0]["conditions"][0]["value"]["over"] = "5 seeds"
-    entries[1]["conditions"] *= 2
-    one, other = claims.fewer(json.dumps(entries).encode(), found)
-    assert re.fullmatch(r"claim 1 was .* by 1 values and 5 seeds, and is .* by 1 values and 1 seeds now", one)
+    tree["claims"][0]["conditions"][0]["value"]["seeds"] = 5
+    tree["claims"][1]["conditions"] *= 2
+    one, other = claims.fewer(json.dumps(tree).encode(), found)
+    assert re.fullmatch(r"claim 1 was .* by 4 values and 5 seeds, and is .* by 4 values and 1 seeds now", one)
     assert re.fullmatch(r"claim 2 was .* by 4 values and 1 seeds, and is .* by 2 values and 1 seeds now", other)
+    assert "of another version" in claims.fewer(b"[]", found)[0]
 
 
 def test_a_step_that_fails_is_not_done(tmp_path):

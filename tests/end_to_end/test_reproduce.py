@@ -21,6 +21,7 @@ from experiments import report, reproduce
 from neuron_mech import runs
 from neuron_mech.cluster import devices
 from neuron_mech.errors import InputError
+from neuron_mech.paper import claims
 from neuron_mech.runs import loop
 
 
@@ -37,15 +38,16 @@ def digest(directory: Path) -> dict[str, str]:
 
 
 def test_it_ends_in_verdicts_and_a_report(reproduced):
-    entries = json.loads((reproduced / "claims.json").read_text())
+    entries = claims.read((reproduced / "claims.json").read_text())
     assert len(entries) == 11
-    assert {e["verdict"] for e in entries} <= {"supported", "not supported", "not tested"}
-    assert [e["id"] for e in entries if e["verdict"] == "not tested"] == [4]
-    assert entries[0]["conditions"][0]["value"]["over"] == "64 neurons, one seed"
+    # Claims 3 and 4 are of convolutional networks, and 6 waits for what one run of three epochs cannot decide.
+    assert {3, 4} <= {e["id"] for e in entries if e["verdict"] == "not tested"} <= {3, 4, 6}
+    assert entries[0]["conditions"][0]["value"]["over"].startswith("one run")
     assert (reproduced / "report.html").stat().st_size > 1e5
     known = json.loads((reproduced / "provenance.json").read_text())
     assert set(known["seconds"]) == {
-        *("training", "gradient_signs", "learning_dynamics", "class_consistency", "quantization", "binarization")
+        *("training", "gradient_signs", "learning_dynamics", "class_consistency", "equal_displacement"),
+        *("quantization", "quantization_activation", "binarization"),
     }
 
 

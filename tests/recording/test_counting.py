@@ -134,3 +134,46 @@ def test_the_constancy_of_independent_signs_is_the_binomial_distribution_s(histo
             outcomes = [(k, math.comb(n, k) * p**k * (1 - p) ** (n - k)) for k in range(n + 1)]
             chances.append(sum(chance for k, chance in outcomes if abs(Fraction(2 * k - n, int(n))) > Fraction(9, 10)))
         assert found[neuron] == pytest.approx(np.mean(chances), abs=1e-12)
+
+
+# --- Constancy at other levels, and at one number of recordings -------------------------------------------------------
+
+
+def test_the_curve_counts_what_reaches_each_level():
+    rng = np.random.default_rng(0)
+    positive, negative = rng.integers(0, 300, (2, 40, 3, 4))
+    negative[rng.random(negative.shape) < 0.4] = 0
+    positive[0, 0] = negative[0, 0] = 0
+    positive[1, 0], negative[1, 0] = 190, 10  # an average of exactly 0.9
+    positive[1, 1], negative[1, 1] = 199, 1  # and of exactly 0.99
+    pairs = [(int(p), int(n)) for p, n in zip(positive.ravel(), negative.ravel(), strict=True) if p + n]
+    by_hand = [
+        np.mean([abs(Fraction(p - n, p + n)) >= Fraction(level) for p, n in pairs]) for level in ("9/10", "99/100", "1")
+    ]
+    np.testing.assert_allclose(counting.constancy_curve(positive, negative), by_hand)
+    assert np.isnan(counting.constancy_curve(np.zeros((2, 1), int), np.zeros((2, 1), int))).all()
+
+
+def test_rarefied_constancy_is_that_of_recordings_drawn_from_each_pair_s_own():
+    """Against the sum over all draws by exact fractions, and against draws themselves."""
+    rng = np.random.default_rng(1)
+    recorded = rng.integers(45, 130, (12, 3))
+    positive = rng.binomial(recorded, np.where(rng.random((12, 3)) < 0.5, 0.97, 0.5))
+    tally = Tally(*(jnp.asarray(a, jnp.int16) for a in (positive, recorded - positive, np.zeros_like(positive))))
+    found = counting.rarefied_constancy(tally)
+
+    def exactly(n: int, k: int) -> float:
+        ways = sum(math.comb(k, x) * math.comb(n - k, 50 - x) for x in (0, 1, 2, 48, 49, 50))
+        return float(Fraction(ways, math.comb(n, 50)))
+
+    for neuron in range(3):
+        deep = [(int(n), int(k)) for n, k in zip(recorded[:, neuron], positive[:, neuron], strict=True) if n >= 50]
+        assert deep
+        assert found[neuron] == pytest.approx(np.mean([exactly(n, k) for n, k in deep]), rel=1e-9)
+    n, k = 100, 95
+    one = Tally(*(jnp.full((1, 1), v, jnp.int16) for v in (k, n - k, 0)))
+    signs = np.array([1] * k + [-1] * (n - k))
+    drawn = [abs(rng.permutation(signs)[:50].mean()) > 0.9 for _ in range(4000)]
+    assert counting.rarefied_constancy(one)[0] == pytest.approx(np.mean(drawn), abs=0.03)
+    shallow = Tally(*(jnp.full((1, 1), v, jnp.int16) for v in (49, 0, 49)))
+    assert np.isnan(counting.rarefied_constancy(shallow)[0])

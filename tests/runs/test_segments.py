@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import oracles
 from neuron_mech import runs, taps, training
 from neuron_mech.config import PRESETS, Config, Model, Record, Train
+from neuron_mech.errors import InputError
 from neuron_mech.recording.online import Online
 from neuron_mech.runs import planning
 from neuron_mech.runs import study as studies
@@ -70,6 +71,7 @@ def test_the_paper_s_counts_of_recordings():
         if name.startswith("cifar10"):
             assert dict(study.design.rows) == {
                 "stage0layer0": 500,
+                "stage2layer0": 500,
                 "stage2layer2": 5_000,
                 "stage3layer2": 10_000,
             }
@@ -229,3 +231,58 @@ def test_exact_signs_at_scale_against_double_precision(mnist):
             ]
         )
         assert (np.sign(found[site]) != np.sign(exact)).mean() < 1e-4
+
+
+# --- When, and in what numbers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "every", "stepwise"), [(90, 2, False), (90, 2, True), (81, 5, False), (81, 5, True)])
+def test_a_recording_after_the_update_is_of_the_next_step_s_parameters(digits, monkeypatch, count, every, stepwise):
+    """Of 81 samples the last segment is one batch of a single sample: it too is recorded after its step."""
+    monkeypatch.setattr(training, "stepwise", lambda _: stepwise)
+    dataset = few(digits, count)
+    config = replace(SMALL, train=replace(SMALL.train, epochs=1), record=replace(SMALL.record, every=every))
+    config = replace(config, record=replace(config.record, when="after"), model=replace(SMALL.model, dropout=0.0))
+    study, state, tallies, _ = after(config, dataset, 1)
+    each = replace(config, record=replace(config.record, every=1, when="before"))
+    _, last, _, single = after(each, dataset, 1)
+    assert_equal(state.params, last.params)  # recording changes nothing
+    recorded = dataset.train.rows(study.recorded)
+    steps = range(1, study.batches + 1, every)
+    signs = {site: [] for site in study.sites}
+    for step in steps:
+        params = single[step].params if step < len(single) else last.params
+        network = oracles.MLP(params, "relu")
+        rows = [
+            network.margin_gradients(np.asarray(x), int(y))["activation"]
+            for x, y in zip(recorded.inputs, recorded.labels, strict=True)
+        ]
+        for site in study.sites:
+            signs[site].append(np.sign([row[site] for row in rows]))
+    for site, of in signs.items():
+        assert_tally(tallies["margin"][site], np.array(of), 20)
+
+
+def test_what_float16_makes_of_a_share_in_a_batch_s_mean(digits):
+    config = replace(
+        SMALL, record=replace(SMALL.record, objective="keras2017", compare_objectives=("keras2017-float16",))
+    )
+    study, state = planning.study(config, few(digits))
+    design, some = study.design, digits.train.rows(study.recorded[:8])
+    found = design.gradients(state.variables, some.inputs, some.labels)
+    for site in study.sites:
+        exact = np.asarray(found["keras2017"][site], np.float64)
+        scaled = exact * 1e-6  # as small as they are once a network is sure
+        stored = np.asarray(design.stored("keras2017-float16", jnp.asarray(scaled, jnp.float32)))
+        assert stored.dtype == np.float16
+        np.testing.assert_array_equal(stored, (scaled.astype(np.float32) * np.float32(1 / 16)).astype(np.float16))
+        lost = (stored == 0) & (scaled != 0)
+        # Half of the smallest float16 there is, 2 ** -24, is what rounds to nothing.
+        np.testing.assert_array_equal(lost, (np.abs(scaled) / 16 <= 2.0**-25) & (scaled != 0))
+        assert lost.any()
+        np.testing.assert_array_equal(design.stored("keras2017", found["keras2017"][site]), found["keras2017"][site])
+
+
+def test_recording_after_the_update_is_not_for_the_update_s_own_gradients():
+    with pytest.raises(InputError, match=r"record\.when is after"):
+        Config("digits", record=Record(mode="online", when="after"))

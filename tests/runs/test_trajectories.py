@@ -52,6 +52,37 @@ def test_values_are_those_of_the_parameters_at_each_recording_kept(run, digits):
             assert kept.watched["accuracy"][watch.name][row] == pytest.approx(right)
 
 
+def test_kept_parameters_are_those_before_their_segments(run, digits):
+    study, _, _, before = after(SMALL, digits, 3)
+    kept = run.trajectories.all_weights()
+    segments = run.trajectories.weights.segments
+    assert len(segments) == study.segments  # fewer than 90: all
+    for row, segment in enumerate(segments):
+        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(before[segment].params)]
+        np.testing.assert_array_equal(kept[row], np.concatenate(leaves))
+    few = replace(SMALL, watch=replace(SMALL.watch, weights=4))
+    chosen = trajectories.weights(replace(study, config=few)).segments
+    assert list(chosen) == [round(k * (study.segments - 1) / 3) for k in range(4)]
+
+
+def test_parameters_are_not_kept_where_that_would_be_much_or_say_little(run, monkeypatch):
+    study = run.study
+    nothing = replace(SMALL, watch=replace(SMALL.watch, weights=0))
+    assert trajectories.weights(replace(study, config=nothing)) is None
+    shapes = {**study.design.shapes, "batch_stats": {}}
+    normalised = replace(study, plan=replace(study.plan, design=replace(study.design, shapes=shapes)))
+    assert trajectories.weights(normalised) is None
+    monkeypatch.setattr(trajectories, "LARGEST_WEIGHTS", trajectories.weights(study).nbytes - 1)
+    assert trajectories.weights(study) is None
+
+
+def test_categories_at_half_are_those_of_the_first_half_of_the_epochs(run, digits):
+    _, _, tallies, _ = after(SMALL, digits, 1)  # of 3
+    for site, tally in tallies["margin"].items():
+        expected = np.sign(np.asarray(tally.positive, int) - np.asarray(tally.negative, int))
+        np.testing.assert_array_equal(run.state.at_half[site], expected)
+
+
 def test_named_neurons_are_watched_beside_random_ones(run):
     watch = run.trajectories["close"]
     assert 5 in watch.neurons["dense2"]
@@ -63,7 +94,9 @@ def test_files_take_exactly_the_announced_bytes(run, digits):
     directory = run.trajectories.directory
     cost = costs.cost(run.study, digits, planning.abstract_state(run.study, planning.study(SMALL, digits)[1]))
     assert sum(file.stat().st_size for file in directory.iterdir()) == cost.trajectories
-    assert len(list(directory.iterdir())) == 4
+    assert {file.name for file in directory.iterdir()} == {
+        *("close-dense1.npy", "close-dense2.npy", "wide-dense1.npy", "wide-dense2.npy", "weights.npy")
+    }
 
 
 def test_watching_changes_nothing_else(run, tmp_path):

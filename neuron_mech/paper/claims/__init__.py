@@ -1,38 +1,46 @@
 """The paper's eleven claims, each a predicate on result files: statement, measured value, control, verdict.
 
-A claim is a list of conditions, "this value lies above (or below) that threshold". One holds where the whole 95 %
-interval of its value does, and the value is ahead of each of its controls, again by the whole interval of the
-difference. A claim is supported where all its conditions hold. Intervals are Student's t, over the seeds' means where
-there are several runs, over neurons where there is one; for an accuracy of a single run, Wilson's over test samples.
+A claim is a list of conditions, "this value lies above (or below) that threshold". Those of scope paper decide: it is
+supported where the whole 95 % interval of each lies on the right side, contradicted where one's lies on the wrong side
+(Holm's correction for their number), undecided else. Beside the verdict stands a second mark: whether the value beats
+the claim's null. Intervals are Student's t over seeds; of one run, twice the standard deviation between the seeds of
+digits. docs/claims.md states every claim; schema.json what claims.json holds.
 """
 
+import importlib.resources
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from neuron_mech.errors import first_line
-from neuron_mech.paper.claims import categories, codes, signs
-from neuron_mech.paper.claims.claim import Claim, Condition, Control
+from neuron_mech.paper.claims import categories, codes, signs, spread
+from neuron_mech.paper.claims.claim import Claim, Condition, Mark, Null, Verdict
 from neuron_mech.paper.claims.estimates import Estimate
 from neuron_mech.paper.claims.findings import WHILE_TRAINING, Findings, findings
 from neuron_mech.store import files
 
 __all__ = [
+    "BEATS",
     "CLAIMS",
+    "MARKS",
     "UNFIT",
+    "VERSION",
     "Claim",
     "Condition",
-    "Control",
     "Estimate",
     "Findings",
+    "Null",
     "claims",
     "comparison",
     "fewer",
     "findings",
+    "read",
+    "schema",
+    "spread",
     "table",
     "text",
     "write",
@@ -53,13 +61,20 @@ CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
 )
 
 
+VERSION = 2
+"""Of claims.json, as schema.json describes it. Version 1 was a list of claims with one mark."""
+
+MARKS: dict[Verdict, str] = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not tested": "–"}
+BEATS: dict[Mark, str] = {"yes": "●", "no": "○", "undecided": "◐", "not tested": "·"}
+"""Of the second mark: the null is beaten, is not, or it is not known."""
+
 UNFIT = (KeyError, AttributeError, IndexError, TypeError, ValueError, ArithmeticError)
 """What it raises to ask a result file for what it does not hold, or holds in another shape."""
 
 
 def claims(found: Findings) -> list[Claim]:
     """All eleven claims on what was found. A claim whose files lack what it asks of them is not tested."""
-    return [_judged(claim, found) for claim in CLAIMS]
+    return [_judged(claim, found).judged() for claim in CLAIMS]
 
 
 def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
@@ -77,15 +92,31 @@ def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
 
 def text(found: Sequence[Claim]) -> str:
     """The claims as claims.json holds them."""
-    return json.dumps([_finite(claim.entry()) for claim in found], indent=2, ensure_ascii=False) + "\n"
+    tree = {"version": VERSION, "claims": [_finite(claim.entry()) for claim in found]}
+    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+
+def read(text: str | bytes) -> list[dict[str, Any]]:
+    """The claims that a claims.json holds. Raises ValueError where it is none, or of another version."""
+    tree = json.loads(text)
+    if not isinstance(tree, dict) or tree.get("version") != VERSION:
+        version = tree.get("version") if isinstance(tree, dict) else 1
+        raise ValueError(f"it is claims.json of version {version}, and this version reads {VERSION}")
+    return tree["claims"]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of claims.json."""
+    return json.loads(importlib.resources.files(__package__).joinpath("schema.json").read_text(encoding="utf-8"))
 
 
 def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:
     """A line for each claim that rested on more values, or more seeds, in `stored`, what claims.json held."""
     try:
-        before = {entry["id"]: (entry["verdict"], *_rests_on(entry)) for entry in json.loads(stored or b"[]")}
+        entries = read(stored) if stored else []
+        before = {entry["id"]: (entry["verdict"], *_rests_on(entry)) for entry in entries}
     except (ValueError, TypeError, KeyError):
-        return ["claims.json was damaged: it is written again"]
+        return ["claims.json was damaged, or of another version: it is written again"]
     lines = []
     for claim in found:
         verdict, *more = before.get(claim.id, ("not tested", 0, 0))
@@ -101,8 +132,7 @@ def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:
 def _rests_on(entry: dict) -> tuple[int, int]:
     """How many values an entry of claims.json rests on, and how many seeds."""
     values = entry["conditions"]
-    seeds = (re.fullmatch(r"(\d+) seeds", value["value"]["over"]) for value in values)
-    return len(values), max((int(found[1]) if found else 1 for found in seeds), default=0)
+    return len(values), max((value["value"]["seeds"] for value in values), default=0)
 
 
 def write(directory: Path, found: Sequence[Claim]) -> Path:
@@ -114,12 +144,13 @@ def write(directory: Path, found: Sequence[Claim]) -> Path:
 
 def table(found: Sequence[Claim]) -> str:
     """The verdicts, a claim a paragraph, for a terminal."""
-    marks = {"supported": "✓", "not supported": "✗", "not tested": "–"}
-    return "\n".join(
-        f"{claim.id:2d} {marks[claim.verdict]} {claim.statement} ({claim.figure}): {claim.verdict}\n"
-        f"     {claim.because}"
-        for claim in found
-    )
+    said = []
+    for claim in found:
+        marks = f"{MARKS[claim.verdict]} {BEATS[claim.beats_null]}"
+        beats = f"{claim.verdict}; beats its null: {claim.beats_null}"
+        said += [f"{claim.id:2d} {marks} {claim.statement} ({claim.figure}): {beats}", f"     {claim.because}"]
+        said += [f"     would decide: {claim.decided_by}"] if claim.decided_by else []
+    return "\n".join(said)
 
 
 def comparison(one: Sequence[Claim], other: Sequence[Claim], names: tuple[str, str]) -> str:

@@ -1,4 +1,8 @@
-"""Means and differences with their 95 % intervals: over seeds where there are several, else over neurons or samples."""
+"""Values with their intervals: over seeds where there are several, else by what seeds are known to differ by.
+
+A claim is about training such a network, so what counts is how a value differs between networks trained from other
+seeds. Neurons and test images of one network say nothing of that: an interval over them is too narrow.
+"""
 
 from __future__ import annotations
 
@@ -10,84 +14,105 @@ from jaxtyping import Float
 
 from neuron_mech.lazily import stats
 
-ByNeuron = Float[np.ndarray, " neurons"]
+LEVEL = 0.95
+"""Of all intervals."""
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % interval, and what it is over."""
+    """A value with its interval, the standard deviation between seeds that it comes from, and what it is over.
+
+    `p_below` and `p_above` are one-sided: of the hypotheses that the true value is not below, or not above, the
+    threshold that `against` was given.
+    """
 
     value: float
     low: float
     high: float
-    over: str
+    deviation: float
+    """Between seeds; NaN where it is not known."""
+    seeds: int
+
+    @property
+    def over(self) -> str:
+        """What it is over, in words."""
+        if self.seeds > 1:
+            return f"{self.seeds} seeds"
+        known = np.isfinite(self.deviation)
+        return "one run" + (", ±2 standard deviations between the seeds of digits" if known else "")
+
+    def p_on_the_other_side(self, threshold: float, relation: str) -> float:
+        """One-sided p of "the true value is on the right side of the threshold", small where it is on the wrong one."""
+        gap = threshold - self.value if relation == ">" else self.value - threshold
+        if self.seeds > 1:
+            error = self.deviation / np.sqrt(self.seeds)
+            if error == 0:
+                return float(gap <= 0)
+            return float(stats.t.sf(gap / error, self.seeds - 1))
+        if not self.deviation > 0:
+            return 1.0
+        return float(stats.norm.sf(gap / self.deviation))
 
 
-def estimate(by_seed: Sequence[ByNeuron]) -> Estimate:
-    """Mean over seeds of the mean over neurons, NaN left out; one array of neurons a seed."""
-    kept = [values[np.isfinite(values)] for values in (np.asarray(v, np.float64) for v in by_seed)]
-    sample = np.array([values.mean() for values in kept]) if len(kept) > 1 else kept[0]
-    over = f"{len(kept)} seeds" if len(kept) > 1 else f"{len(sample)} neurons, one seed"
-    return _student(sample, over)
+def mean(values: Float[np.ndarray, "*values"]) -> float:
+    """Mean over those that have a value; NaN where none has."""
+    kept = np.asarray(values, np.float64)
+    kept = kept[np.isfinite(kept)]
+    return float(kept.mean()) if len(kept) else float("nan")
 
 
-def lead(one: Sequence[ByNeuron], other: Sequence[ByNeuron]) -> Estimate:
-    """Mean difference, neuron by neuron where both have the same, and by seed where there are several."""
-    if len(one) > 1:
-        means = [np.nanmean(a) - np.nanmean(b) for a, b in zip(one, other, strict=True)]
-        return _student(np.array(means), f"{len(means)} seeds")
-    (a,), (b,) = one, other
-    if len(a) == len(b):
-        return estimate([np.asarray(a) - np.asarray(b)])
-    return lead_of_others(one, other)
+def estimate(by_seed: Sequence[float] | np.ndarray, deviation: float = float("nan"), level: float = LEVEL) -> Estimate:
+    """Of one number a seed: the mean with Student's t interval; of one seed, ±2 of the `deviation` between seeds.
 
-
-def lead_of_others(one: Sequence[ByNeuron], other: Sequence[ByNeuron]) -> Estimate:
-    """Mean difference between neurons of two sites or networks, which are no pairs (Welch's interval)."""
-    if len(one) > 1:
-        return lead(one, other)
-    a, b = (np.asarray(part[0], np.float64) for part in (one, other))
-    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
-    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
-    over = f"{len(a)} and {len(b)} neurons, one seed"
-    return Estimate(float(a.mean() - b.mean()), float(interval.low), float(interval.high), over)
-
-
-def accuracy(by_seed: Sequence[float] | np.ndarray, samples: int) -> Estimate:
-    """A test accuracy, or a mean of several on the same samples."""
+    An interval is open where nothing is known of the seeds. Seeds without a value (NaN) are left out; raises
+    ValueError where none has one.
+    """
     values = np.asarray(by_seed, np.float64)
-    if len(values) > 1:
-        return _student(values, f"{len(values)} seeds")
-    interval = stats.binomtest(round(values[0] * samples), samples).proportion_ci(method="wilson")
-    return Estimate(float(values[0]), float(interval.low), float(interval.high), f"{samples:,} test samples, one seed")
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise ValueError("no seed has a value")
+    value = float(values.mean())
+    if len(values) == 1:
+        half = 2 * deviation if np.isfinite(deviation) else float("inf")
+        return Estimate(value, value - half, value + half, float(deviation), 1)
+    spread = float(values.std(ddof=1))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * spread / np.sqrt(len(values))
+    return Estimate(value, value - half, value + half, spread, len(values))
 
 
-def accuracy_lead(one: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray, samples: int) -> Estimate:
-    """Difference of two accuracies. For one seed as if of different samples, which errs on the wide side."""
-    a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    if len(a) > 1:
-        return _student(a - b, f"{len(a)} seeds")
-    value = float(a[0] - b[0])
-    deviation = float(np.sqrt((a[0] * (1 - a[0]) + b[0] * (1 - b[0])) / samples))
-    half = float(stats.norm.ppf(0.975)) * deviation
-    return Estimate(value, value - half, value + half, f"{samples:,} test samples, one seed")
+def bootstrapped(
+    one: Sequence[Float[np.ndarray, " neurons"]],
+    other: Sequence[Float[np.ndarray, " neurons"]],
+    seed: int = 0,
+    draws: int = 2000,
+) -> Estimate:
+    """Difference of two networks' means, by a hierarchical bootstrap: seeds are drawn, then neurons within each.
+
+    For one seed of each the interval is open: neurons cannot say what another seed would give. The interval is of
+    percentiles; with few seeds it is somewhat too narrow (of n seeds by about the square root of (n - 1) / n), and
+    `deviation` is the bootstrap's own times the square root of the number of seeds.
+    """
+    parts = [[np.asarray(v)[np.isfinite(v)] for v in part] for part in (one, other)]
+    value = float(np.mean([v.mean() for v in parts[0]]) - np.mean([v.mean() for v in parts[1]]))
+    seeds = min(map(len, parts))
+    if seeds < 2:
+        return Estimate(value, float("-inf"), float("inf"), float("nan"), 1)
+    rng = np.random.default_rng(seed)
+
+    def drawn(networks: list[np.ndarray]) -> np.ndarray:
+        # The mean of n draws of a neuron is close to normal; its two moments are the neurons' own.
+        of = np.array([(v.mean(), v.std() / np.sqrt(len(v))) for v in networks])
+        chosen = of[rng.integers(len(networks), size=(draws, len(networks)))]
+        return rng.normal(chosen[..., 0], chosen[..., 1]).mean(1)
+
+    differences = drawn(parts[0]) - drawn(parts[1])
+    low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), float(differences.std() * np.sqrt(seeds)), seeds)
 
 
-def _student(sample: np.ndarray, over: str) -> Estimate:
-    """Mean and its 95 % t interval; a sample of one, or all alike, has no width that could be known."""
-    value = float(sample.mean())
-    if len(sample) < 2:
-        return Estimate(value, float("-inf"), float("inf"), over)
-    half = float(stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
-    return Estimate(value, value - half, value + half, over)
-
-
-def minus(one: Estimate, other: Estimate) -> Estimate:
-    """Difference of two estimates that do not depend on each other."""
-    value = one.value - other.value
-    spread = float(np.hypot((one.high - one.low) / 2, (other.high - other.low) / 2))
-    return Estimate(value, value - spread, value + spread, one.over)
-
-
-def twice(one: Estimate) -> Estimate:
-    """An estimate of twice as much."""
-    return Estimate(2 * one.value, 2 * one.low, 2 * one.high, one.over)
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number (Holm, 1979): the k-th smallest of n times n - k + 1, made monotone."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.minimum(np.maximum.accumulate([(len(p) - k) * p[i] for k, i in enumerate(order)]), 1.0)
+    found = np.empty(len(p))
+    found[order] = adjusted
+    return found.tolist()

@@ -11,7 +11,10 @@ from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.store import files
 
-WHILE_TRAINING = ("train.nc", "gradient_signs.nc", "learning_dynamics.nc", "class_consistency.nc", "controls.nc")
+WHILE_TRAINING = (
+    *("train.nc", "gradient_signs.nc", "learning_dynamics.nc", "class_consistency.nc", "controls.nc"),
+    "equal_displacement.nc",
+)
 """Result files of what is recorded while a network is trained."""
 
 
@@ -20,15 +23,21 @@ class Findings:
     """Result files of a run and its repetitions with other seeds; what is missing is empty or None."""
 
     preset: str
+    network: str = "mlp"
+    """Kind of network, which says whether a site is one of the paper's."""
     train: list[xr.Dataset] = field(default_factory=list)
     signs: list[xr.Dataset] = field(default_factory=list)
     dynamics: list[xr.Dataset] = field(default_factory=list)
     classes: list[xr.Dataset] = field(default_factory=list)
     controls: list[xr.Dataset] = field(default_factory=list)
+    displacement: list[xr.Dataset] = field(default_factory=list)
     quantization: xr.Dataset | None = None
+    quantization_after: xr.Dataset | None = None
+    """The same after the activation function in place of before it."""
     binarization: xr.Dataset | None = None
     beside: list[xr.Dataset] = field(default_factory=list)
     """gradient_signs.nc of the same network without activation function, or with it."""
+    train_beside: list[xr.Dataset] = field(default_factory=list)
     damaged: tuple[str, ...] = ()
     """Files that are there and cannot be read, each with why."""
     trained_here: bool = True
@@ -37,7 +46,7 @@ class Findings:
     @property
     def missing(self) -> list[str]:
         """Result files that are not there."""
-        recorded = (self.train, self.signs, self.dynamics, self.classes, self.controls)
+        recorded = (self.train, self.signs, self.dynamics, self.classes, self.controls, self.displacement)
         there: dict[str, object] = {"quantization.nc": self.quantization, "binarization.nc": self.binarization}
         there |= dict(zip(WHILE_TRAINING, recorded, strict=True)) if self.trained_here else {}
         return [name for name, found in there.items() if found is None or (isinstance(found, list) and not found)]
@@ -73,14 +82,18 @@ def findings(directory: Path) -> Findings:
     files.check(partner)
     return Findings(
         preset=config.preset,
+        network=config.model.network,
         train=of_seeds(directory, "train.nc"),
         signs=of_seeds(directory, "gradient_signs.nc"),
         dynamics=of_seeds(directory, "learning_dynamics.nc"),
         classes=of_seeds(directory, "class_consistency.nc"),
         controls=of_seeds(directory, "controls.nc"),
+        displacement=of_seeds(directory, "equal_displacement.nc"),
         quantization=read(directory / "quantization.nc"),
+        quantization_after=read(directory / "quantization_activation.nc"),
         binarization=read(directory / "binarization.nc"),
         beside=of_seeds(partner, "gradient_signs.nc") if partner != whole else [],
+        train_beside=of_seeds(partner, "train.nc") if partner != whole else [],
         damaged=tuple(damaged),
         trained_here=config.model.weights is None,
     )

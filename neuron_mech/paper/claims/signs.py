@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from neuron_mech.lazily import stats
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.claims.claim import Claim, Condition, Control, untested
-from neuron_mech.paper.claims.estimates import Estimate, estimate, lead, lead_of_others, minus
+from neuron_mech.paper.claims.claim import Claim, Condition, Null, Scope, untested
+from neuron_mech.paper.claims.estimates import bootstrapped, estimate, mean
 from neuron_mech.paper.claims.findings import Findings, label
+from neuron_mech.paper.claims.spread import between_seeds
 
-CONSTANCY = ("neuron_constancy", "neuron_independent_constancy")
-"""Of each neuron: measured, and expected of independent signs."""
+RANDOM_HALVES = sum(math.comb(10, k) * abs(k / 10 - 0.5) for k in range(11)) / 2**10
+"""How far from one half the share of ten classes in a random subset is, on average: E|Bin(10, 1/2)/10 - 1/2|, 0.123."""
 
 
-def _by_neuron(files: Sequence[xr.Dataset], name: str, site: str) -> list[np.ndarray]:
+def by_neuron(files: Sequence[xr.Dataset], name: str, site: str, **at: str) -> list[np.ndarray]:
     """A variable at the neurons of a site, of each of several seeds' result files."""
-    return [file[name].sel(neuron_site=site).values for file in files]
+    return [file[name].sel(at | {"neuron_site": site}).values for file in files]
+
+
+def means(files: Sequence[xr.Dataset], name: str, site: str, **at: str) -> list[float]:
+    """Its mean over the neurons of a site, by seed."""
+    return [mean(values) for values in by_neuron(files, name, site, **at)]
+
+
+def difference(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Seed by seed."""
+    return [a - b for a, b in zip(one, other, strict=True)]
 
 
 def near_output(found: Findings) -> Claim:
@@ -29,35 +42,78 @@ def near_output(found: Findings) -> Claim:
         "figures 1, 5",
         "Near the output the average sign is ±1 for most (sample, neuron) pairs",
         "“most” read as more than half; constant is |average sign| > 0.9",
-        "gradient_signs.nc",
+        "equal displacement: the weights moved as far, by the same numbers, in another direction",
+        "gradient_signs.nc, equal_displacement.nc",
     )
     if not found.signs:
         return untested(base)
-    site = str(found.signs[0].site.values[-1])
-    own, independent = (_by_neuron(found.signs, name, site) for name in CONSTANCY)
-    controls = [Control("independent signs", estimate(independent).value, lead(own, independent))]
-    if found.controls:
-        controls.append(_random_labels(found, site))
-    value = Condition("constant", label(found.signs[0], site), estimate(own), ">", 0.5, tuple(controls))
-    return dataclasses.replace(base, conditions=(value,))
+    conditions: list[Condition] = []
+    for site in _from_the_output(found):
+        own, what = means(found.signs, "neuron_constancy", site), "constant signs"
+        nulls = [*displaced(found, site), *random_labels(found, site)]
+        curve = [s.constancy_curve.sel(site=site) for s in found.signs if "constancy_curve" in s]
+        levels = [(float(at.level), float(at)) for at in sum(curve) / len(curve)] if curve else []
+        conditions.append(
+            Condition(
+                what,
+                label(found.signs[0], site),
+                estimate(own, between_seeds(what)),
+                ">",
+                0.5,
+                tuple(nulls),
+                scope="beyond" if conditions else "paper",
+                curve=tuple(levels),
+                curve_of="|average sign| at least",
+            )
+        )
+    conditions += _class_sign(found)
+    missing = () if found.displacement else ("equal_displacement.nc, for the null: experiments.equal_displacement",)
+    return dataclasses.replace(base, conditions=tuple(conditions), missing=missing)
 
 
-def _random_labels(found: Findings, site: str) -> Control:
+def _from_the_output(found: Findings) -> list[str]:
+    return [str(site) for site in reversed(found.signs[0].site.values)]
+
+
+def displaced(found: Findings, site: str) -> list[Null]:
+    """Constancy on weights displaced as far in another direction, against the same recordings as they are."""
+    nulls = []
+    for name, decides in (("displacement permuted", True), ("displacement permuted, biases too", False)):
+        of = [d for d in found.displacement if site in d.site.values]
+        if of:
+            own, null = (means(of, "neuron_constancy", site, null=kind) for kind in ("as it is", name))
+            ahead = difference(own, null)
+            spread = between_seeds("constant signs")
+            nulls.append(Null(name, float(np.mean(null)), estimate(ahead, spread), decides))
+    return nulls
+
+
+def random_labels(found: Findings, site: str) -> list[Null]:
     """Constancy with random labels, once they are fitted, against the same training with the true ones."""
     kept = [c for c in found.controls if {"random-labels", "true-labels"} <= set(c.control.values)]
     if not kept:
-        return Control("random labels (not run)", float("nan"), None)
-    random, true = (
-        [c.neuron_constancy.sel(control=k, neuron_site=site).values for c in kept]
-        for k in ("random-labels", "true-labels")
-    )
-    value = estimate(random).value
+        return []
+    random, true = (means(kept, "neuron_constancy", site, control=k) for k in ("random-labels", "true-labels"))
+    value = float(np.mean(random))
     if not all(bool(c.fitted.sel(control="random-labels")) for c in kept):
         reached = min(float(c.train_accuracy.sel(control="random-labels")) for c in kept)
-        return Control(f"random labels (fitted to {reached:.0%} only, so they say nothing)", value, None)
-    return Control(
-        f"random labels, fitted (true ones trained alike {estimate(true).value:.1%})", value, lead(true, random)
-    )
+        return [Null(f"random labels (fitted to {reached:.0%} only, so they say nothing)", value, None, False)]
+    said = f"random labels, fitted (true ones trained alike {np.mean(true):.1%})"
+    return [Null(said, value, estimate(difference(true, random), between_seeds("constant signs")), False)]
+
+
+def _class_sign(found: Findings) -> list[Condition]:
+    """How well the output weights alone, before training and after it, tell the last layer's categories."""
+    conditions = []
+    for when in ("untrained", "trained"):
+        predictor, what = f"class sign, {when}", f"categories told by the class sign, {when}"
+        of = [c for c in found.classes if predictor in c.predictor.values]
+        if of:
+            site = str(of[0].site.values[-1])
+            told = means(of, "agreement", site, predictor=predictor)
+            where = str(of[0].site_label.sel(site=site).item())
+            conditions.append(Condition(what, where, estimate(told, between_seeds(what)), ">", 0.5, scope="beyond"))
+    return conditions
 
 
 def halves(found: Findings) -> Claim:
@@ -66,25 +122,34 @@ def halves(found: Findings) -> Claim:
         2,
         "figure 5",
         "About half of the samples are low and half high, per neuron",
-        "“about half” read as 40 to 60 % in most neurons",
+        "mean distance of the low share from ½, against that of the paper's “random subset of classes”, of ten: "
+        "E|Bin(10, ½)/10 − ½| = 0.123",
+        "the categories that the first recording alone would give",
         "gradient_signs.nc, class_consistency.nc",
     )
     if not found.signs:
         return untested(base)
 
-    def balanced(share: np.ndarray) -> np.ndarray:
-        return np.where(np.isnan(share), np.nan, np.abs(share - 0.5) <= 0.1)
+    def distance(files: Sequence[xr.Dataset], name: str, site: str) -> list[float]:
+        return [mean(np.abs(share - 0.5)) for share in by_neuron(files, name, site)]
 
-    conditions = []
-    for site in map(str, found.signs[0].site.values):
-        own = [balanced(share) for share in _by_neuron(found.signs, "neuron_low_share", site)]
-        controls: tuple[Control, ...] = ()
+    conditions: list[Condition] = []
+    what = "distance of the low share from ½"
+    for site in _from_the_output(found):
+        own = distance(found.signs, "neuron_low_share", site)
+        nulls: tuple[Null, ...] = ()
         if len(found.classes) == len(found.signs):
-            first = [balanced(share) for share in _by_neuron(found.classes, "first_low_share", site)]
-            controls = (Control("by the first recording alone", estimate(first).value, lead(own, first)),)
-        where = label(found.signs[0], site)
-        conditions.append(Condition("neurons with 40 to 60 % low", where, estimate(own), ">", 0.5, controls))
+            first = distance(found.classes, "first_low_share", site)
+            ahead = estimate(difference(first, own), between_seeds(what))
+            nulls = (Null("by the first recording alone", float(np.mean(first)), ahead),)
+        where, value = label(found.signs[0], site), estimate(own, between_seeds(what))
+        scope: Scope = "beyond" if conditions else "paper"
+        conditions.append(Condition(what, where, value, "<", RANDOM_HALVES, nulls, "", scope))
     return dataclasses.replace(base, conditions=tuple(conditions))
+
+
+PAPER_DEPTHS = ("stage0layer0", "stage2layer2", "stage3layer2")
+"""The sites of the paper's figures 1 and 5, of its CIFAR-10 networks."""
 
 
 def falls_with_distance(found: Findings) -> Claim:
@@ -92,8 +157,9 @@ def falls_with_distance(found: Findings) -> Claim:
     base = Claim(
         3,
         "figures 1, 5",
-        "Constancy falls with distance from the output",
-        "each site above the one before it",
+        "Constancy falls with distance from the output (CIFAR-10 networks)",
+        "each site above the one before it, at the same number of nonzero recordings (50, rarefied)",
+        "equal displacement: the same difference on weights moved as far in another direction",
         "gradient_signs.nc",
     )
     if not found.signs:
@@ -101,23 +167,71 @@ def falls_with_distance(found: Findings) -> Claim:
     sites = [str(site) for site in found.signs[0].site.values]
     if len(sites) < 2:
         return untested(base, "only one site was recorded")
+    name = "neuron_rarefied_constancy"
+    known = all(name in s and np.isfinite(s[name]).any() for s in found.signs)
+    missing: tuple[str, ...] = ()
+    if not known:
+        name = "neuron_constancy"
+        missing = ("rarefied constancy, which the file does not hold or 50 recordings are needed for: run again",)
+    what = "more constant by" + ("" if known else ", not rarefied")
+    of_paper = found.network == "cnn" and known
     conditions = []
-    for early, late in itertools.pairwise(sites):
-        before = [
-            np.atleast_1d(np.diff(s.constancy_by_phase.sel(phase="before", site=[early, late]).values))
-            for s in found.signs
-        ]
-        own, independent = (
-            lead_of_others(*(_by_neuron(found.signs, name, site) for site in (late, early))) for name in CONSTANCY
+    chain = [site for site in sites if site in PAPER_DEPTHS] if found.network == "cnn" else sites
+    for early, late in itertools.pairwise(chain):
+        lead = difference(means(found.signs, name, late), means(found.signs, name, early))
+        conditions.append(
+            Condition(
+                what,
+                f"{label(found.signs[0], late)} over {label(found.signs[0], early)}",
+                estimate(lead, between_seeds(what)),
+                ">",
+                0.0,
+                _depth_nulls(found, early, late),
+                "points",
+                "paper" if of_paper else "beyond",
+            )
         )
-        phase = estimate(before) if len(before) > 1 else Estimate(float(before[0][0]), float(before[0][0]), np.inf, "")
-        controls = (
-            Control("independent signs", independent.value, minus(own, independent)),
-            Control("recordings before saturation", phase.value, phase),
-        )
-        where = f"{label(found.signs[0], late)} over {label(found.signs[0], early)}"
-        conditions.append(Condition("more constant by", where, own, ">", 0.0, controls, "points"))
-    return dataclasses.replace(base, conditions=tuple(conditions))
+    conditions += _taus(found, sites, name)
+    reason = "" if of_paper else "the paper says it of its CIFAR-10 networks" if known else "; ".join(missing)
+    return dataclasses.replace(base, conditions=tuple(conditions), untested=reason, missing=missing)
+
+
+def _depth_nulls(found: Findings, early: str, late: str) -> tuple[Null, ...]:
+    of = [d for d in found.displacement if {early, late} <= set(d.site.values)]
+    if not of:
+        return ()
+    own, null = (
+        difference(*(means(of, "neuron_constancy", site, null=kind) for site in (late, early)))
+        for kind in ("as it is", "displacement permuted")
+    )
+    ahead = estimate(difference(own, null), between_seeds("more constant by"))
+    return (Null("displacement permuted", float(np.mean(null)), ahead),)
+
+
+def before_pooling(site: str) -> bool:
+    """Whether max pooling follows a site of the paper's CIFAR-10 networks: most of its derivatives are zero."""
+    return site in ("stage0layer2", "stage1layer2", "stage2layer2")
+
+
+def _taus(found: Findings, sites: Sequence[str], name: str) -> list[Condition]:
+    """Kendall's rank correlation of constancy with depth over all recorded sites, those before max pooling apart."""
+    conditions = []
+    groups = {
+        "all layers that no max pooling follows": [s for s in sites if not before_pooling(s)],
+        "layers before max pooling": [s for s in sites if before_pooling(s)],
+    }
+    for where, of in groups.items():
+        if len(of) >= 3:
+            taus = [kendall([mean(s[name].sel(neuron_site=site).values) for site in of]) for s in found.signs]
+            what = "Kendall's τ of constancy with depth"
+            value = estimate(taus, between_seeds(what))
+            conditions.append(Condition(what, f"{where} ({len(of)})", value, ">", 0.0, (), "", "beyond"))
+    return conditions
+
+
+def kendall(by_depth: Sequence[float]) -> float:
+    """Kendall's τ-b of values with their place in the sequence: 1 where each is above the one before it."""
+    return float(stats.kendalltau(np.arange(len(by_depth)), by_depth).statistic)
 
 
 def linear_is_clearer(found: Findings) -> Claim:
@@ -127,21 +241,46 @@ def linear_is_clearer(found: Findings) -> Claim:
         "figures 1, 5",
         "The linear network's signal is clearer than the ReLU network's in early layers",
         "the linear network more constant at every site but the last",
-        "gradient_signs.nc of both networks",
+        "the same at equal training loss, which the two networks do not reach at the same time",
+        "gradient_signs.nc and train.nc of both networks",
     )
     labels = [str(name) for signs in found.signs[:1] for name in signs.label.values]
     kind = labels[0].rpartition("-")[2] if labels else ""
     if kind not in ("relu", "linear") or not found.beside:
         return untested(base, "it compares a linear network with a ReLU one: run both, side by side")
-    linear, relu = (found.signs, found.beside) if kind == "linear" else (found.beside, found.signs)
+    first, second = (found.signs, found.train), (found.beside, found.train_beside)
+    (linear, linear_train), (relu, relu_train) = (first, second) if kind == "linear" else (second, first)
     seeds = min(len(linear), len(relu))
-    conditions = []
+    conditions: list[Condition] = []
+    what = "linear more constant by"
+    spread = 2**0.5 * between_seeds("constant signs")
     for site in map(str, found.signs[0].site.values[:-1]):
         if site not in found.beside[0].site:
             continue
-        value, expected = (
-            lead_of_others(*(_by_neuron(part[:seeds], name, site) for part in (linear, relu))) for name in CONSTANCY
-        )
-        control = Control("independent signs", expected.value, minus(value, expected))
-        conditions.append(Condition("linear more constant by", site, value, ">", 0.0, (control,), "points"))
-    return dataclasses.replace(base, conditions=tuple(conditions))
+        one, other = (by_neuron(part[:seeds], "neuron_constancy", site) for part in (linear, relu))
+        lone = estimate([mean(one[0]) - mean(other[0])], spread)
+        value = bootstrapped(one, other) if seeds > 1 else lone
+        nulls: tuple[Null, ...] = ()
+        if min(len(linear_train), len(relu_train)) >= seeds:
+            lead = [at_equal_loss((linear[k], linear_train[k]), (relu[k], relu_train[k]), site) for k in range(seeds)]
+            if np.isfinite(lead).all():
+                nulls = (Null("at equal training loss", float(np.mean(lead)), estimate(lead, spread)),)
+        scope: Scope = "paper" if found.network == "cnn" and site in PAPER_DEPTHS else "beyond"
+        conditions.append(Condition(what, site, value, ">", 0.0, nulls, "points", scope))
+    missing = () if all(c.nulls for c in conditions) else ("train.nc of both networks, for equal training loss",)
+    return dataclasses.replace(base, conditions=tuple(conditions), missing=missing)
+
+
+def at_equal_loss(one: tuple[xr.Dataset, xr.Dataset], other: tuple[xr.Dataset, xr.Dataset], site: str) -> float:
+    """Constancy so far of one network less the other's, each at the end of the first epoch at a common training loss.
+
+    The loss is the higher of the two lowest mean losses of an epoch. Arguments: (gradient_signs.nc, train.nc) of each.
+    """
+    losses = [np.asarray(train.loss).reshape(train.sizes["epoch"], -1).mean(1) for _, train in (one, other)]
+    common = max(float(np.min(of)) for of in losses)
+    epochs = [int(np.argmax(of <= common)) for of in losses]
+    so_far = [
+        float(signs.constancy_so_far.sel(site=site)[epoch])
+        for (signs, _), epoch in zip((one, other), epochs, strict=True)
+    ]
+    return so_far[0] - so_far[1]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neuron_mech.paper.figures.sheets import write_sheet
     from neuron_mech.paper.figures.signs import (
         average_sign_histograms,
+        average_signs_by_phase,
         constancy_over_training,
         controls,
         objectives,
@@ -31,6 +32,7 @@ _MODULES = {
     "neuron_mech.paper.figures.watching": ("all_neurons", "dynamics", "separation"),
     "neuron_mech.paper.figures.signs": (
         "average_sign_histograms",
+        "average_signs_by_phase",
         "constancy_over_training",
         "controls",
         "objectives",
@@ -57,6 +59,7 @@ __all__ = [
     "all_neurons",
     "atlas",
     "average_sign_histograms",
+    "average_signs_by_phase",
     "binarization",
     "class_consistency",
     "composite",

@@ -41,7 +41,7 @@ def predictions(found: xr.Dataset) -> Figure:
     """
     names = [str(name) for name in found.site.values]
     kinds = [str(kind) for kind in found.predictor.values]
-    colors = (NEUTRAL, PALE, CONTROLS[0], CONTROLS[2], MEASURED)
+    colors = (NEUTRAL, PALE, CONTROLS[0], CONTROLS[2], CONTROLS[4], CONTROLS[5], MEASURED)
     with style():
         figure = Figure(figsize=(max(6.4, 1.9 * len(names) + 2.4), 3.1))
         axes = figure.subplots()

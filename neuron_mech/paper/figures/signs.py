@@ -27,6 +27,36 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
     return figure
 
 
+def average_signs_by_phase(signs: xr.Dataset) -> Figure:
+    """Figure 5 of the recordings before training accuracy saturated, and of those after it, side by side by site.
+
+    `signs` is gradient_signs.nc. Humps at one half may be of the time spent after saturation. A phase that did not
+    happen is said.
+    """
+    names = [str(name) for name in signs.site.values]
+    with style():
+        figure = Figure(figsize=(6.4, 2.2 * len(names) + 0.35))
+        panels = figure.subplots(len(names), 2, squeeze=False, sharex=True)
+        center = signs.bin.values
+        for row, name in zip(panels, names, strict=True):
+            at = signs.sel(site=name)
+            for axes, phase in zip(row, ("before", "after"), strict=True):
+                counts = at.phase_histogram.sel(phase=phase).values
+                share = float(at.constancy_by_phase.sel(phase=phase))
+                title = f"{at.label.item()}, {phase} saturation"
+                axes.set_title(title if counts.sum() else f"{title}: none")
+                axes.bar(center, counts / max(counts.sum(), 1), 0.09, color=np.where(center < 0, HIGH, LOW))
+                axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+                axes.set_ylabel("share of pairs")
+                if np.isfinite(share):
+                    said = f"{share:.0%} constant"
+                    axes.text(0.5, 0.97, said, transform=axes.transAxes, ha="center", va="top")
+        for axes in panels[-1]:
+            axes.set_xlim(-1.03, 1.03)
+            axes.set_xlabel("average derivative sign")
+    return figure
+
+
 def histogram_panel(axes: Axes, signs: xr.Dataset, name: str, one_neuron: bool = False) -> None:
     """Draw the average signs at the site `name`, of all neurons or of figure 1's."""
     at = signs.sel(site=name, neuron_site=name)

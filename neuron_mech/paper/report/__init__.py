@@ -16,7 +16,7 @@ from neuron_mech import store
 from neuron_mech.errors import first_line, harmless
 from neuron_mech.lazily import jinja2
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.claims import UNFIT, Claim, Findings
+from neuron_mech.paper.claims import MARKS, UNFIT, Claim, Findings
 from neuron_mech.paper.report.sections import GLOSSARY, SECTIONS, Section
 from neuron_mech.store import files, provenance
 
@@ -72,7 +72,7 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
         headline=_headline(found),
         glossary=GLOSSARY,
         claims=claims,
-        counts={v: sum(claim.verdict == v for claim in claims) for v in ("supported", "not supported", "not tested")},
+        counts={v: sum(claim.verdict == v for claim in claims) for v in MARKS},
         sections=[one for one in shown if one.pictures or one.measured],
         film=films[-1] if films else None,
         films=films[:-1],
@@ -93,7 +93,11 @@ def _shown(section: Section, directory: Path, found: Findings, claims: Sequence[
         path for name in section.figures for path in sorted((directory / "figures").glob(f"{name}.png"), key=_natural)
     ]
     paths = [path for path in paths if store.whole(path)]
-    judged = [f"Claim {claim.id}, {claim.verdict}: {claim.because}." for claim in claims if claim.id in section.claims]
+    judged = [
+        f"Claim {claim.id}, {claim.verdict}; beats its null: {claim.beats_null}. {claim.because}."
+        for claim in claims
+        if claim.id in section.claims
+    ]
     try:
         measured = section.measured(found)
     except UNFIT as error:

@@ -43,7 +43,7 @@ BEYOND = "Beyond the paper"
 SECTIONS = (
     Section(
         "Average signs of all neurons (figure 5)",
-        ("figure5",),
+        ("figure5", "figure5_by_phase"),
         "A bar counts (image, neuron) pairs. Those beyond the dotted lines hardly ever changed their sign: the higher "
         "the two outer bars, the more constant the layer.",
         "Most pairs near the output are at ±1, about half of them on either side; less so far from the output.",
@@ -147,7 +147,7 @@ SECTIONS = (
     ),
     Section(
         "Two values a neuron (figure 3)",
-        ("figure3",),
+        ("figure3", "figure3_activation"),
         "Where green stays at the dashed line, two values a neuron are enough. The dotted line is ReLU's own "
         "threshold.",
         "Accuracy survives when every pre-activation becomes one of two values, more so at higher ranks.",
