@@ -17,7 +17,7 @@ GROUPS = {
         "binarization",
     ),
     "The paper's open questions": ("early_layers", "activation_functions", "prioritisation"),
-    "Beyond the paper": ("controls", "precision", "text"),
+    "Beyond the paper": ("controls", "equal_displacement", "precision", "text"),
     "Data and machines": ("prepare_data", "benchmark", "same_bits", "full_scale"),
 }
 """What belongs together. A launchable module that no group names is listed at the end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from experiments.activation_functions import claims
 from neuron_mech.lazily import xarray as xr
@@ -67,10 +68,10 @@ def figure_of_curves(found: xr.Dataset) -> Figure:
     return figure
 
 
-def _line(axes: Axes, x: object, values: xr.DataArray, color: str, label: str) -> None:
+def _line(axes: Axes, x: ArrayLike, values: xr.DataArray, color: str, label: str) -> None:
     other = next(str(dim) for dim in values.dims if dim != "seed")
     of = values.transpose("seed", other).values
-    axes.plot(x, of.mean(0), ".-", ms=3, color=color, label=label)
+    axes.plot(np.asarray(x), of.mean(0), ".-", ms=3, color=color, label=label)
     axes.fill_between(np.asarray(x), of.min(0), of.max(0), color=color, alpha=0.15, lw=0)
 
 

@@ -101,7 +101,7 @@ def by_distance(tally: Tally, chosen: Int[np.ndarray, " samples"]) -> Float[np.n
 def by_position(tally: Tally) -> Float[np.ndarray, " distances"]:
     """Constancy of (sample, neuron) pairs by distance to the last position, 0 first."""
     positions = tally.positive.shape[1]
-    parts = [jax.tree.map(lambda leaf, p=p: leaf[:, p], tally) for p in reversed(range(positions))]
+    parts = [tally.part((slice(None), p)) for p in reversed(range(positions))]
     return np.array([counting.constancy(*counting.constant_counts(at.positive, at.negative)) for at in parts])
 
 

@@ -47,7 +47,7 @@ def test_the_wheel_holds_the_package_alone(built):
     assert {name.split("/")[0] + "/" for name in names} == {"neuron_mech/", about}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "neuron_mech").rglob("*.py")}
     others = {"neuron_mech/py.typed"}
-    for ending in ("jinja", "css", "js"):
+    for ending in ("jinja", "css", "js", "json"):
         others |= {str(path.relative_to(ROOT)) for path in (ROOT / "neuron_mech").rglob(f"*.{ending}")}
     assert {name for name in names if name.startswith("neuron_mech/")} == modules | others
     assert {f"{about}{name}" for name in ("METADATA", "RECORD", "WHEEL", "top_level.txt", "licenses/LICENSE")} == {
