@@ -1,4 +1,4 @@
-"""Put what a reproduced run found into results/, by the name of its directory, and all verdicts into the pages.
+"""Copy a reproduced run's results into results/, under the name of its directory, and all verdicts into the pages.
 
     python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from experiments.command_line import exiting
+from experiments.command_line import entry_point
 from neuron_mech import store
 from neuron_mech.config import PRESETS, Config, differences
 from neuron_mech.errors import InputError, first_line, harmless
@@ -249,24 +249,21 @@ def with_table(page: str, made: str, name: str = "README.md") -> str:
     return before + BEGIN + made + END + rest.partition(END)[2]
 
 
+@entry_point
 def main() -> None:
     """The command line: RUN_DIR ..."""
-
-    def work() -> None:
-        names = sys.argv[1:]
-        if {"-h", "--help"} & set(names):
-            print(__doc__)
-            return
-        if not (ROOT / "pyproject.toml").exists():  # such as site-packages
-            raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
-        for name in names:
-            publish(Path(name), ROOT / "results")
-        write_spread(ROOT / "results")
-        for name, short in PAGES.items():
-            page = ROOT / name
-            files.write_text(page, with_table(files.read_text(page), table(ROOT / "results", short), name))
-
-    exiting(work)
+    names = sys.argv[1:]
+    if {"-h", "--help"} & set(names):
+        print(__doc__)
+        return
+    if not (ROOT / "pyproject.toml").exists():  # such as site-packages
+        raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
+    for name in names:
+        publish(Path(name), ROOT / "results")
+    write_spread(ROOT / "results")
+    for name, short in PAGES.items():
+        page = ROOT / name
+        files.write_text(page, with_table(files.read_text(page), table(ROOT / "results", short), name))
 
 
 if __name__ == "__main__":
