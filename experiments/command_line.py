@@ -146,9 +146,10 @@ def parse(
             limits.check(f"--{field_name.replace('_', '-')}", value)
     if options.distributed is not None:
         joining.place(options.distributed)
+    config = options.config(preset)
     if isinstance(options, Seeded):
-        LIMITS["train.seed"].check("train.seed of the last of --seeds", options.train.seed + options.seeds - 1)
-    return options.config(preset), options
+        LIMITS["train.seed"].check("train.seed of the last of --seeds", config.train.seed + options.seeds - 1)
+    return config, options
 
 
 OPTIONS = {
