@@ -61,7 +61,7 @@ def measure(subject: Subject, ranks: tuple[float, ...], replace: Replaced = "pre
     """
     streams = {site: random_stream(subject.config.train.seed, f"quantization of {site}") for site in subject.sites}
     found = sources.chosen_values(
-        sources.joined({kind: subject.source(kind) for kind in ("trained", "untrained")}),
+        sources.Joined({kind: subject.source(kind) for kind in ("trained", "untrained")}),
         subject.dataset.train,
         random_stream(subject.config.train.seed, "images for quantization"),
         # One key a site: the same positions of trained and of untrained neurons.

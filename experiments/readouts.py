@@ -74,7 +74,7 @@ def windows_of(subject: Subject, options: Reading, names: list[tuple[str, str]])
         return {}
     seed = subject.config.train.seed
     values = sources.chosen_values(
-        sources.joined({kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in names)}),
+        sources.Joined({kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in names)}),
         subject.dataset.train,
         random_stream(seed, "images for windows"),
         {(kind, site): jax.random.split(random_stream(seed, f"windows of {kind} {site}"))[1] for kind, site in names},
@@ -175,7 +175,7 @@ def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cel
     for split, samples in splits.items():
         if lacking[split]:
             linear_probes.count(
-                sources.joined(
+                sources.Joined(
                     {kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in lacking[split])}
                 ),
                 {name: windows[name] for name in lacking[split]},
