@@ -4,7 +4,7 @@
 
 Copies claims.json, the main figures, smaller, and average_signs.nc where that is no more than a few megabytes; and
 writes run.json: the command, the commit, seeds, device and time.
-Without a directory it only makes the tables of README.md and docs/results/index.md anew from what results/ holds.
+Without a directory it only makes the tables of README.md and docs/results/ anew from what results/ holds.
 """
 
 import io
@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from experiments import conditions
 from experiments.command_line import exiting
 from neuron_mech import store
 from neuron_mech.config import PRESETS, Config, differences
@@ -155,12 +156,10 @@ def table(published: Path, short: bool = False) -> str:
 
     The short one has the README's room: marks and values alone.
     """
-    found = {path.parent.name: _read(path) for path in sorted(published.glob("*/claims.json"))}
+    found = in_order(published)
     if not found:
         return "No run has been published yet.\n"
-    order = list(PRESETS)
-    runs = {name: files.read_json(published / name / "run.json") for name in found}
-    presets = sorted(found, key=lambda name: (order.index(runs[name]["command"].split()[3]), name))
+    presets, runs = list(found), {name: files.read_json(published / name / "run.json") for name in found}
     lines = [
         "| claim | " + " | ".join(f"`{name}`" for name in presets) + " |",
         "|---" * (1 + len(presets)) + "|",
@@ -176,6 +175,15 @@ def table(published: Path, short: bool = False) -> str:
     counts = [len(runs[name]["seeds"]) for name in presets]
     lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
     return "\n".join([*lines, "", LEGEND.format(page="docs/claims.md" if short else "../claims.md")]) + "\n"
+
+
+def in_order(published: Path) -> dict[str, list[dict[str, Any]]]:
+    """The claims of every published run, in the order of their presets."""
+    order, commands = list(PRESETS), {}
+    for path in sorted(published.glob("*/claims.json")):
+        commands[path.parent] = files.read_json(path.with_name("run.json"))["command"]
+    places = sorted(commands, key=lambda place: (order.index(commands[place].split()[3]), place.name))
+    return {place.name: _read(place / "claims.json") for place in places}
 
 
 LEGEND = (
@@ -239,6 +247,8 @@ def write_spread(published: Path) -> None:
 
 PAGES = {"README.md": True, "docs/results/index.md": False}
 """Where the tables are, and whether it is the short one."""
+CONDITIONS = "docs/results/conditions.md"
+"""The page of all values that the verdicts rest on."""
 
 
 def with_table(page: str, made: str, name: str = "README.md") -> str:
@@ -265,6 +275,7 @@ def main() -> None:
         for name, short in PAGES.items():
             page = ROOT / name
             files.write_text(page, with_table(files.read_text(page), table(ROOT / "results", short), name))
+        files.write_text(ROOT / CONDITIONS, conditions.page(in_order(ROOT / "results")))
 
     exiting(work)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import publish
+from experiments import conditions, publish
 from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError
 
@@ -22,6 +22,33 @@ def test_the_pages_are_current(name, short):
     assert page == publish.with_table(page, made), "run `python -m experiments.publish`"
     rows = [line.split(" | ") for line in made.splitlines() if line.startswith("| ")]
     assert {len(row) for row in rows} == {1 + len(list((publish.ROOT / "results").glob("*/claims.json")))}
+
+
+def test_the_page_of_conditions_is_current_and_has_each_once():
+    page = (publish.ROOT / publish.CONDITIONS).read_text()
+    found = publish.in_order(publish.ROOT / "results")
+    assert page == conditions.page(found), "run `python -m experiments.publish`"
+    rows = [line for line in page.splitlines() if line.startswith("| [")]
+    assert len(rows) == sum(max(len(entry["conditions"]), 1) for entries in found.values() for entry in entries)
+    assert {row.count(" | ") for row in rows} == {7}
+
+
+def test_a_condition_is_shown_in_its_unit_with_its_nulls():
+    estimate = {"value": 0.7758, "low": 0.7714, "high": 0.7803, "seeds": 5}
+    ahead = {"value": -0.045, "low": -0.055, "high": -0.035}
+    condition = {
+        **{"site": "dense2-relu", "what": "share |a|", "value": estimate, "relation": ">", "threshold": 0.5},
+        **{"unit": "%", "scope": "paper", "holds": "yes"},
+        "nulls": [
+            {"name": "shown", "value": None, "ahead": None, "decides": False},
+            {"name": "deciding", "value": 0.8167, "ahead": ahead, "decides": True},
+        ],
+    }
+    assert conditions.row("digits", condition) == (
+        "| [digits](../../results/digits/claims.json) | dense2-relu | share \\|a\\| | 77.6 % (77.1 to 78.0), 5 seeds "
+        "| > 50.0 % | ✓ | deciding: 81.7 %<br>shown: ? | -4.5 points (-5.5 to -3.5)<br> |"
+    )
+    assert conditions.interval(estimate | {"low": None}, "ranks") == "0.8 ranks (open)"
 
 
 def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
