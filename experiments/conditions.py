@@ -11,6 +11,7 @@ from typing import Any
 
 from neuron_mech.errors import harmless
 from neuron_mech.paper.claims import MARKS
+from neuron_mech.paper.claims.claim import Verdict
 
 HEAD = """# Every condition
 
@@ -22,7 +23,7 @@ be without learning (its null); the null that decides the second mark comes firs
 the spread between seeds that digits has, and open where digits has no such measure.
 """
 
-HOLDS = {"yes": "supported", "no": "contradicted", "undecided": "undecided", "not tested": "not tested"}
+HOLDS: dict[str, Verdict] = {"yes": "supported", "no": "contradicted", "undecided": "undecided", "not tested": "not tested"}
 """A condition's mark as a verdict."""
 
 
