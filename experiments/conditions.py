@@ -23,8 +23,8 @@ be without learning (its null); the null that decides the second mark comes firs
 the spread between seeds that digits has, and open where digits has no such measure.
 """
 
-HOLDS: dict[str, Verdict] = {"yes": "supported", "no": "contradicted", "undecided": "undecided", "not tested": "not tested"}
-"""A condition's mark as a verdict."""
+HOLDS: dict[str, Verdict] = {"yes": "supported", "no": "contradicted"}
+"""A condition's mark as a verdict, where it is another word."""
 
 
 def page(claims_by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -54,7 +54,7 @@ def row(run: str, condition: Mapping[str, Any]) -> str:
     cells = [condition["site"], condition["what"], f"{interval(value, unit)}, {seeds}", asked]
     if condition["scope"] == "beyond":
         cells = [f"*{cell}*" if cell else "" for cell in cells]
-    cells += [MARKS[HOLDS[condition["holds"]]], names, ahead]
+    cells += [MARKS[HOLDS.get(condition["holds"], condition["holds"])], names, ahead]
     whole = " | ".join(harmless(cell).replace("|", "\\|") for cell in cells)
     return f"| {linked(run)} | {whole} |"
 
