@@ -3,7 +3,7 @@
     python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid
 
 Copies claims.json, the main figures, smaller, and average_signs.nc where that is no more than a few megabytes; and
-writes run.json: the command, the commit, seeds, device and time.
+writes README.md, what was measured in tables, and run.json: the command, the commit, seeds, device and time.
 Without a directory it only makes the tables of README.md and docs/results/ anew from what results/ holds.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import conditions
+from experiments import conditions, tables
 from experiments.command_line import exiting
 from neuron_mech import store
 from neuron_mech.config import PRESETS, Config, differences
@@ -88,6 +88,7 @@ def publish(directory: Path, into: Path) -> None:
     files.write_text(place / "claims.json", judged)
     for name, picture in pictures.items():
         files.write(place / f"{name}.png", partial(Path.write_bytes, data=picture))
+    files.write_text(place / "README.md", tables.page(found, run["command"]))
     files.write_text(place / "run.json", json.dumps(run, indent=2) + "\n")
     if (signs := directory / "average_signs.nc").exists():
         if (size := signs.stat().st_size) <= LARGEST_SIGNS:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import conditions, publish
+from experiments import conditions, publish, tables
+from neuron_mech import store
 from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError
 
@@ -65,6 +66,10 @@ def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
         assert figure.stat().st_size < 150_000
     assert {"figure3.png", "figure4.png", "figure5.png", "figure8.png"} <= {f.name for f in place.iterdir()}
     assert (place / "average_signs.nc").read_bytes() == (reproduced / "average_signs.nc").read_bytes()
+    written = (place / "README.md").read_text()
+    assert written.count("\n## ") == 9  # all but the controls, which were not run
+    signs = store.read_dataset(reproduced / "gradient_signs.nc")
+    assert f"| dense2-relu | {100 * signs.constancy.sel(site='dense2').item():.1f} % | " in written
     made = publish.table(tmp_path)
     assert made.count("\n| ") == 13
     assert "`train.epochs 3`" in made
@@ -72,6 +77,12 @@ def test_a_run_is_published_small_and_with_its_origin(reproduced, tmp_path):
     assert publish.with_table(f"a\n{publish.BEGIN}old\n{publish.END}b\n", made) == (
         f"a\n{publish.BEGIN}{made}{publish.END}b\n"
     )
+
+
+def test_tables_have_the_mean_of_the_seeds_with_the_lowest_and_the_highest():
+    assert tables.over([0.5, 0.7, np.nan, 0.63], "%") == "61.0 % (50.0–70.0)"
+    assert tables.over([1.234], "") == "1.23"
+    assert tables.over([np.nan], "%") == "–"
 
 
 def test_average_signs_that_are_large_are_left_out_and_that_is_said(reproduced, tmp_path, monkeypatch, capsys):
