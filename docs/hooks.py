@@ -14,7 +14,7 @@ OUTSIDE = re.compile(r"\((?:\.\./)+results/([\w./-]+\.(?:png|gif|json|md))\)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Every picture, page and claims.json of results/ as published/ of the site."""
-    for path in sorted(path for ending in ("png", "gif", "json", "md") for path in RESULTS.glob(f"*/*.{ending}")):
+    for path in sorted(path for ending in ("png", "gif", "json", "md") for path in RESULTS.rglob(f"*.{ending}")):
         place = f"published/{path.relative_to(RESULTS).as_posix()}"
         files.append(File.generated(config, place, abs_src_path=str(path)))
     return files

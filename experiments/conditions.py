@@ -28,13 +28,17 @@ HOLDS: dict[str, Verdict] = {"yes": "supported", "no": "contradicted"}
 
 
 def page(claims_by_run: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The page, for the claims of every run in the order given."""
+    """The page, for the claims of every run, both in the order given; a run is a directory in results/."""
     lines = [HEAD]
-    for entries in zip(*claims_by_run.values(), strict=True):
-        lines += [f"## {entries[0]['id']}. {harmless(entries[0]['statement'])}", ""]
-        lines += [f"Threshold: {harmless(entries[0]['threshold_from'])}. Null: {harmless(entries[0]['null'])}.", ""]
+    first: dict[str, Mapping[str, Any]] = {}
+    for entries in claims_by_run.values():
+        for entry in entries:
+            first.setdefault(str(entry["id"]), entry)
+    for name in first:
+        lines += [f"## {name}. {harmless(first[name]['statement'])}", ""]
+        lines += [f"Threshold: {harmless(first[name]['threshold_from'])}. Null: {harmless(first[name]['null'])}.", ""]
         lines += ["| run | site | measured | value | asked | | null | ahead |", "|---" * 8 + "|"]
-        for run, entry in zip(claims_by_run, entries, strict=True):
+        for run, entry in ((run, e) for run, entries in claims_by_run.items() for e in entries if str(e["id"]) == name):
             lines += [row(run, condition) for condition in entry["conditions"]]
             if not entry["conditions"]:
                 lines.append(f"| {linked(run)} |  |  |  |  | {MARKS['not tested']} |  |  |")

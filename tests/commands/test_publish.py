@@ -19,15 +19,18 @@ from neuron_mech.errors import InputError
 @pytest.mark.parametrize(("name", "short"), publish.PAGES.items())
 def test_the_pages_are_current(name, short):
     page = (publish.ROOT / name).read_text()
-    made = publish.table(publish.ROOT / "results", short)
+    made = publish.verdicts(publish.ROOT / "results", short)
     assert page == publish.with_table(page, made), "run `python -m experiments.publish`"
+    made, *of_questions = made.split("The paper's [open questions]")
+    for claim in ("12a. ", "13. ", "14. ", "15. "):
+        assert f"\n| {claim}" in of_questions[0]
     rows = [line.split(" | ") for line in made.splitlines() if line.startswith("| ")]
     assert {len(row) for row in rows} == {1 + len(list((publish.ROOT / "results").glob("*/claims.json")))}
 
 
 def test_the_page_of_conditions_is_current_and_has_each_once():
     page = (publish.ROOT / publish.CONDITIONS).read_text()
-    found = publish.in_order(publish.ROOT / "results")
+    found = publish.in_order(publish.ROOT / "results") | publish.of_questions(publish.ROOT / "results")
     assert page == conditions.page(found), "run `python -m experiments.publish`"
     rows = [line for line in page.splitlines() if line.startswith("| [")]
     assert len(rows) == sum(max(len(entry["conditions"]), 1) for entries in found.values() for entry in entries)

@@ -11,6 +11,7 @@ import xarray as xr
 from neuron_mech import store
 from neuron_mech.paper import claims
 from neuron_mech.paper.claims import Findings, codes, signs, spread
+from places import ROOT
 
 NEURONS = 50
 SEEDS = 3
@@ -301,6 +302,14 @@ def test_claims_json_is_what_its_schema_says(tmp_path, found):
     assert claims.read(text) == tree["claims"]
     assert "NaN" not in text
     assert "Infinity" not in text
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "results").rglob("claims.json")), ids=lambda path: str(path.parent.relative_to(ROOT))
+)
+def test_what_is_published_is_what_the_schema_says(path):
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(tree, claims.schema(), cls=jsonschema.Draft202012Validator)
 
 
 def test_the_schema_refuses_what_is_not_in_it():
