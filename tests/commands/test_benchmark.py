@@ -15,6 +15,8 @@ from neuron_mech import taps
 from neuron_mech.config import PRESETS
 from neuron_mech.recording.design import Moment
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("tuned", [True, False])
 @pytest.mark.parametrize("preset", ["mnist-relu", "cifar10-relu"])
