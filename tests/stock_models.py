@@ -1,11 +1,9 @@
 """Networks as anyone would write them, stacks of layers under Flax's transforms, and batches for them."""
 
 import flax.linen as nn
-import jax
 
+from drawn import integers, normal, started
 from neuron_mech.training.models import Neurons
-
-KEY = jax.random.key(0)
 
 
 class StockMLP(nn.Module):
@@ -63,9 +61,8 @@ class Twice(nn.Module):
 
 
 def batch(*shape, classes=10):
-    x = jax.random.normal(jax.random.key(1), shape)
-    return x, jax.random.randint(jax.random.key(2), shape[:1], 0, classes)
+    return normal(1, *shape), integers(2, 0, classes, *shape[:1])
 
 
 def initialised(model, x):
-    return {"params": model.init(KEY, x)["params"]}
+    return {"params": started(model, 0, x)["params"]}

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from drawn import normal
 from neuron_mech import taps
 from neuron_mech.taps import SiteError
 from neuron_mech.training.models import MLP
@@ -17,7 +18,7 @@ def test_replacing_pre_activations_is_what_the_suffix_computes_from_them():
     x, _ = batch(4, 8, 8, 1)
     variables = initialised(model, x)
     params = variables["params"]
-    other = jax.random.normal(jax.random.key(3), (4, 16))
+    other = normal(3, 4, 16)
     out = taps.edited(model, pre={"dense2": lambda _: other})(variables, x)
     by_hand = nn.relu(other) @ params["logits"]["kernel"]
     np.testing.assert_allclose(out, by_hand, atol=1e-5)

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 import oracles
+from drawn import started
 from neuron_mech import taps
 from neuron_mech.taps import SiteError, sample_mixing
 from neuron_mech.taps.objectives import OBJECTIVES, margin
 from neuron_mech.training.models import MLP
-from stock_models import KEY, StockCNN, StockMLP, Wrapped, batch, initialised
+from stock_models import StockCNN, StockMLP, Wrapped, batch, initialised
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
@@ -80,7 +81,7 @@ def test_the_activation_of_a_stock_layer_is_out_of_reach():
 def test_batch_normalisation_in_training_mode_is_caught_mixing_samples():
     model = StockCNN(norm=True)
     x, y = batch(8, 8, 8, 1)
-    variables = model.init(KEY, x)
+    variables = started(model, 0, x)
     sites = taps.select(taps.sites(model, variables, x), ("Conv_0", "Conv_1"))
     trained = sample_mixing.mixing(
         model, variables, x, y, sites, margin, "pre_activation", train=True, mutable=["batch_stats"]
@@ -94,7 +95,7 @@ def test_batch_normalisation_in_training_mode_is_caught_mixing_samples():
 def test_per_sample_gradients_cannot_mix_even_there():
     model = StockCNN(norm=True)
     x, y = batch(8, 8, 8, 1)
-    variables = model.init(KEY, x)
+    variables = started(model, 0, x)
     sites = taps.select(taps.sites(model, variables, x), ("Conv_0",))
     options = {"derivative": "pre_activation", "train": True, "mutable": ["batch_stats"]}
     both = taps.per_sample_gradients(model, variables, x, y, sites, {"margin": margin}, **options)["margin"]["Conv_0"]
