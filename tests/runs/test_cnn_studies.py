@@ -27,6 +27,8 @@ from neuron_mech.taps.objectives import margin
 from neuron_mech.training import augmentation
 from small_cnn import LAYERS, SMALL, lowered
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def data(digits):
