@@ -112,10 +112,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """One of the paper's claims, with what was measured of it."""
+    """One of the paper's claims, or one on a question that it leaves open, with what was measured of it."""
 
-    id: int
+    id: int | str
+    """A number for the paper's eleven claims; for others, a name, a comma, and the network."""
     figure: str
+    """Figures of the paper, or the section that leaves the question open."""
     statement: str
     threshold_from: str
     """Which threshold, and where it comes from."""
