@@ -1,4 +1,4 @@
-"""Making a recorder: what is asked for, checked, before anything is recorded."""
+"""Making a recorder: the choices of the user, checked before anything is recorded."""
 
 import math
 import zlib
@@ -112,10 +112,8 @@ def plan(
         losses=losses,
         sites=sites,
         rows=counts,
-        neurons={name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
-        positions={
-            name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()
-        },
+        neurons=_neurons(sites, neurons, seed),
+        positions=_positions(sites, positions, seed),
         derivative=derivative or in_reach(sites),
         precision=precision,
         recordings=recordings,
@@ -151,10 +149,20 @@ def plan(
     return made
 
 
+def _neurons(sites: Mapping[str, taps.Site], wanted: Choice, seed: int) -> dict[str, np.ndarray | None]:
+    """Indices of the recorded neurons by site; None for all."""
+    return {name: chosen(wanted, "neurons", site.shape[-1], seed) for name, site in sites.items()}
+
+
+def _positions(sites: Mapping[str, taps.Site], wanted: Choice, seed: int) -> dict[str, np.ndarray | None]:
+    """Flat indices of the recorded positions by site; None for all."""
+    return {name: chosen(wanted, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()}
+
+
 def _site_rows(
     wanted: Mapping[str, int], sites: Mapping[str, taps.Site], samples: int, seed: int
 ) -> tuple[dict[str, int], np.ndarray]:
-    """(rows by site, the order of the chosen samples): as they are, or at random where sites differ in samples."""
+    """(number of samples by site, order of the samples): a random order where some sites record fewer samples."""
     for name, count in wanted.items():
         if name not in sites:
             raise InputError(f"site_samples has {name!r}, which is not recorded; recorded sites: {', '.join(sites)}")
@@ -217,10 +225,8 @@ def online(
         losses={"loss": margin},
         sites=sites,
         rows=dict.fromkeys(sites, rows),
-        neurons={name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
-        positions={
-            name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()
-        },
+        neurons=_neurons(sites, neurons, seed),
+        positions=_positions(sites, positions, seed),
         derivative=derivative or in_reach(sites),
         precision=precision,
         recordings=recordings,

@@ -1,7 +1,6 @@
-"""Labelled results from pre-activations that were kept through training, and the categories of the end.
+"""Datasets of learning_dynamics.nc, made from pre-activations kept during training and the final categories.
 
-learning_dynamics.nc is made of these, of a run of this package and of a user's own training alike. `summaries` does the
-same of tallies.
+Runs of this package and a user's own training use the same code. `summaries` makes datasets from tallies.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from neuron_mech.recording import partitions
 from neuron_mech.store import about, of_site, stacked, variable
 
 PARTITIONS = ("own", "another neuron's", "dealt at random")
-"""Whose categories separation is measured of: the neuron's own, and two controls."""
+"""The categories whose separation is measured: the neuron's own, and two controls."""
 
 
 VALUE_BINS = 24
@@ -29,8 +28,8 @@ def of_values(
 ) -> dict[str, tuple]:
     """Histograms of every neuron's values at each recording kept, of low and of high samples.
 
-    The bins are as many equal parts of the neuron's range over all recordings, but for the outermost thousandths of
-    each; what lies beyond is counted in the outermost bins.
+    VALUE_BINS equal bins from the 0.1th to the 99.9th percentile of the neuron's values over all recordings; values
+    beyond are counted in the outermost bins.
     """
     lowest = np.quantile(values, 0.001, axis=1).min(0)
     highest = np.maximum(np.quantile(values, 0.999, axis=1).max(0), lowest + 1e-9)
@@ -62,9 +61,9 @@ def of_separation(
     category: Int[np.ndarray, "samples neurons"],
     rng: np.random.Generator,
 ) -> xr.Dataset:
-    """How far the categories of all neurons of a site come apart, and the parts of what moves.
+    """How far the categories of all neurons of a site come apart, and the parts of the change of their values.
 
-    `rng` deals the categories of the second control.
+    `rng` permutes the categories of the second control.
     """
     whose = {
         "own": category,
@@ -108,8 +107,8 @@ def of_watched(
 ) -> xr.Dataset:
     """Pre-activations, categories and the finally highest samples of watched neurons (figures 2, 6 and 7).
 
-    Over `close_neuron`, and as many `close_sample` as `samples` says: of those that the site does not record, which
-    are the last, pre-activations are NaN.
+    Along `close_neuron` and `close_sample`, of which there are `samples`. The last of these may not be recorded at the
+    site: their pre-activations are NaN.
     """
     highest: Bool[np.ndarray, "samples neurons"] = partitions.finally_highest(values[-1], category)
     dims, beyond = ("close_sample", "close_neuron"), (0, samples - len(category))

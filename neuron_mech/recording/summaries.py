@@ -1,8 +1,8 @@
-"""Labelled results from what was recorded: tallies in, datasets of the result files out.
+"""Datasets of the result files, made from tallies.
 
-What is here knows no run, no preset and no network, so that it serves a run of this package and a user's own training
-alike. Figures take these datasets. What is known of single neurons is over `neuron`, all sites in turn
-(`store.of_site`, `store.stacked`). `separation` does the same of pre-activations.
+Nothing here depends on a run, a preset or a network, so that runs of this package and a user's own training use the
+same code. Figures take these datasets. Values of single neurons are along `neuron`, the neurons of all sites in turn
+(`store.of_site`, `store.stacked`). `separation` makes datasets from pre-activations.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from neuron_mech.recording.counting import NeuronCounts, Tally
 from neuron_mech.store import about, of_site, stacked, variable
 
 LARGEST_AVERAGE_SIGNS = 2**25
-"""Average signs that are stored, at most; each takes a byte before compression."""
+"""Largest number of average signs that are stored; each takes a byte before compression."""
 HUNDREDTH = np.float32(0.01)
-"""What average signs are stored in."""
+"""Unit in which average signs are stored."""
 
 
 class Recorded(NamedTuple):
-    """What was recorded at a site."""
+    """The tally of a site."""
 
     tally: Tally
     neurons: Int[np.ndarray, " neurons"]
     """Indices of the tally's neurons within the site."""
     label: str
-    """The site as figures write it."""
+    """The site's name in figures."""
 
 
 def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[str, int]) -> xr.Dataset:
     """Constancy, categories and flips by site and by neuron, and histograms of average signs (figures 1 and 5).
 
-    `recordings` is how often each sample was recorded, `shown` the neuron of figure 1 by site.
+    `recordings` is the number of recordings of each sample, `shown` the neuron of figure 1 by site.
     """
     parts: list[xr.Dataset] = []
     rows: list[dict[str, float]] = []
@@ -177,10 +177,10 @@ def of_classes(
     dealt: Int[Array, " samples"],
     classes: int,
 ) -> xr.Dataset:
-    """Figure 8 for a site: each neuron's low share of each class, and what the class explains of its partition.
+    """Figure 8 for a site: each neuron's low share of each class, and the share of its partition that classes explain.
 
-    `labels` are of the tally's rows; `dealt` are the control's, the same in another order. `with_sites` brings sites
-    together.
+    `labels` are those of the tally's rows; `dealt` are the same permuted, as a control. `with_sites` joins several
+    sites.
     """
     category = jax.jit(partitions.categories)(at.tally.positive, at.tally.negative)
     count = jax.jit(partitions.class_counts, static_argnames="classes")
@@ -212,7 +212,7 @@ def of_classes(
 
 
 def with_sites(parts: Sequence[xr.Dataset], recorded: Mapping[str, Recorded]) -> xr.Dataset:
-    """`of_classes` of all sites, brought together, with the share of classes wholly in or out of a category by site."""
+    """`of_classes` of all sites joined, with the share of classes wholly in or out of a category by site."""
     found = stacked(parts)
     names = {"low_share": "wholly", "permuted_low_share": "permuted_wholly"}
     for name, wholly in names.items():
