@@ -154,14 +154,13 @@ LEVELS = (0.9, 0.99, 1.0)
 def constancy_curve(
     positive: Int[Array | np.ndarray, "samples *positions neurons"],
     negative: Int[Array | np.ndarray, "samples *positions neurons"],
-    levels: tuple[float, ...] = LEVELS,
 ) -> Float[np.ndarray, " levels"]:
-    """Share of the pairs with any nonzero recording whose |average sign| is at least each level, in hundredths exactly.
+    """Share of the pairs with any nonzero recording whose |average sign| is at least each of LEVELS, exactly.
 
     NaN where no pair has one.
     """
     lead, recorded = _by_neuron(positive, negative)
-    reached = [(100 * jnp.abs(lead) >= round(100 * level) * recorded) & (recorded > 0) for level in levels]
+    reached = [(100 * jnp.abs(lead) >= round(100 * level) * recorded) & (recorded > 0) for level in LEVELS]
     ever = int((recorded > 0).sum())
     return np.array([int(r.sum()) / ever if ever else np.nan for r in reached])
 
@@ -170,24 +169,24 @@ DEPTH = 50
 """Number of nonzero recordings at which `rarefied_constancy` compares all pairs."""
 
 
-def rarefied_constancy(tally: Tally, depth: int = DEPTH) -> Float[np.ndarray, " neurons"]:
-    """Expected constancy of each neuron's pairs if `depth` of the nonzero recordings of each pair are drawn at random.
+def rarefied_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
+    """Expected constancy of each neuron's pairs if DEPTH of the nonzero recordings of each pair are drawn at random.
 
     |average sign| of few recordings is large by chance, and max pooling leaves some layers fewer nonzero ones than
-    others, so layers are compared at one depth (rarefaction, as ecologists compare samples of unequal size): a pair
-    with n >= depth nonzero recordings, k of them positive, counts P(X <= d or X >= depth - d), where X ~
-    Hypergeometric(n, k, depth) and d, a twentieth of depth less what would make the average exactly 0.9, is 2 of 50.
-    Pairs with fewer are left out; NaN for a neuron that has no others. On the host.
+    others, so layers are compared at one depth (rarefaction, as ecologists compare samples of unequal size). A pair
+    with n >= 50 nonzero recordings, k of them positive, counts P(X <= 2 or X >= 48), X ~ Hypergeometric(n, k, 50): with
+    at most 2 of 50 signs different from the others, |average sign| is above 0.9. Pairs with fewer recordings are left
+    out; NaN for a neuron without other pairs. On the host.
     """
     positive, recorded = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.recorded))
-    most = -(-depth // 20) - 1  # the largest d with depth - 2 d > 0.9 depth
-    deep = recorded >= depth
+    most = -(-DEPTH // 20) - 1  # the largest d with DEPTH - 2 d > 0.9 DEPTH
+    deep = recorded >= DEPTH
     # The rarer sign decides, and most pairs share a few of all (n, k): each is computed once.
     kinds, which = np.unique(
         recorded[deep].astype(np.int64) << 32 | np.minimum(positive, recorded - positive)[deep], return_inverse=True
     )
     n, k = kinds >> 32, kinds & (2**32 - 1)
-    chance = stats.hypergeom.cdf(most, n, k, depth) + stats.hypergeom.sf(depth - most - 1, n, k, depth)
+    chance = stats.hypergeom.cdf(most, n, k, DEPTH) + stats.hypergeom.sf(DEPTH - most - 1, n, k, DEPTH)
     of_pair = np.zeros(recorded.shape)
     of_pair[deep] = chance[which]
     with np.errstate(invalid="ignore"):

@@ -48,6 +48,6 @@ def share_frozen(last: LastFlip, recordings: int) -> Float[np.ndarray, " recordi
     return np.cumsum(np.bincount(at, minlength=recordings)[:recordings]) / len(at)
 
 
-def stability_time(frozen: Float[np.ndarray, " recordings"], share: float = 0.9) -> float:
-    """The first recording after which no more than 1 - `share` of the pairs turn; NaN where no pair has a sign."""
-    return float("nan") if np.isnan(frozen).any() else float(np.argmax(frozen >= share))
+def stability_time(frozen: Float[np.ndarray, " recordings"]) -> float:
+    """The first recording after which at most a tenth of the pairs flip; NaN where no pair has a sign."""
+    return float("nan") if np.isnan(frozen).any() else float(np.argmax(frozen >= 0.9))

@@ -163,12 +163,12 @@ def variance_parts(
 
 
 def finally_highest(
-    final: Float[np.ndarray, "samples neurons"], category: Int[np.ndarray, "samples neurons"], share: float = 0.1
+    final: Float[np.ndarray, "samples neurons"], category: Int[np.ndarray, "samples neurons"]
 ) -> Bool[np.ndarray, "samples neurons"]:
-    """The samples of the high category whose final values are its highest, `share` of them: the paper's yellow ones."""
+    """The tenth of the high category with the highest final values: the paper's yellow samples."""
     high = category == HIGH
     order = stats.rankdata(np.where(high, -final, np.inf), method="ordinal", axis=0)
-    return high & (order <= np.ceil(share * high.sum(0)))
+    return high & (order <= np.ceil(0.1 * high.sum(0)))
 
 
 def mean_rank(
