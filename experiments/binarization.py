@@ -114,7 +114,7 @@ def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.D
             print(f"{path} is damaged: moved to {aside.name}, and all its windows are read again", flush=True)
         return fresh
     for name, value in options.settings.items():
-        if (there := before.attrs.get(name, "retrain" if name == "readout" else None)) != value:
+        if (there := before.attrs.get(name)) != value:
             raise InputError(
                 f"{path} holds windows of {name} {there}, not {value}: remove it, or name another --run-dir"
             )
