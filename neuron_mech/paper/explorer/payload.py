@@ -97,8 +97,13 @@ def _sheet(directory: Path) -> dict[str, Any] | None:
 
 def _aligned(found: xr.Dataset, names: Sequence[str], like: xr.Dataset) -> dict[str, np.ndarray]:
     """Variables with `neuron` as the first dimension, for the neurons of `like` in order; NaN for missing ones."""
-    chosen = found[[name for name in names if name in found]].reindex(neuron=like.indexes["neuron"])
-    return {str(name): values.transpose("neuron", ...).values.astype(np.float32) for name, values in chosen.items()}
+    rows = found.indexes["neuron"].get_indexer(like.indexes["neuron"])
+    chosen = {}
+    for name in (name for name in names if name in found):
+        values = found[name].transpose("neuron", ...).values[rows].astype(np.float32)
+        values[rows < 0] = np.nan
+        chosen[name] = values
+    return chosen
 
 
 def _of_signs(found: Findings, signs: xr.Dataset) -> dict[str, np.ndarray]:
