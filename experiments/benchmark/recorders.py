@@ -91,7 +91,7 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
 
 
 def waiting(recorder: neuron_mech.Online, count: int) -> neuron_mech.Online:
-    """The recorder as if so many samples' signs waited, one of each sample."""
+    """The recorder as if the signs of `count` samples waited to be counted."""
     ids = {site: jnp.arange(len(of), dtype=jnp.int32) % len(recorder.row_of) for site, of in recorder.ids.items()}
     filled = {site: jnp.asarray(count, jnp.int32) for site in recorder.filled}
     return recorder.replace(ids=ids, filled=filled, needed=filled)

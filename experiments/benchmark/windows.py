@@ -73,7 +73,7 @@ def _mlp_lines(plain: Ours, options: Options) -> list[str]:
 
 
 def convolutional_contenders(ours: Ours, site: Site, steps: int) -> dict[tuple[Form, int], Callable[[], object]]:
-    """{(form, windows): so many training steps above a site of the CNN}, of one window and of ten together.
+    """{(form, windows): a function that does `steps` training steps above a site of the CNN}, for 1 and 10 windows.
 
     Bits and labels are random: speed does not depend on what they are.
     """

@@ -62,13 +62,13 @@ def plan(
     seed: int = 0,
     apply: Mapping[str, Any] = {},
 ) -> Plan:
-    """What a recorder of these samples at these sites would count, and what it would cost.
+    """The plan of a recorder of these samples at these sites, with the memory that it needs.
 
     - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
     - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites` for what there is.
     - `recordings`: how many there will be at most; the counts are made as small as that allows.
     - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
-      Any other is held against double precision on a few samples (`audit`), which warns above 0.1 % of bad signs.
+      Any other is compared with double precision on a few samples (`audit`), which warns above 0.1 % of bad signs.
       Several, by name, are counted from the same passes; the first is the main one.
     - `derivative`: with respect to the "activation" (only at `Neurons`) or the "pre_activation"; by default to the
       activation where all sites are `Neurons`.
@@ -77,13 +77,13 @@ def plan(
     - `samples`, `neurons` (of each site), `positions` (of each feature map, in row-major order): how many, or as a
       float what share, chosen at random with `seed`, smaller choices nested in larger ones; or which ones, as indices
       or a mask. They are recorded in ascending order.
-    - `site_samples`: {site: count} of sites at which fewer samples are recorded, the first so many of a random order.
+    - `site_samples`: {site: count} of sites at which fewer samples are recorded: the first of a random order.
     - `keep`: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one position of each
       sample: a random one of those recorded, or the one that `keep_at` says.
     - `budget`: bytes on a device that may not be exceeded.
     - `mixing`: what to do where another sample's input changes a sample's derivative.
-    - `chunk`: samples looked at at once. `prepare`: what the model takes of a chunk of inputs as they are given, such
-      as floats of bytes.
+    - `chunk`: samples in one forward pass. `prepare`: a function that makes the model's inputs from a chunk of the
+      given ones, such as floats from bytes.
     - `apply`: what else `model.apply` is given, the same for all samples, such as `{"train": False}`. Keys in `rngs`,
       and keys among the variables, are made each sample's and each recording's own.
 
@@ -176,7 +176,7 @@ def _site_rows(
 
 
 def recorder(*args: Any, **kwargs: Any) -> Recorder:
-    """`plan(...).recorder()`: see `plan` for what it is given."""
+    """`plan(...).recorder()`: a recorder with the arguments of `plan`."""
     return plan(*args, **kwargs).recorder()
 
 
