@@ -4,7 +4,7 @@ Its weights come from a finished run, from a run's export, or, for a network tha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,18 @@ def of_export(config: Config, directory: Path, data_dir: Path | None = None) -> 
     variables = jax.tree.map(jnp.asarray, found.variables)
     model = models.build(config.model, dataset.classes)
     return Subject(config, model, variables, sites(config, dataset), dataset, directory)
+
+
+def outline(
+    config: Config, data_dir: Path | None = None, workers: int | None = None
+) -> tuple[Dataset, dict[str, Site]]:
+    """(the data set with only one image in each split, the recorded sites), without reading the whole data set.
+
+    Raises InputError where the data set is not prepared, and SiteError for unknown `record.sites`.
+    """
+    one = replace(config.data, train_images=1, test_images=1)
+    dataset = datasets.load(one, data_dir, workers)
+    return dataset, sites(config, dataset)
 
 
 def sites(config: Config, dataset: Dataset) -> dict[str, Site]:
