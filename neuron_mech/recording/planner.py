@@ -200,17 +200,20 @@ def online(
     seed: int = 0,
     apply: Mapping[str, Any] = {},
 ) -> Online:
-    """An online recorder for training samples numbered 0 to `samples` - 1; `inputs` are a few of them, for shapes.
+    """A recorder of the training step's own gradients, for training samples numbered 0 to `samples` - 1.
 
-    `recordings` is how often any one sample will come, at most: the number of epochs. `counted` says which of the
-    samples are counted, `neurons` and `positions` which of each site, as in `plan`. `room` is how many samples may come
-    between two calls of `end_epoch`: an epoch and a tenth unless said. `apply` is what else `model.apply` is given in
-    training. Derivatives are the batch's own: where its samples mix (batch statistics), `mixing="batch"` says that this
-    is meant.
-    `precision` is of the training step itself, whose derivatives these are: "exact", float32 on any device, several
-    times slower on a GPU or TPU; or "fast", as the device multiplies by default, with some wrong signs.
+    - `inputs`: a few samples, for their shapes.
+    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
+    - `recordings`: the largest number of times that a sample will be trained on: the number of epochs.
+    - `counted`: the samples to record; `neurons` and `positions`: those of each site, as in `plan`.
+    - `derivative`: as in `plan`.
+    - `precision`: that of the training step, whose derivatives are recorded: "exact", float32 on any device, several
+      times slower on a GPU or TPU; or "fast", the device's default, with some wrong signs.
+    - `room`: the largest number of samples between two calls of `end_epoch`; by default an epoch and a tenth.
+    - `mixing`: "batch" to record although the samples of a batch mix, as with batch statistics.
+    - `apply`: further arguments of `model.apply` in training.
 
-    Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
+    Raises InputError where samples mix, or the device has no room, and SiteError for a name without a site.
     """
     check_recordings(recordings)
     apply = taps.bound(apply)
