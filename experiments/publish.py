@@ -273,14 +273,15 @@ def main() -> None:
         return
     if not (ROOT / "pyproject.toml").exists():  # such as site-packages
         raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
+    results = ROOT / "results"
     for name in names:
         of_question = (Path(name) / "options.json").exists()
-        (publishing.publish if of_question else publish)(Path(name), ROOT / "results")
-    write_spread(ROOT / "results")
+        (publishing.publish if of_question else publish)(Path(name), results)
+    write_spread(results)
     for name, short in PAGES.items():
         page = ROOT / name
-        files.write_text(page, with_table(files.read_text(page), verdicts(ROOT / "results", short), name))
-    files.write_text(ROOT / CONDITIONS, conditions.page(in_order(ROOT / "results") | of_questions(ROOT / "results")))
+        files.write_text(page, with_table(files.read_text(page), verdicts(results, short), name))
+    files.write_text(ROOT / CONDITIONS, conditions.page(in_order(results) | of_questions(results)))
 
 
 if __name__ == "__main__":

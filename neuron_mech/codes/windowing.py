@@ -58,12 +58,12 @@ def at_centers(values: Float[Array | np.ndarray, "values neurons"], centers: Seq
     )
 
 
-def pack(inside: Bool[Array, "samples *values"]) -> UInt8[Array, "samples bytes"]:
+def pack(inside: Bool[Array, " samples *values"]) -> UInt8[Array, "samples bytes"]:
     """Each sample's zeros and ones as bits: a thirty-second of the memory of float32."""
     return jnp.packbits(inside.reshape(inside.shape[0], -1), axis=1)
 
 
-def unpack(bits: UInt8[Array, "samples bytes"], shape: tuple[int, ...]) -> Float[Array, "samples *values"]:
+def unpack(bits: UInt8[Array, "samples bytes"], shape: tuple[int, ...]) -> Float[Array, " samples *values"]:
     """The inverse of `pack`, as float32 zeros and ones of one sample's `shape`."""
     flat = jnp.unpackbits(bits, axis=1, count=math.prod(shape))
     return flat.reshape(bits.shape[0], *shape).astype(jnp.float32)

@@ -55,8 +55,8 @@ class Model:
     convolutions, in four stages, each added to what enters it."""
     variant: Literal["keras3", "keras2017", "small"] | None = None
     """Variant of resnet50. keras3: today's Keras (conv1 and pool1 padded with zeros). keras2017: Keras 2.0.7 to 2.1.4
-    of the paper's time ('same' padding in conv1, none in pool1, epsilon 1e-3). small: for small images, conv1 3x3 and
-    no pool1. None for the mlp and the cnn."""
+    of the paper's time ('same' padding in conv1, none in pool1, epsilon 1e-3). small: for small images, conv1 3x3, no
+    pool1. None for the mlp and the cnn."""
     weights: Literal["keras", "random"] | None = None
     """None: trained by the run. keras: Keras's weights for ImageNet. random: the initial ones, never trained."""
     activation: Literal["relu", "sigmoid", "linear"] = "relu"

@@ -47,7 +47,7 @@ class Online(Counted):
 
     tallies: Tallies
     """By loss (there is one) and site; each of shape (samples, positions ..., neurons)."""
-    waiting: dict[str, Int[Any, room * values]]
+    waiting: dict[str, Int[Any, " room *values"]]
     """The signs that are not counted yet, by site. Rows after `filled` are overwritten."""
     ids: dict[str, Int[Any, " room"]]
     """The samples of the waiting signs."""

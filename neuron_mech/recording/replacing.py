@@ -53,7 +53,7 @@ def gradients(
     derivative: Derivative | None = None,
     precision: Precision = "exact",
     apply: Mapping[str, Any] = {},
-) -> dict[str, Float[Array, "batch *values"]]:
+) -> dict[str, Float[Array, " batch *values"]]:
     """{site: the derivative of each sample's own loss}, of shape (batch, positions ..., neurons).
 
     - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
@@ -87,7 +87,7 @@ def gradients(
     return {site: found[site] for site in compiled.order}
 
 
-def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, "batch *values"]]:
+def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, " batch *values"]]:
     """{site: the sign of every sample's own derivative, -1, 0 or 1}, with the arguments of `gradients`.
 
     Raises InputError where a derivative is NaN or infinite, since it has no sign.
