@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from calling import call
+from experiments.arguments import ask
 from experiments.benchmark import ours as benchmark
 from experiments.benchmark import products, rounds
 from neuron_mech import taps
@@ -160,6 +161,7 @@ def test_the_benchmark_runs_whole_and_small(monkeypatch, capsys, arguments, said
     ],
 )
 def test_windows_are_benchmarked_without_pytorch(monkeypatch, capsys, preset, said):
+    ask(rounds.Options, rounds.Options(), [], "benchmark", "")  # tyro looks for torch when it is first used
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     small = ("--training-samples", "600", "--samples", "20", "--steps", "2", "--width", "0.0625")
     few = ("--epoch-repeats", "1", "--pause", "0", "--window-sites", "stage3layer1")
