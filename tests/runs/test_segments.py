@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
+from conftest import at_hand
 from neuron_mech import runs, taps, training
-from neuron_mech.config import PRESETS, Config, Model, Record, Train
+from neuron_mech.config import PRESETS, Config, Data, Model, Record, Train
 from neuron_mech.errors import InputError
 from neuron_mech.recording.online import Online
 from neuron_mech.runs import planning
@@ -211,12 +212,12 @@ def test_smaller_choices_of_samples_are_nested():
     assert sorted(many) == list(range(1000))
 
 
-def test_exact_signs_at_scale_against_double_precision(mnist):
+def test_exact_signs_at_scale_against_double_precision():
     """On real images and a network trained until it is sure, the margin's float32 signs are float64's."""
     config = replace(
         PRESETS["mnist-relu"], train=replace(PRESETS["mnist-relu"].train, epochs=1), record=Record(mode="none")
     )
-    data = replace(mnist, train=mnist.train.rows(jnp.arange(6000)))
+    data = at_hand(Data("mnist", train_images=6000, test_images=100))
     study, state, _, _ = after(config, data, 1)
     samples = data.train.rows(jnp.arange(100))
     found = taps.per_sample_gradients(
