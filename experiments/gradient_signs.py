@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import train
+from experiments.columns import aligned
 from experiments.command_line import Seeded, Session, check_recording, main
 from experiments.progress import doing
 from neuron_mech import store
@@ -202,19 +203,25 @@ def summary(signs: xr.Dataset) -> str:
     lines = [
         f"{signs.attrs['preset']}: test accuracy {test:.2%}, {int(signs.recordings):,} recordings "
         f"({signs.attrs['mode']}, {signs.attrs['objective']})",
-        f"{'site':20} {'samples':>8} {'constant':>9} {'before':>8} {'after':>8} {'low':>7} {'flips':>8} {'zeros':>8} "
-        f"{'wrong':>8}",
     ]
+    rows = [["site", "samples", "constant", "before", "after", "low", "flips", "zeros", "wrong"]]
     for site in signs.site.values:
         at = signs.sel(site=site)
-        before, after = ("–" if np.isnan(share) else f"{share:.1%}" for share in at.constancy_by_phase.values)
+        by_phase = ("–" if np.isnan(share) else f"{share:.1%}" for share in at.constancy_by_phase.values)
         main = at.sel(objective=signs.attrs["objective"])
-        zeros, wrong = main.zero_share.item(), main.wrong_sign.item()
-        lines.append(
-            f"{at.label.item():20} {at.recorded_samples.item():8,} {at.constancy.item():9.1%} {before:>8} "
-            f"{after:>8} {at.low_share.item():7.1%} {at.flips_per_recording.item():8.2%} {zeros:8.2%} "
-            f"{wrong:8.3%}"
+        rows.append(
+            [
+                str(at.label.item()),
+                f"{at.recorded_samples.item():,}",
+                f"{at.constancy.item():.1%}",
+                *by_phase,
+                f"{at.low_share.item():.1%}",
+                f"{at.flips_per_recording.item():.2%}",
+                f"{main.zero_share.item():.2%}",
+                f"{main.wrong_sign.item():.3%}",
+            ]
         )
+    lines.append(aligned(*rows))
     saturated = int(signs.saturation_epoch)
     lines += untrusted(signs)
     lines.append(

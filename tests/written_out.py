@@ -29,14 +29,19 @@ class Kind:
     derivative: str = "pre_activation"
     apply: dict = field(default_factory=dict)
     targets: int = 2
+    variables: Any = None
+    """Those that the model has, where `init` does not make them."""
 
     def data(self):
         """(variables, inputs, labels)."""
         size = len(jax.tree.leaves(self.inputs)[0])
         given = self.inputs if isinstance(self.inputs, Inputs) else Inputs(self.inputs)
-        variables = self.model.init(jax.random.key(6), *given.args, **given.kwargs, **self.apply)
+        variables = self.variables
+        if variables is None:
+            variables = self.model.init(jax.random.key(6), *given.args, **given.kwargs, **self.apply)
         params = jax.tree.map(lambda p: p + 0.1 * normal(p.size, *p.shape), variables["params"])
-        return {"params": params}, self.inputs, normal(7, size, self.targets)
+        others = {name: of for name, of in (self.variables or {}).items() if name != "params"}
+        return {**others, "params": params}, self.inputs, normal(7, size, self.targets)
 
     def derivatives(self):
         """{site: every sample's derivative}, sample by sample, in double precision."""

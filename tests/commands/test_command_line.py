@@ -150,7 +150,10 @@ def test_bad_codes_are_refused_before_anything_is_trained(monkeypatch, capsys, t
 
 def test_a_site_that_is_not_recorded_is_refused_before_anything_is_trained(monkeypatch, capsys, tmp_path):
     arguments = ("digits", "--run-dir", tmp_path, "--sites", "dense1", "dens2")
+    read, load = [], datasets.load
+    monkeypatch.setattr(datasets, "load", lambda data, *rest: read.append(data) or load(data, *rest))
     code, _, err = call(monkeypatch, capsys, "binarization", *arguments)
+    assert [(data.train_images, data.test_images) for data in read] == [(1, 1)]  # the data set itself is read once
     assert code == 2
     assert re.fullmatch(r"error: --sites names 'dens2', which is no site; did you mean 'dense\d'\? .*\n", err), err
     assert not list(tmp_path.rglob("checkpoints"))

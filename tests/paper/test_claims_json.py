@@ -10,6 +10,7 @@ import pytest
 from made_up_findings import TRUE, over_seeds, signs_file
 from neuron_mech.paper import claims
 from neuron_mech.paper.claims import Findings, spread
+from places import ROOT
 
 
 @functools.cache
@@ -28,6 +29,14 @@ def test_claims_json_is_what_its_schema_says(tmp_path, found):
     assert claims.read(text) == tree["claims"]
     assert "NaN" not in text
     assert "Infinity" not in text
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "results").rglob("claims.json")), ids=lambda path: str(path.parent.relative_to(ROOT))
+)
+def test_what_is_published_is_what_the_schema_says(path):
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(tree, claims.schema(), cls=jsonschema.Draft202012Validator)
 
 
 def test_the_schema_refuses_what_is_not_in_it():

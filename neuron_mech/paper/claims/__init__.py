@@ -4,7 +4,8 @@ A claim is a list of conditions, "this value lies above (or below) that threshol
 supported where the whole 95 % interval of each lies on the right side, contradicted where one's lies on the wrong side
 (Holm's correction for their number), undecided else. Beside the verdict stands a second mark: whether the value beats
 the claim's null. Intervals are Student's t over seeds; of one run, twice the standard deviation between the seeds of
-digits. docs/claims.md states every claim; schema.json what claims.json holds.
+digits. docs/claims.md states every claim; schema.json what claims.json holds. Claims on other questions, from other
+files, are judged, printed and stored as these are: build a `Claim` of your own `Condition`s, and take `Claim.judged`.
 """
 
 import importlib.resources
@@ -148,7 +149,7 @@ def table(found: Sequence[Claim]) -> str:
     for claim in found:
         marks = f"{MARKS[claim.verdict]} {BEATS[claim.beats_null]}"
         beats = f"{claim.verdict}; beats its null: {claim.beats_null}"
-        said += [f"{claim.id:2d} {marks} {claim.statement} ({claim.figure}): {beats}", f"     {claim.because}"]
+        said += [f"{claim.id:>2} {marks} {claim.statement} ({claim.figure}): {beats}", f"     {claim.because}"]
         said += [f"     would decide: {claim.decided_by}"] if claim.decided_by else []
     return "\n".join(said)
 
@@ -164,7 +165,7 @@ def comparison(one: Sequence[Claim], other: Sequence[Claim], names: tuple[str, s
     lines = [f"one: {names[0]}", f"other: {names[1]}"]
     for a, b in zip(one, other, strict=True):
         agree = "same verdict" if a.verdict == b.verdict else "another verdict"
-        lines += [f"{a.id:2d} {a.statement}: {agree}", f"     one: {cell(a)}", f"     other: {cell(b)}"]
+        lines += [f"{a.id:>2} {a.statement}: {agree}", f"     one: {cell(a)}", f"     other: {cell(b)}"]
     return "\n".join(lines)
 
 

@@ -108,10 +108,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """One of the paper's claims, and what became of it."""
+    """One of the paper's claims, or one on a question that it leaves open, and what became of it."""
 
-    id: int
+    id: int | str
+    """Of the paper's eleven, a number; of another, its name, a comma, and the network that it was asked of."""
     figure: str
+    """Of the paper; or the part of it that leaves the question open."""
     statement: str
     threshold_from: str
     """Where the threshold comes from."""
