@@ -9,6 +9,7 @@ from calling import call
 from experiments import command_line, helping
 from neuron_mech.config import PRESETS, Config
 from neuron_mech.runs import study as studies
+from neuron_mech.training import datasets
 
 CNN = ("--model.network", "cnn", "--model.depth", "None", "--model.dropout", "None", "--model.width", "0.0625")
 EXPERIMENTS = (
