@@ -28,14 +28,17 @@ import matplotlib as mpl  # noqa: E402
 import pytest  # noqa: E402
 
 from experiments import reproduce  # noqa: E402
+from few_frames import FEW_FRAMES  # noqa: E402
 from neuron_mech.config import Data  # noqa: E402
 from neuron_mech.errors import InputError  # noqa: E402
+from neuron_mech.paper import videos  # noqa: E402
 from neuron_mech.training import datasets  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_platforms", "cpu")
 mpl.use("Agg")
+videos.FRAMES = FEW_FRAMES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
