@@ -1,4 +1,4 @@
-"""Put what a reproduced run found into results/, by the name of its directory, and all verdicts into the pages.
+"""Copy a reproduced run's results into results/, under the name of its directory, and all verdicts into the pages.
 
     python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid runs/early_layers-digits
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import conditions, tables
-from experiments.command_line import exiting
+from experiments.command_line import entry_point
 from experiments.open_questions import publishing
 from experiments.shrinking import smaller
 from neuron_mech import store
@@ -264,28 +264,24 @@ def with_table(page: str, made: str, name: str = "README.md") -> str:
     return before + BEGIN + made + END + rest.partition(END)[2]
 
 
+@entry_point
 def main() -> None:
     """The command line: RUN_DIR ..."""
-
-    def work() -> None:
-        names = sys.argv[1:]
-        if {"-h", "--help"} & set(names):
-            print(__doc__)
-            return
-        if not (ROOT / "pyproject.toml").exists():  # such as site-packages
-            raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
-        for name in names:
-            of_question = (Path(name) / "options.json").exists()
-            (publishing.publish if of_question else publish)(Path(name), ROOT / "results")
-        write_spread(ROOT / "results")
-        for name, short in PAGES.items():
-            page = ROOT / name
-            files.write_text(page, with_table(files.read_text(page), verdicts(ROOT / "results", short), name))
-        files.write_text(
-            ROOT / CONDITIONS, conditions.page(in_order(ROOT / "results") | of_questions(ROOT / "results"))
-        )
-
-    exiting(work)
+    names = sys.argv[1:]
+    if {"-h", "--help"} & set(names):
+        print(__doc__)
+        return
+    if not (ROOT / "pyproject.toml").exists():  # such as site-packages
+        raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
+    results = ROOT / "results"
+    for name in names:
+        of_question = (Path(name) / "options.json").exists()
+        (publishing.publish if of_question else publish)(Path(name), results)
+    write_spread(results)
+    for name, short in PAGES.items():
+        page = ROOT / name
+        files.write_text(page, with_table(files.read_text(page), verdicts(results, short), name))
+    files.write_text(ROOT / CONDITIONS, conditions.page(in_order(results) | of_questions(results)))
 
 
 if __name__ == "__main__":

@@ -16,17 +16,15 @@ def call(monkeypatch, capsys, name, *arguments):
     try:
         if name in ("prepare_data", "benchmark"):
             command_line.exiting(work)
+        elif options := {
+            "quantization": "QuantizationOptions",
+            "binarization": "BinarizationOptions",
+            "learning_dynamics": "DynamicsOptions",
+        }.get(name):
+            command_line.main(name, module.__doc__, module.experiment, getattr(module, options), module.check)
         else:
-            extras = {
-                "train": ("Options", "check_training"),
-                "quantization": ("QuantizationOptions", "check"),
-                "binarization": ("BinarizationOptions", "check"),
-                "learning_dynamics": ("DynamicsOptions", "check"),
-                "gradient_signs": ("Options", "check_recording"),
-                "class_consistency": ("Options", "check_recording"),
-            }.get(name, ())
-            known = vars(command_line) | vars(module)
-            command_line.main(name, module.__doc__, module.experiment, *(known[part] for part in extras))
+            check = command_line.check_training if name == "train" else command_line.check_recording
+            command_line.main_of_runs(name, module.__doc__, module.report, module.summary, check)
         code = 0
     except SystemExit as stop:
         code = stop.code

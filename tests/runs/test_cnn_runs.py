@@ -75,7 +75,7 @@ def test_every_experiment_runs_on_it(finished, tmp_path, capsys):
     assert list(signs.label.values) == ["stage0layer0-relu", "stage2layer2-relu", "stage3layer2-relu"]
     # Only one of four positions before the pooling has a derivative.
     assert float(signs.zero_share.sel(site="stage2layer2").item()) == pytest.approx(0.75, abs=0.01)
-    one = replace(subjects.of_run(whole, tmp_path), sites={"stage2layer2": whole.study.sites["stage2layer2"]})
+    one = replace(subjects.of_run(whole), directory=tmp_path, sites={"stage2layer2": whole.study.sites["stage2layer2"]})
     codes = quantization.measure(one, (50.0,))
     assert codes.neuron.values.tolist() == [("stage2layer2", index) for index in range(8)]
     assert np.isfinite(codes.accuracy).all()
