@@ -135,7 +135,7 @@ def explained(model: Any) -> Iterator[None]:
         ) from error
     except tuple(_MENDED) as error:
         what = next(said for kind, said in _MENDED.items() if isinstance(error, kind))
-        raise InputError(f"{what}; Flax says: {first_line(error)}") from error
+        raise InputError(f"{what}; Flax says: {first_line(error).partition(' (http')[0]}") from error
 
 
 _CALLS = ("missing", "got an unexpected keyword argument", "got multiple values", "takes")
