@@ -109,7 +109,7 @@ def sites(
 def traced_abstractly(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Program:
     """`traced`, of the shapes of variables and inputs."""
     batch_size(inputs)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (dict(variables), inputs))
+    shapes = jax.eval_shape(lambda tree: tree, (dict(variables), inputs))  # float64 of numpy's is JAX's own float32
     return traced(model, *shapes, **kwargs)
 
 

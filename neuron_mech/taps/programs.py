@@ -222,7 +222,9 @@ def _told_apart(
 
     def longer(leaf: Any) -> Any:
         shape = getattr(leaf, "shape", ())
-        return jax.ShapeDtypeStruct((size + 1, *shape[1:]), leaf.dtype) if size and shape[:1] == (size,) else leaf
+        if not size or shape[:1] != (size,):
+            return leaf
+        return jax.ShapeDtypeStruct((size + 1, *shape[1:]), jax.eval_shape(lambda one: one, leaf).dtype)
 
     rngs = {"rngs": kwargs["rngs"]} if "rngs" in kwargs else {}
     grown = jax.tree.map(longer, (args, {name: value for name, value in kwargs.items() if name not in rngs}))
