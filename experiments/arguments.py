@@ -1,4 +1,4 @@
-"""Arguments as a dataclass, by tyro: asked for, explained, or refused in one line."""
+"""Command-line arguments as a dataclass, by tyro: parsed, explained by --help, or refused in one line."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def split_preset(arguments: Sequence[str], name: str, known: Collection[str]) -> tuple[str, list[str]]:
-    """(first argument, the rest); a call for help without a preset is one about the first known."""
+    """(the preset, the arguments after it); --help in its place gives the help of the first known preset."""
     if arguments and arguments[0] in ("-h", "--help"):
         return next(iter(known)), ["--help"]
     if not arguments:
@@ -27,12 +27,19 @@ def split_preset(arguments: Sequence[str], name: str, known: Collection[str]) ->
     return arguments[0], list(arguments[1:])
 
 
+def split_names(arguments: Sequence[str], count: int) -> tuple[list[str], list[str]]:
+    """(the first `count` arguments, those after them); without arguments, and for --help, ([], ["--help"])."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return [], ["--help"]
+    return list(arguments[:count]), list(arguments[count:])
+
+
 def ask(kind: type[T], default: T, arguments: Sequence[str], name: str, description: str) -> T:
-    """`arguments` as a dataclass, by tyro. Raises InputError, one line, where they do not fit."""
+    """`arguments` as an instance of the dataclass `kind`. Raises InputError, one line, where they do not fit."""
     errors = io.StringIO()
     helping = bool({"-h", "--help"} & set(arguments))
     try:
-        # tyro draws its errors as boxes as wide as the terminal; a wide one keeps each message on one line.
+        # tyro draws its errors as boxes as wide as the terminal: in a wide one each message stays on one line.
         with contextlib.redirect_stderr(errors), contextlib.nullcontext() if helping else _wide_terminal():
             return tyro.cli(
                 kind, default=default, args=arguments, prog=f"python -m experiments.{name}", description=description
@@ -55,7 +62,7 @@ def _wide_terminal() -> Iterator[None]:
 
 
 def _one_line(box: str) -> str:
-    """The message inside one of tyro's boxes, without its title, rules and borders: tyro says it in no other way."""
+    """The message inside one of tyro's boxes, without title, rules and borders: tyro offers it in no other form."""
     lines = [
         line.strip(" │|╭╮╰╯─-") if set(line) <= set(" │|╭╮╰╯─-") else line.strip(" │|") for line in box.splitlines()
     ]

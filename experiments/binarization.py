@@ -1,11 +1,11 @@
 """Where in a neuron's range does it keep what it knows? (Section 5.2; figure 4.)
 
 At one site at a time, pre-activations inside a window of percentile ranks become 1 and all others 0, and the window
-slides. What it lets through is read in one of two ways: all that follows the site is re-initialised and retrained on
-it, or a linear probe is trained on its averages over positions. Writes binarization.nc after every cell of the sweep,
-so that a sweep that was stopped goes on where it was, and figures/figure4. Sites are read from the output back, the
-soonest first; what other centers, seeds, sites or sources gave before is kept. Controls: the same windows on the
-neurons of the untrained network, and on a random projection of the input.
+slides. These zeros and ones are read in one of two ways: all layers after the site are re-initialised and retrained on
+them, or a linear probe is trained on their averages over positions. Writes figures/figure4, and binarization.nc after
+every group of windows, so that a stopped sweep goes on where it was. Sites nearest to the output come first, since they
+take least time. Results of other centers, seeds, sites or sources that are already in the file are kept. Controls: the
+same windows on the neurons of the untrained network, and on a random projection of the input.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ READOUTS: dict[str, Callable[[Subject, Reading, Missing], Iterator[Cells]]] = {
     "retrain": retrained,
     "probe": probed,
 }
-"""How accuracy is had from windows: cells of the sweep, from a network and the windows that are missing."""
+"""How each readout computes the missing cells of the sweep from a network."""
 
 EVERY = ("*",)
 """All recorded sites."""
@@ -54,9 +54,9 @@ class BinarizationOptions(Reading):
     """retrain: what follows the site is trained again (not for a network that is not trained here). probe: multinomial
     logistic regression on the averages over positions. None means retrain where the network is trained here."""
     sources: tuple[Kind, ...] = SOURCES
-    """What the windows look at: the trained network, and two controls. What is left out can be added later."""
+    """Whose neurons are binarized: the trained network's, and those of two controls. Others can be added later."""
     sites: tuple[str, ...] = EVERY
-    """Of record.sites, those whose windows are read, by name or glob. What is left out can be added later."""
+    """Those of record.sites that are binarized, by name or glob. Others can be added later."""
 
     @property
     def reading(self) -> Readout:
@@ -65,7 +65,7 @@ class BinarizationOptions(Reading):
 
     @property
     def settings(self) -> dict[str, float | str]:
-        """What a cell depends on beside the run: what a sweep that goes on must share with the one before."""
+        """What a cell depends on beside the run: a sweep can go on only under the same settings."""
         shared: dict[str, float | str] = {"readout": self.reading, "width": self.width}
         return shared | ({"replace": self.replace} if self.reading == "retrain" else {"penalty": self.penalty})
 
@@ -103,7 +103,7 @@ def empty(config: Config, subject: Subject, options: BinarizationOptions) -> xr.
 
 
 def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.Dataset:
-    """`fresh` with everything that an earlier sweep has finished, of other centers and seeds too."""
+    """`fresh` with everything that an earlier sweep finished, also for other centers and seeds."""
     if not store.exists(path):
         return fresh
     try:
@@ -130,7 +130,7 @@ def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.D
 
 
 def over_seeds(found: xr.Dataset) -> xr.Dataset:
-    """The contract's variables, means over seeds, beside what each seed gave."""
+    """`found` with the means over seeds: accuracy of each source, and of the unchanged network."""
     mean = found.accuracy_by_seed.mean("seed", keep_attrs=True)
     named = found.assign(original_accuracy=found.original_accuracy_by_seed.mean("seed", keep_attrs=True))
     for kind in SOURCES:
@@ -146,7 +146,7 @@ def sweep(
     options: BinarizationOptions,
     saved: Callable[[], None] = lambda: None,
 ) -> None:
-    """Finish the cells of one seed in `found`, in place, saving after every group of windows; then call `saved`."""
+    """Compute the missing cells of one seed in `found`, in place; save after every group, and call `saved`."""
     seed, dataset = subject.config.train.seed, subject.dataset
     if np.isnan(found.original_accuracy_by_seed.sel(seed=seed)):
         original, chance = evaluation.as_it_is(
@@ -173,7 +173,7 @@ def sweep(
 
 
 def summary(found: xr.Dataset) -> str:
-    """Ends, middle and symmetry of each curve, and its controls'."""
+    """Ends, middle and asymmetry of each curve and of its controls, as a table."""
     lines = [
         f"{found.attrs['preset']}: {figures.accuracy_name(found.attrs['top'])} through one window of width "
         f"{found.attrs['width']:g}, of {float(found.original_accuracy):.2%} as it is; chance {float(found.chance):.2%}",
@@ -217,7 +217,7 @@ def experiment(session: Session[BinarizationOptions], saved: Callable[[], None] 
 
 
 def check(options: BinarizationOptions) -> None:
-    """Refuse windows that are none before anything is trained."""
+    """Refuse, before anything is trained, windows and readouts that are not possible."""
     windowing.check_windows(options.centers, options.width)
     if not options.sources:
         raise InputError(f"--sources is empty: name at least one of {', '.join(SOURCES)}")

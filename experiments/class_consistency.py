@@ -14,11 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import gradient_signs
-from experiments.command_line import Seeded, Session, check_recording, main
+from experiments.command_line import main_of_runs
 from experiments.progress import doing
 from neuron_mech import runs, store, training
 from neuron_mech.config import random_stream
-from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
 from neuron_mech.recording import partitions, summaries
@@ -36,10 +35,10 @@ PREDICTORS = (
     "first recording",
     "majority of the class",
 )
-"""What a pair's category is predicted by; the first two are controls.
+"""Predictors of a pair's category; the first two are controls.
 
-The class sign of a neuron and a class: sign(mean of its weights to the wrong logits - that to the right one). Of all
-that the loss's derivative says, it is what does not depend on the sample, every wrong class being as likely.
+The class sign of a neuron and a class is sign(mean of its weights to the wrong logits - its weight to the right one):
+the sign of the loss's derivative for a network that finds all wrong classes equally likely.
 """
 
 WEIGHT_SAMPLES = 1000
@@ -47,7 +46,7 @@ WEIGHT_SAMPLES = 1000
 
 SHEETS = ("most constantly low", "most constantly high", "flipping most")
 PLACES = 49
-"""Images on each of an atlas's sheets."""
+"""Images on each sheet of the atlas."""
 
 
 def dataset(run: Run) -> xr.Dataset:
@@ -55,9 +54,7 @@ def dataset(run: Run) -> xr.Dataset:
 
     Raises InputError for a run that recorded nothing.
     """
-    study, config = run.study, run.study.config
-    if config.record.mode == "none":
-        raise InputError("record.mode is none: this run recorded no signs; name another --run-dir and a record.mode")
+    study, config, kept = run.study, run.study.config, gradient_signs.recorded(run)
     recorded = run.dataset.train.rows(study.recorded)
     untrained = training.init(config, study.model, recorded.rows(np.arange(1)))
     first = predictions.first_categories(study, untrained)
@@ -70,7 +67,6 @@ def dataset(run: Run) -> xr.Dataset:
     )
     sites: list[xr.Dataset] = []
     pages: list[xr.Dataset] = []
-    kept = gradient_signs.recorded(run)
     for site, at in tqdm(kept.items(), desc="classes", unit="site", disable=None):
         labels = recorded.labels[: study.design.rows[site]]
         sites.append(_of_site(run, site, at, labels, first[site], weights[site], trained[site]))
@@ -78,9 +74,7 @@ def dataset(run: Run) -> xr.Dataset:
         close = run.trajectories["close"].neurons if run.trajectories.watching else {}
         for column in np.searchsorted(indices, close.get(site, ())):
             of_neuron = jax.tree.map(np.asarray, at.tally.part(np.s_[..., column]))
-            pages.append(
-                _atlas_page(run, site, int(indices[column]), of_neuron, recorded.labels[: study.design.rows[site]])
-            )
+            pages.append(_atlas_page(run, site, int(indices[column]), of_neuron, labels))
     found = summaries.with_sites(sites, kept)
     if pages:
         found = found.merge(store.stacked(pages, "atlas_neuron"))
@@ -90,10 +84,10 @@ def dataset(run: Run) -> xr.Dataset:
 def _of_site(
     run: Run, site: str, at: Recorded, labels: jax.Array, first: jax.Array, weights: jax.Array, trained: jax.Array
 ) -> xr.Dataset:
-    """Class consistency of a site's neurons, and what predicts their categories.
+    """Class consistency of a site's neurons, and the share of categories that each predictor gets right.
 
-    `first` are the categories by the first recording alone, `weights` those from each neuron to each logit before
-    training, `trained` after it.
+    `first` are the categories by the first recording alone; `weights` and `trained` are the weights from each neuron to
+    each logit, before and after training.
     """
     classes = run.dataset.classes
     dealt = jax.random.permutation(random_stream(run.study.config.train.seed, "dealt labels"), labels)
@@ -132,7 +126,7 @@ def _of_site(
 
 
 def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Array) -> xr.Dataset:
-    """What the atlas shows of one neuron, from its column of the tally: (samples, positions ...)."""
+    """The atlas of one neuron, from its column of the tally, whose counts have shape (samples, positions ...)."""
     config, ids = run.study.config, run.study.recorded[: run.study.design.rows[site]]
     pairs = [np.asarray(part, np.int64).reshape(len(ids), -1) for part in (tally.positive, tally.negative, tally.flips)]
     positive, negative, flips = (part.sum(1) for part in pairs)
@@ -189,14 +183,9 @@ def summary(found: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def experiment(session: Session) -> None:
-    """Train and record, write the results, draw, and print the summary."""
-    session.each("class_consistency", report, summary)
-
-
 @store.step("class_consistency")
 def report(run: Run) -> None:
-    """Draw a finished run, print its summary, and write class_consistency.nc, last: where it is, all of it is."""
+    """Draw a finished run, print its summary, and write class_consistency.nc last, so that it says that all is done."""
     doing("asking what decides the categories")
     found, directory = dataset(run), run.directory
     doing("drawing figure 8 and the atlas")
@@ -214,4 +203,4 @@ def report(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main("class_consistency", __doc__ or "", experiment, Seeded, check_recording)
+    main_of_runs("class_consistency", __doc__ or "", report, summary)

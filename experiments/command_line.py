@@ -1,8 +1,9 @@
-"""What every experiment's command line shares: a preset, its fields as options, where to run, and one-line errors."""
+"""The command line of every experiment: a preset, its fields as options, where to run, and one-line errors."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -30,10 +31,10 @@ Kind = TypeVar("Kind", bound="Options")
 
 @dataclass(frozen=True)
 class Options:
-    """Where a run lives, and its fields. The fields are stored with the run; the first seven options are not."""
+    """Options of every experiment. The first seven are not stored with the run; the rest are its config's fields."""
 
     run_dir: Path | None = None
-    """Directory of the run: begun if new, resumed or reused if not. None means runs/PRESET."""
+    """Directory of the run, which is started, resumed, or reused if finished. None means runs/PRESET."""
     data_dir: Path | None = None
     """Directory of data prepared by TensorFlow Datasets. None means TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     save_seconds: float = 60.0
@@ -63,7 +64,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Seeded(Options):
-    """The options of an experiment that can be repeated over seeds."""
+    """Options of an experiment that can be repeated with other seeds."""
 
     seeds: int = 1
     """Runs, with seeds train.seed, train.seed + 1 ...; all but the first live in RUN_DIR/seedN."""
@@ -71,7 +72,7 @@ class Seeded(Options):
 
 @dataclass(frozen=True)
 class Session(Generic[Kind]):
-    """One call of an experiment: its config, its options, and its run's directory, held open."""
+    """One call of an experiment: its config, its options, and its run's directory, which it has locked."""
 
     config: Config
     options: Kind
@@ -83,7 +84,7 @@ class Session(Generic[Kind]):
             yield self._run(config, directory)
 
     def each(self, name: str, report: Callable[[Run], None], summary: Callable[[xr.Dataset], str]) -> None:
-        """`report` the run of every seed; of an export, which has no tallies, print the `summary` of its NAME.nc."""
+        """`report` the run of every seed. Of an export, which has no tallies, print the `summary` of its NAME.nc."""
         for config, directory in self._repetitions():
             if not parameters.exported(directory):
                 report(self._run(config, directory))
@@ -97,7 +98,7 @@ class Session(Generic[Kind]):
             print(f"{summary(read_dataset(path))}\nas exported: {path}")
 
     def subjects(self) -> Iterator[Subject]:
-        """The network to look into, trained here or not, and its repetitions with other seeds, one at a time."""
+        """The network of every seed, trained by the run or with given weights, one at a time."""
         options = self.options
         for config, directory in self._repetitions():
             live = self._live(directory)
@@ -108,12 +109,12 @@ class Session(Generic[Kind]):
         return run(config, directory, options.data_dir, options.save_seconds, live=self._live(directory))
 
     def _live(self, directory: Path) -> Path | None:
-        """Where the live view of the run in `directory` goes."""
+        """The directory of the live view of the run in `directory`."""
         live = self.options.live
         return live / directory.name if live is not None and directory != self.directory else live
 
     def _repetitions(self) -> Iterator[tuple[Config, Path]]:
-        """(config, directory held open) of every seed; all but the first live in a directory of their own."""
+        """(config, locked directory) of every seed; all but the first have a directory of their own."""
         yield self.config, self.directory
         first = self.config.train.seed
         for seed in range(first + 1, first + self._seeds):
@@ -132,7 +133,7 @@ def parse(
     description: str,
     kind: type[Kind] = Options,  # type: ignore[assignment]
 ) -> tuple[Config, Kind]:
-    """(config, options) from `PRESET [--section.field value ...]`; prints help and exits where that is asked.
+    """(config, options) from `PRESET [--section.field value ...]`; --help prints the help and exits.
 
     Raises InputError, one line, for an unknown preset or field and for a value of the wrong type.
     """
@@ -145,9 +146,10 @@ def parse(
             limits.check(f"--{field_name.replace('_', '-')}", value)
     if options.distributed is not None:
         joining.place(options.distributed)
+    config = options.config(preset)
     if isinstance(options, Seeded):
-        LIMITS["train.seed"].check("train.seed of the last of --seeds", options.train.seed + options.seeds - 1)
-    return options.config(preset), options
+        LIMITS["train.seed"].check("train.seed of the last of --seeds", config.train.seed + options.seeds - 1)
+    return config, options
 
 
 OPTIONS = {
@@ -156,7 +158,7 @@ OPTIONS = {
     "patience": Limits(0, 7 * 24 * 3600, "positive number of seconds", above=True),
     "seeds": Limits(1, 1000, WHOLE),
 }
-"""The numbers that options may have which are no fields of a config."""
+"""The limits of those options that are not fields of a config."""
 
 
 def check_training(options: Options) -> None:
@@ -178,7 +180,7 @@ def main(
     kind: type[Kind] = Options,  # type: ignore[assignment]
     check: Callable[[Kind], None] = lambda _: None,
 ) -> None:
-    """Parse the command line, `check` it, and do `experiment` with its run's directory held open.
+    """The command line of an experiment: parse it, `check` it, lock the run's directory, and call `experiment`.
 
     Exit codes: 0 done; 2 the request cannot be met and nothing was started; 1 the run cannot go on; 128 + signal when
     stopped by one.
@@ -193,16 +195,27 @@ def main(
     exiting(work)
 
 
+def main_of_runs(
+    name: str,
+    description: str,
+    report: Callable[[Run], None],
+    summary: Callable[[xr.Dataset], str],
+    check: Callable[[Seeded], None] = check_recording,
+) -> None:
+    """`main` of an experiment that reports the run of every seed by itself (`Session.each`)."""
+    main(name, description, lambda session: session.each(name, report, summary), Seeded, check)
+
+
 @contextlib.contextmanager
 def timed(directory: Path, step: str) -> Iterator[None]:
-    """`provenance.timed`; an export keeps the origin of the run, whatever is made of it elsewhere."""
+    """`provenance.timed`, but not for an export, which keeps the provenance of the run that it came from."""
     with contextlib.nullcontext() if parameters.exported(directory) else provenance.timed(directory, step):
         yield
 
 
 @contextlib.contextmanager
 def held(config: Config, options: Kind) -> Iterator[Session[Kind]]:
-    """A session with its run's directory held open, and with the other processes where there are several."""
+    """A session with its run's directory locked, joined with the other processes of a distributed run."""
     directory = options.run_dir or Path("runs") / config.preset
     devices.deterministic()
     with multiplying(config.train.precision), joining.joined(options.distributed, options.patience):
@@ -215,7 +228,7 @@ def held(config: Config, options: Kind) -> Iterator[Session[Kind]]:
 
 
 def _check_seeds(config: Config, options: Seeded, directory: Path) -> None:
-    """Raise InputError where an export is asked for more seeds than came along."""
+    """Raise InputError where --seeds asks for seeds that the export does not hold."""
     for seed in range(config.train.seed + 1, config.train.seed + options.seeds):
         if not parameters.exported(directory / f"seed{seed}"):
             raise InputError(
@@ -224,7 +237,7 @@ def _check_seeds(config: Config, options: Seeded, directory: Path) -> None:
 
 
 def _agree(config: Config, options: Options) -> None:
-    """Raise InputError, naming the fields, where this process was asked for something else than process 0."""
+    """Raise InputError, naming the options, where this process was given others than process 0."""
     asked = {"the preset": config.preset}
     for name, value in vars(options).items():
         if is_dataclass(value):
@@ -237,7 +250,7 @@ def _agree(config: Config, options: Options) -> None:
 
 
 def exiting(work: Callable[[], None]) -> None:
-    """Do `work` under the settings of every run, and turn the errors a user can mend into one line and an exit code."""
+    """Call `work` under JAX's standard settings; errors that a user can mend become one line and an exit code."""
     jax_settings.pin()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -254,7 +267,7 @@ def exiting(work: Callable[[], None]) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())
@@ -266,3 +279,8 @@ def exiting(work: Callable[[], None]) -> None:
     except MemoryError as error:
         print(f"error: out of memory ({first_line(error)}): ask for less, or give it more", file=sys.stderr)
         sys.exit(RunError.exit_code)
+
+
+def entry_point(work: Callable[[], None]) -> Callable[[], None]:
+    """Decorate the `main` of a command that is no experiment on one run: it is called by `exiting`."""
+    return functools.wraps(work)(lambda: exiting(work))

@@ -6,11 +6,13 @@ Writes figures/composite_figure1 and so on, as PNG, SVG and PDF, into the direct
 a result file is left out of its figure, with a line.
 """
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.command_line import ask, exiting
+from experiments.arguments import ask
+from experiments.command_line import entry_point
 from neuron_mech import store
 from neuron_mech.errors import InputError, harmless
 from neuron_mech.paper import figures
@@ -21,11 +23,14 @@ class CompositeOptions:
     """Options of this command, after the runs' directories."""
 
     into: Path = Path("runs")
-    """Directory in whose figures/ they are written."""
+    """Directory in whose folder figures/ they are written."""
 
 
 def composites(directories: list[Path], into: Path) -> list[Path]:
-    """Write what the runs in `directories` allow; returns the files. Raises InputError where that is nothing."""
+    """Write every composite figure that has a run with its result file; returns the files.
+
+    Raises InputError where there is none.
+    """
     for directory in directories:
         store.read_config(directory)
     written: list[Path] = []
@@ -43,22 +48,14 @@ def composites(directories: list[Path], into: Path) -> list[Path]:
     return written
 
 
+@entry_point
 def main() -> None:
     """The command line: RUN_DIR ... [--into DIR]."""
-
-    def work() -> None:
-        arguments = sys.argv[1:]
-        names = arguments[: _first_option(arguments)]
-        rest = arguments[len(names) :] if names else ["--help"]
-        options = ask(CompositeOptions, CompositeOptions(), rest, "composites RUN_DIR ...", __doc__ or "")
-        for path in composites([Path(name) for name in names], options.into):
-            print(path)
-
-    exiting(work)
-
-
-def _first_option(arguments: list[str]) -> int:
-    return next((index for index, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    directories = list(itertools.takewhile(lambda argument: not argument.startswith("-"), sys.argv[1:]))
+    rest = sys.argv[1 + len(directories) :] if directories else ["--help"]
+    options = ask(CompositeOptions, CompositeOptions(), rest, "composites RUN_DIR ...", __doc__ or "")
+    for path in composites([Path(name) for name in directories], options.into):
+        print(path)
 
 
 if __name__ == "__main__":

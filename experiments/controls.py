@@ -1,4 +1,4 @@
-"""Would the signs be as constant without what the claims say makes them so? (Controls of section 4.1.)
+"""Are signs as constant with nothing to learn, or when they are recorded otherwise? (Controls of section 4.1.)
 
 Trains the same network again, once for each control, in RUN_DIR/controls/NAME, and compares constancy. random-labels:
 labels dealt at random, without dropout, trained until they are fitted; true-labels: the same training with the true
@@ -35,14 +35,14 @@ class ControlOptions(Seeded):
     """Options of this experiment."""
 
     controls: tuple[Control, ...] = CONTROLS
-    """Which to run. What is left out can be added later."""
+    """Which controls to run. Others can be added later."""
     longer: int = 4
-    """How many times the epochs of random-labels and true-labels are: random labels take longer to fit. Recordings are
-    as many times further apart, so that they are about as many."""
+    """Factor on the epochs of random-labels and true-labels, since random labels take longer to fit. Recordings are as
+    many times further apart, so that their number stays about the same."""
 
 
 def changed(config: Config, control: Control, longer: int) -> Config:
-    """The config of a control's run: that of the run it is a control of, but for what it is about."""
+    """The config of a control's run: the run's own config, with the control's changes."""
     train, record = config.train, config.record
     config = replace(config, watch=replace(config.watch, recordings=0))
     if control in ("random-labels", "true-labels"):
@@ -63,7 +63,7 @@ def changed(config: Config, control: Control, longer: int) -> Config:
 
 
 def rows(control: str, signs: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """(name, constancy and accuracy) of a control: one, but for the objectives, which are one each."""
+    """(name, constancy and accuracy) of a control; for `objectives`, of each compared objective."""
     common = {name: signs[name].isel(epoch=-1, drop=True) for name in ("train_accuracy", "test_accuracy")}
     whole = ("constancy_by_phase", "saturation_epoch", "recordings", "neuron_constancy")
     common |= {name: signs[name] for name in whole}
@@ -115,8 +115,7 @@ def summary(found: xr.Dataset) -> str:
 
 def experiment(session: Session[ControlOptions]) -> None:
     """Run every control of every seed, write the comparison and print it."""
-    options = session.options
-    session.each("controls", partial(report, options=options), summary)
+    session.each("controls", partial(report, options=session.options), summary)
 
 
 @store.step("controls")
@@ -136,7 +135,7 @@ def report(whole: Run, options: ControlOptions) -> None:
 
 
 def check(options: ControlOptions) -> None:
-    """Refuse what has no controls before anything is trained."""
+    """Refuse, before anything is trained, options for which there are no controls."""
     check_recording(options)
     if options.data.labels == "random":
         raise InputError("data.labels is random, but this experiment compares with random labels: leave it at true")
@@ -145,7 +144,7 @@ def check(options: ControlOptions) -> None:
         raise InputError(f"--controls is empty: name at least one of {', '.join(CONTROLS)}")
     check_once("--controls", options.controls)
     for control in options.controls:
-        changed(options.config("digits"), control, options.longer)  # which may have fields that no run can have
+        changed(options.config("digits"), control, options.longer)  # raises InputError for a config that cannot be
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from tqdm import tqdm
 
-from experiments.command_line import Options, Seeded, Session, check_recording, main
+from experiments.command_line import Options, check_recording, main_of_runs
 from neuron_mech import store, training
 from neuron_mech.cluster import devices
 from neuron_mech.config import random_stream
@@ -29,7 +29,7 @@ from neuron_mech.runs import Run
 from neuron_mech.store import about
 
 NULLS = ("as it is", "displacement permuted", "displacement permuted, biases too")
-"""What is recorded: the kept weights themselves, and two nulls of them."""
+"""The weights that are recorded: the kept ones themselves, and two nulls."""
 
 NOTHING_KEPT = (
     "the run kept no parameters, as networks with running statistics do not, nor those whose parameters would take "
@@ -154,9 +154,9 @@ def summary(found: xr.Dataset) -> str:
 
 @store.step("equal_displacement")
 def report(run: Run) -> None:
-    """Record a finished run's nulls, print what comes of it and write equal_displacement.nc.
+    """Record a finished run's nulls, print the summary and write equal_displacement.nc.
 
-    A run that kept no parameters, as of a large network, has none: that is said.
+    For a run that kept no parameters, as that of a large network, it only prints so.
     """
     if run.trajectories.weights is None:
         print(f"left out: {NOTHING_KEPT}")
@@ -165,11 +165,6 @@ def report(run: Run) -> None:
     store.write_dataset(run.directory / "equal_displacement.nc", found)
     print(summary(found))
     print(f"results: {run.directory / 'equal_displacement.nc'}")
-
-
-def experiment(session: Session) -> None:
-    """Train if need be, record the nulls, and print what comes of them."""
-    session.each("equal_displacement", report, summary)
 
 
 def check(options: Options) -> None:
@@ -181,4 +176,4 @@ def check(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main("equal_displacement", __doc__ or "", experiment, Seeded, check)
+    main_of_runs("equal_displacement", __doc__ or "", report, summary, check)

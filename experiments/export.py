@@ -19,7 +19,8 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from experiments.command_line import ask, exiting
+from experiments.arguments import ask, split_names
+from experiments.command_line import entry_point
 from neuron_mech import store
 from neuron_mech.cluster import memory
 from neuron_mech.errors import InputError
@@ -27,17 +28,10 @@ from neuron_mech.store import parameters, pieces
 
 TAKEN = (
     *("config.json", "identity.json", "provenance.json", "claims.json", "checksums.json", "table1.txt", "*.nc"),
-    *(
-        "figures/*.png",
-        "figures/*.svg",
-        "figures/*.pdf",
-        "videos/*.mp4",
-        "videos/*.gif",
-        "report.html",
-        "explorer.html",
-    ),
+    *("figures/*.png", "figures/*.svg", "figures/*.pdf", "videos/*.mp4", "videos/*.gif"),
+    *("report.html", "explorer.html"),
 )
-"""Of each seed's directory, in this order; its parameters come after config.json."""
+"""The files taken from each seed's directory, in this order; its parameters come after config.json."""
 
 
 @dataclass(frozen=True)
@@ -45,47 +39,47 @@ class ExportOptions:
     """Options of this command, after the run's directory and the file."""
 
     limit: float = 15.0
-    """Megabytes (of 10^6 bytes) of a piece, at most."""
+    """Largest size of a piece in megabytes (10^6 bytes)."""
     leave_out: tuple[str, ...] = ()
     """Files that are not taken, by name or glob, such as report.html, which `experiments.report` makes anew."""
 
     @property
     def most(self) -> int:
-        """Bytes of a piece, at most."""
+        """Largest size of a piece in bytes."""
         return int(self.limit * 1e6)
 
 
 @dataclass
 class Exporting:
-    """The export of a run that is under way, refreshed as it gets on; without a file, nothing."""
+    """An export that is made again while its run goes on; without a `file` it does nothing."""
 
     directory: Path
     file: Path | None
     options: ExportOptions
     every: float
-    """Seconds between two exports `now_and_then`, at least."""
+    """Smallest number of seconds between two exports by `now_and_then`."""
     due: float = 0.0
 
     def __call__(self) -> None:
-        """Export what there is. Raises RunError where it cannot be written."""
+        """Export the run as it is. Raises RunError where the export cannot be written."""
         if self.file is None:
             return
         began = time.monotonic()
         tqdm.write(export(self.directory, self.file, self.options))
-        sys.stdout.flush()  # a log must not end before what it tells of
+        sys.stdout.flush()  # so that a log says so even if the process is killed next
         ended = time.monotonic()
         self.due = ended + max(self.every, 19 * (ended - began))  # a twentieth of the time at most
 
     def now_and_then(self) -> None:
-        """Export what there is, unless that was done lately."""
+        """Export the run as it is, unless that was done recently."""
         if time.monotonic() > self.due:
             self()
 
 
 def export(directory: Path, file: Path, options: ExportOptions) -> str:
-    """Export the run in `directory` as `file`, and say what of it.
+    """Export the run in `directory` as `file`; returns lines to print.
 
-    Raises InputError where there is no run or `file` cannot be, and RunError where it cannot be written, or no
+    Raises InputError where there is no run or `file` is not possible, and RunError where it cannot be written or no
     checkpoint verifies.
     """
     store.read_config(directory)
@@ -113,32 +107,27 @@ def export(directory: Path, file: Path, options: ExportOptions) -> str:
 
 def _taken(directory: Path) -> Iterator[Path]:
     for pattern in TAKEN:
-        # A file that is being written has a hidden name.
+        # Hidden names are files that are being written.
         yield from sorted(path for path in directory.glob(pattern) if not path.name.startswith("."))
 
 
+@entry_point
 def main() -> None:
     """The command line: RUN_DIR FILE [--limit MB] [--leave-out ...], or --unpack FILE RUN_DIR."""
-
-    def work() -> None:
-        arguments = sys.argv[1:]
-        if arguments[:1] == ["--unpack"]:
-            if len(arguments) != 3:
-                raise InputError("--unpack takes the first piece and a new directory: --unpack FILE.zip RUN_DIR")
-            file, directory = map(Path, arguments[1:])
-            count = len(pieces.unpack(file, directory))
-            print(f"{count} files in {directory}; `python -m experiments.report {directory}` says what they hold")
-            return
-        asked_for_help = not arguments or arguments[0] in ("-h", "--help")
-        rest = ["--help"] if asked_for_help else arguments[2:]
-        options = ask(ExportOptions, ExportOptions(), rest, "export RUN_DIR FILE", __doc__ or "")
-        if len(arguments) < 2:
-            raise InputError("an export is RUN_DIR FILE, such as runs/digits digits.zip: name both")
-        # A run that is under way has the GPU to itself.
-        jax.config.update("jax_platforms", "cpu")
-        print(export(Path(arguments[0]), Path(arguments[1]), options))
-
-    exiting(work)
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--unpack"]:
+        if len(arguments) != 3:
+            raise InputError("--unpack takes the first piece and a new directory: --unpack FILE.zip RUN_DIR")
+        file, directory = map(Path, arguments[1:])
+        count = len(pieces.unpack(file, directory))
+        print(f"{count} files in {directory}; `python -m experiments.report {directory}` says what they hold")
+        return
+    names, rest = split_names(arguments, 2)
+    options = ask(ExportOptions, ExportOptions(), rest, "export RUN_DIR FILE", __doc__ or "")
+    if len(names) < 2:
+        raise InputError("an export is RUN_DIR FILE, such as runs/digits digits.zip: name both")
+    jax.config.update("jax_platforms", "cpu")  # a run under way may occupy the GPU
+    print(export(Path(names[0]), Path(names[1]), options))
 
 
 if __name__ == "__main__":

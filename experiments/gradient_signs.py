@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import train
-from experiments.command_line import Seeded, Session, check_recording, main
+from experiments.columns import aligned
+from experiments.command_line import main_of_runs
 from experiments.progress import doing
 from neuron_mech import store
 from neuron_mech.config import random_stream
@@ -28,7 +29,7 @@ from neuron_mech.store import about
 from neuron_mech.taps.objectives import OBJECTIVES
 
 AUDITED = 100
-"""Recorded samples whose signs are held against double precision."""
+"""Recorded samples whose signs are compared with double precision."""
 
 
 def dataset(run: Run) -> xr.Dataset:
@@ -37,13 +38,10 @@ def dataset(run: Run) -> xr.Dataset:
     Raises InputError for a run that recorded nothing.
     """
     study = run.study
-    record = study.config.record
-    if record.mode == "none":
-        raise InputError("record.mode is none: this run recorded no signs; name another --run-dir and a record.mode")
+    record, kept = study.config.record, recorded(run)
     tallies, history = run.tallies, run.state.history
-    main_tallies = tallies[record.objective]
     saturated = int(history["saturation_epoch"][0])
-    found = summaries.of_signs(recorded(run), study.recordings, {site: _shown(run, site) for site in study.sites})
+    found = summaries.of_signs(kept, study.recordings, {site: _shown(run, site) for site in study.sites})
     phases = {site: _counts_by_phase(run, site, saturated) for site in study.sites}
     health = _sign_health(run)
     zero = [
@@ -51,7 +49,7 @@ def dataset(run: Run) -> xr.Dataset:
         for at in tallies.values()
     ]
     disagreement = [
-        [float(counting.disagreement(main_tallies[site], t)) for site, t in at.items()] for at in tallies.values()
+        [float(counting.disagreement(kept[site].tally, t)) for site, t in at.items()] for at in tallies.values()
     ]
     variables: dict[str, tuple] = {
         "constancy_so_far": (
@@ -128,16 +126,18 @@ def dataset(run: Run) -> xr.Dataset:
 
 
 def recorded(run: Run) -> dict[str, Recorded]:
-    """What a finished run recorded of its main objective, by site."""
+    """The tallies of a finished run's main objective, by site. Raises InputError for a run that recorded nothing."""
     study = run.study
+    if study.config.record.mode == "none":
+        raise InputError("record.mode is none: this run recorded no signs; name another --run-dir and a record.mode")
     tallies = run.tallies[study.config.record.objective]
     return {site: Recorded(tally, study.design.indices(site), study.label(site)) for site, tally in tallies.items()}
 
 
 def average_signs(run: Run) -> xr.Dataset:
-    """average_signs.nc: `average_sign(sample, neuron)` of all recorded pairs, or of a share of them that is not large.
+    """average_signs.nc: `average_sign(sample, neuron)` of all recorded pairs, or of a part where they are very many.
 
-    It says of single images what gradient_signs.nc counts: which images does neuron 17 of dense2 push down?
+    It answers questions about single images, such as: which images does neuron 17 of dense2 push down?
     """
     study = run.study
     labels = np.asarray(run.dataset.train.labels)[study.recorded]
@@ -147,7 +147,7 @@ def average_signs(run: Run) -> xr.Dataset:
 
 
 def _shown(run: Run, site: str) -> int:
-    """The neuron of figure 1: the one that figure 2 follows, where neurons are watched, else a random one."""
+    """The neuron of figure 1: the one of figure 2 where neurons are watched, else a random one."""
     if run.trajectories.watching and site in (watched := run.trajectories["close"].neurons):
         return int(watched[site][0])
     key = random_stream(run.study.config.train.seed, f"neuron shown of {site}")
@@ -155,7 +155,7 @@ def _shown(run: Run, site: str) -> int:
 
 
 def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
-    """The finished network's signs against double precision, on a few recorded samples, dropout off."""
+    """The finished network's signs compared with double precision, on AUDITED recorded samples, dropout off."""
     study = run.study
     some = run.dataset.train.rows(study.recorded[:AUDITED])
     return auditing.sign_health(
@@ -191,30 +191,36 @@ def _constancy(counts: Counts | None) -> float:
 
 def _histogram(counts: Counts | None, bins: int) -> np.ndarray:
     """Over all neurons; zeros for a phase that did not happen."""
-    return (
-        np.zeros(bins, np.int64) if counts is None else np.asarray(counting.histograms(*counts)).sum(0, dtype=np.int64)
-    )
+    if counts is None:
+        return np.zeros(bins, np.int64)
+    return np.asarray(counting.histograms(*counts)).sum(0, dtype=np.int64)
 
 
 def summary(signs: xr.Dataset) -> str:
-    """The numbers a reader wants first, as a table."""
+    """The main results as a table."""
     test = float(signs.test_accuracy[-1])
     lines = [
         f"{signs.attrs['preset']}: test accuracy {test:.2%}, {int(signs.recordings):,} recordings "
         f"({signs.attrs['mode']}, {signs.attrs['objective']})",
-        f"{'site':20} {'samples':>8} {'constant':>9} {'before':>8} {'after':>8} {'low':>7} {'flips':>8} {'zeros':>8} "
-        f"{'wrong':>8}",
     ]
+    rows = [["site", "samples", "constant", "before", "after", "low", "flips", "zeros", "wrong"]]
     for site in signs.site.values:
         at = signs.sel(site=site)
-        before, after = ("–" if np.isnan(share) else f"{share:.1%}" for share in at.constancy_by_phase.values)
+        by_phase = ("–" if np.isnan(share) else f"{share:.1%}" for share in at.constancy_by_phase.values)
         main = at.sel(objective=signs.attrs["objective"])
-        zeros, wrong = main.zero_share.item(), main.wrong_sign.item()
-        lines.append(
-            f"{at.label.item():20} {at.recorded_samples.item():8,} {at.constancy.item():9.1%} {before:>8} "
-            f"{after:>8} {at.low_share.item():7.1%} {at.flips_per_recording.item():8.2%} {zeros:8.2%} "
-            f"{wrong:8.3%}"
+        rows.append(
+            [
+                str(at.label.item()),
+                f"{at.recorded_samples.item():,}",
+                f"{at.constancy.item():.1%}",
+                *by_phase,
+                f"{at.low_share.item():.1%}",
+                f"{at.flips_per_recording.item():.2%}",
+                f"{main.zero_share.item():.2%}",
+                f"{main.wrong_sign.item():.3%}",
+            ]
         )
+    lines.append(aligned(*rows))
     saturated = int(signs.saturation_epoch)
     lines += untrusted(signs)
     lines.append(
@@ -239,7 +245,7 @@ def summary(signs: xr.Dataset) -> str:
 
 
 def untrusted(signs: xr.Dataset) -> list[str]:
-    """One line for each site and objective of which too many signs are the arithmetic's, and not the network's."""
+    """A warning for each site and objective at which rounding decides too many signs."""
     return [
         f"warning: {wrong:.2%} of the signs at {site} ({objective}) are wrong in this arithmetic, at the end: "
         + ("record.precision exact" if signs.attrs["precision"] == "fast" else "record.objective margin")
@@ -250,14 +256,9 @@ def untrusted(signs: xr.Dataset) -> list[str]:
     ]
 
 
-def experiment(session: Session) -> None:
-    """Train and record, write the results and print their summary."""
-    session.each("gradient_signs", report, summary)
-
-
 @store.step("gradient_signs")
 def report(run: Run) -> None:
-    """Draw a finished run, print its summary, and write gradient_signs.nc, last: where it is, all of it is."""
+    """Draw a finished run, print its summary, and write gradient_signs.nc last, so that it says that all is done."""
     doing("counting constant signs, and auditing some in double precision")
     signs, directory = dataset(run), run.directory
     train.report(run)
@@ -279,4 +280,4 @@ def report(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main("gradient_signs", __doc__ or "", experiment, Seeded, check_recording)
+    main_of_runs("gradient_signs", __doc__ or "", report, summary)

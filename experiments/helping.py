@@ -1,4 +1,4 @@
-"""What `--help` says before it lists every option: the ten that most runs change, and the presets."""
+"""The beginning of `--help`: the presets and the ten options that most runs change; tyro lists all others below."""
 
 import ast
 import inspect
@@ -21,7 +21,7 @@ COMMON = (
     "record.samples",
     "record.sites",
 )
-"""Options by name. One that an experiment does not have is left out of its help."""
+"""The ten options. One that an experiment does not have is left out of its help."""
 
 WIDTH = 100
 """Characters in a line of the tables; tyro breaks the lines of a description by itself."""
@@ -30,7 +30,7 @@ WIDTH = 100
 def about(description: str, options: Any, preset: str, shared: type) -> str:
     """An experiment's description, the presets, and the common options with the preset's defaults.
 
-    `shared` is the dataclass of the options that every experiment has; what `options` has beyond it is its own.
+    `shared` is the dataclass of the options that every experiment has; further ones are the experiment's own.
     """
     known = dict(_explained(options))
     common = [name for name in map(_flag, COMMON) if name in known]

@@ -31,7 +31,7 @@ class DynamicsOptions(Seeded):
     """Options of this experiment."""
 
     videos: bool = True
-    """Draw the videos too, one a site: about ten seconds each."""
+    """Whether to draw the videos too, one a site: about ten seconds each."""
 
 
 def dataset(run: Run) -> xr.Dataset:
@@ -83,7 +83,7 @@ def dataset(run: Run) -> xr.Dataset:
 
 
 def _ends(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
-    """What is measured of all neurons of a site at the end, beside the separation of their own categories."""
+    """Further measures of all neurons of a site at the end of training: separation by other categories, and ranks."""
     study, wide = run.study, run.trajectories["wide"]
     values = run.trajectories.values("wide", site)
     final, own = values[-1:], trajectories.seen(study, wide, site, category)
@@ -94,25 +94,25 @@ def _ends(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
     measured = {
         "half_auc": (
             partitions.separation(final, early).auc[0],
-            "AUC at the end of the categories by the first half of the epochs' recordings",
+            about("1", "AUC at the end of the categories by the first half of the epochs' recordings"),
         ),
         "class_auc": (
             partitions.separation(final, partitions.of_most_of_the_class(own, labels)).auc[0],
-            "control: AUC at the end where each class is in the category that most of it is in",
+            about("1", "control: AUC at the end where each class is in the category that most of it is in"),
         ),
         "position_mean_auc": (
             _position_means(run, site, category, len(own)),
-            "AUC at the end of the mean over positions, categories by the recordings of all positions together; NaN "
-            "where the site has no positions",
+            about(
+                "1",
+                "AUC at the end of the mean over positions, categories by the recordings of all positions together; "
+                "NaN where the site has no positions",
+            ),
         ),
     }
-    ranks = {
-        "highest_rank_start": (start, "mean rank at the start of the finally highest tenth of the high category"),
-        "highest_rank_end": (end, "mean rank at the end of the finally highest tenth of the high category"),
-    }
-    return {name: ("neuron", of.astype(np.float32), about("1", said)) for name, (of, said) in measured.items()} | {
-        name: ("neuron", of.astype(np.float32), about("percentile rank", said)) for name, (of, said) in ranks.items()
-    }
+    for name, ranks in (("start", start), ("end", end)):
+        said = f"mean rank at the {name} of the finally highest tenth of the high category"
+        measured[f"highest_rank_{name}"] = (ranks, about("percentile rank", said))
+    return {name: ("neuron", of.astype(np.float32), attributes) for name, (of, attributes) in measured.items()}
 
 
 def _position_means(run: Run, site: str, category: np.ndarray, samples: int) -> np.ndarray:
@@ -145,7 +145,7 @@ def _epochs(run: Run, watch: trajectories.Watch) -> np.ndarray:
 
 
 def summary(found: xr.Dataset) -> str:
-    """How far the categories come apart, what the controls do, and what the change consists of."""
+    """The separation of the categories and of its controls, and the parts of the change, as a table."""
     lines = [
         f"{found.attrs['preset']}: separation of low and high (AUC, mean over neurons; 0.5 none, 1 complete)",
         f"{'site':18} {'start':>7} {'end':>7} {'another':>9} {'random':>8} {'overlap':>9} {'random':>8}",
@@ -174,7 +174,7 @@ def experiment(session: Session[DynamicsOptions]) -> None:
 
 @store.step("learning_dynamics")
 def report(run: Run, with_videos: bool = True) -> None:
-    """Draw a finished run, print its summary, and write learning_dynamics.nc, last: where it is, all of it is."""
+    """Draw a finished run, print its summary, and write learning_dynamics.nc last, so that it says that all is done."""
     from neuron_mech.paper import videos
 
     doing("measuring how far low and high come apart")

@@ -1,9 +1,9 @@
-"""How many signs are wrong, by how products are computed?
+"""How many signs are wrong, depending on the arithmetic of products?
 
-Takes a preset's trained network (trained first, or resumed, where it is not there), and holds the signs of its
-derivatives at every layer against double precision, as this device computes them (exact, fast, in float32) and as
-others would: operands rounded to TF32 (a GPU's default for float32) or bfloat16 (a TPU's), in one product or in three.
-Writes precision.nc; the seconds it prints, of 1,000 samples at all layers, say what each way costs here.
+Takes a preset's trained network (training it first where needed), and compares the signs of its derivatives at every
+layer with double precision: as this device computes them (exact, fast, in float32) and as others would, with operands
+rounded to TF32 (a GPU's default for float32) or bfloat16 (a TPU's), in one product or in three. Writes precision.nc,
+and prints the seconds that each way takes here for 1,000 samples at all layers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WAYS: Mapping[str, precision.Precision | precision.Product] = {
     "bfloat16, imitated": precision.imitated(precision.BFLOAT16),
     "three of tf32, imitated": precision.imitated(precision.TF32, passes=3),
 }
-"""Ways to compute products, as recordings take them."""
+"""Ways to compute products, as `taps.per_sample_gradients` takes them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PrecisionOptions(Options):
     """Options of this experiment."""
 
     samples: int = 100
-    """Random training samples whose signs are held against double precision."""
+    """Number of random training samples whose signs are compared with double precision."""
 
 
 def measure(subject: Subject, samples: int) -> xr.Dataset:

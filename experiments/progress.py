@@ -1,4 +1,4 @@
-"""What is being done, which of how many, and how long all of it will still take."""
+"""Progress of a command with several steps: the current step, their number, and an estimate of the time left."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PUBLISHED = Path(__file__).parent.parent / "results"
-"""Runs that say what each step took: the same preset's, where there is one."""
+"""Published runs, whose run.json has the seconds that each step took."""
 
 STEPS = {
     "gradient_signs": "train and record; figures 1 and 5",
@@ -17,16 +17,16 @@ STEPS = {
     "quantization": "two values a neuron; figure 3, table 1",
     "binarization": "one window of a neuron's range; figure 4",
 }
-"""What each step is, in a few words."""
+"""A short description of each step."""
 
 
 def doing(what: str) -> None:
-    """Say what is done now: a bar that has reached its end does not."""
+    """Print what is done now, where no progress bar says so."""
     print(f"  {what} ...", flush=True)
 
 
 def spoken(seconds: float) -> str:
-    """A time as people say it: 40 s, 3 min, 2 h 10 min."""
+    """A duration in words: 40 s, 3 min, 2 h 10 min."""
     if seconds < 90:
         return f"{max(5, 5 * round(seconds / 5))} s"
     minutes = round(seconds / 60)
@@ -34,32 +34,32 @@ def spoken(seconds: float) -> str:
 
 
 def expected(preset: str) -> dict[str, float]:
-    """Seconds that each step of one seed took in the preset's published run; {} where none is published."""
+    """Seconds of each step, for one seed, in the preset's published run; {} where none is published."""
     path = PUBLISHED / preset / "run.json"
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         seconds = {step: float(took) / len(run["seeds"]) for step, took in run["seconds"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
         return {}
-    # Training is part of the step that asks for it first.
+    # The first step that needs the trained network includes the training.
     return {**seconds, "gradient_signs": seconds.get("gradient_signs", 0.0) + seconds.get("training", 0.0)}
 
 
 class Overall:
-    """The steps of a command, the one under way, and an estimate of what is left.
+    """The steps of a command, the current one, and an estimate of the time left.
 
-    The estimate takes `took`, what each step took elsewhere, times the ratio between here and there in the steps done
-    so far. Without it, or for a step that it does not know, only the count is said.
+    The estimate is `took`, the seconds that each step took elsewhere, times the ratio of here to there over the steps
+    done so far. Where `took` lacks a step there is no estimate.
     """
 
     def __init__(self, steps: Sequence[tuple[str, str]], took: Mapping[str, float], weight: float = 1.0):
-        """`steps` are (name, of which seed); `weight` multiplies what is expected, such as 0.2 for fewer epochs."""
+        """`steps` are (name, seed in words); `weight` is a factor on `took`, such as 0.2 for fewer epochs."""
         self.steps, self.took, self.weight = list(steps), took, weight
         self.done = 0
         self.spent = self.known = 0.0
 
     def table(self) -> str:
-        """The steps, one a line: number, name, what it is, and about how long."""
+        """The steps, one a line: number, name, description, and expected time."""
         lines = []
         for number, (name, seed) in enumerate(self.steps, 1):
             about = f"about {spoken(self._expected(name))}" if name in self.took else ""
@@ -69,7 +69,7 @@ class Overall:
         return "\n".join(lines)
 
     def left(self) -> float | None:
-        """Seconds that the steps not done will take; None where that is not known."""
+        """Expected seconds of the remaining steps; None where that is not known."""
         names = [name for name, _ in self.steps[self.done :]]
         if not names or any(name not in self.took for name in names):
             return None
@@ -78,8 +78,8 @@ class Overall:
 
     @contextmanager
     def step(self) -> Iterator[str]:
-        """The next step, timed; gives the words that begin its line."""
-        if self.done == len(self.steps):  # one that was lost only now
+        """Time the next step; yields the words that begin its line."""
+        if self.done == len(self.steps):  # a step that was not planned: its files were lost only now
             yield ""
             return
         name, _ = self.steps[self.done]

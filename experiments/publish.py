@@ -1,25 +1,26 @@
-"""Put what a reproduced run found into results/, by the name of its directory, and all verdicts into the pages.
+"""Copy a reproduced run's results into results/, under the name of its directory, and all verdicts into the pages.
 
-    python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid
+    python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid runs/early_layers-digits
 
 Copies claims.json, the main figures, smaller, and average_signs.nc where that is no more than a few megabytes; and
-writes run.json: the command, the commit, seeds, device and time.
-Without a directory it only makes the tables of README.md and docs/results/index.md anew from what results/ holds.
+writes README.md, what was measured in tables, and run.json: the command, the commit, seeds, device and time. A run of
+an open question goes to results/open_questions/, with its options and result file in their place.
+Without a directory it only makes the tables of README.md and docs/results/ anew from what results/ holds.
 """
 
-import io
 import json
 import re
 import subprocess
 import sys
-import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from experiments.command_line import exiting
+from experiments import conditions, tables
+from experiments.command_line import entry_point
+from experiments.open_questions import publishing
+from experiments.shrinking import smaller
 from neuron_mech import store
 from neuron_mech.config import PRESETS, Config, differences
 from neuron_mech.errors import InputError, first_line, harmless
@@ -31,10 +32,6 @@ FIGURES = (
     *("figure5", "figure5_by_phase", "figure2", "figure8", "figure3", "figure3_activation", "figure4"),
     *("constancy", "controls", "separation", "predictions"),
 )
-WIDTH = 1000
-"""Pixels across a published figure, at most."""
-LARGEST = 2**26
-"""Bytes of a figure, at most."""
 LARGEST_SIGNS = 4_000_000
 """Bytes of an average_signs.nc that is published, at most."""
 BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
@@ -87,6 +84,7 @@ def publish(directory: Path, into: Path) -> None:
     files.write_text(place / "claims.json", judged)
     for name, picture in pictures.items():
         files.write(place / f"{name}.png", partial(Path.write_bytes, data=picture))
+    files.write_text(place / "README.md", tables.page(found, run["command"]))
     files.write_text(place / "run.json", json.dumps(run, indent=2) + "\n")
     if (signs := directory / "average_signs.nc").exists():
         if (size := signs.stat().st_size) <= LARGEST_SIGNS:
@@ -94,26 +92,6 @@ def publish(directory: Path, into: Path) -> None:
         else:
             (place / signs.name).unlink(missing_ok=True)  # of an earlier run
             print(f"left out: {signs} has {size / 1e6:.1f} MB, more than the {LARGEST_SIGNS / 1e6:g} MB published")
-
-
-def smaller(path: Path) -> bytes:
-    """A figure with a palette of 128 colours and at most WIDTH pixels across, as PNG.
-
-    Raises InputError where it cannot be read, or is absurdly large.
-    """
-    try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(files.read(path, LARGEST))) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            small = image.convert("RGB")
-    # Pillow's kinds of saying that a picture is damaged, or too large.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}): remove it, and draw it again") from None
-    small.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    # Thin lines are few pixels: a palette by their number would mix their colours.
-    few = small.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(data, "PNG", optimize=True)
-    return data.getvalue()
 
 
 def command(config: Config, seeds: int) -> str:
@@ -155,27 +133,57 @@ def table(published: Path, short: bool = False) -> str:
 
     The short one has the README's room: marks and values alone.
     """
-    found = {path.parent.name: _read(path) for path in sorted(published.glob("*/claims.json"))}
+    found = in_order(published)
     if not found:
         return "No run has been published yet.\n"
-    order = list(PRESETS)
-    runs = {name: files.read_json(published / name / "run.json") for name in found}
-    presets = sorted(found, key=lambda name: (order.index(runs[name]["command"].split()[3]), name))
-    lines = [
-        "| claim | " + " | ".join(f"`{name}`" for name in presets) + " |",
-        "|---" * (1 + len(presets)) + "|",
-    ]
-    for index in range(len(found[presets[0]])):
-        entries = [found[name][index] for name in presets]
-        cells = [f"{marks(entry)} {italic(markdown(measured(entry, short)), entry)}".strip() for entry in entries]
-        cells = [cell.replace(" ", NARROW) for cell in cells] if short else cells
-        lines.append(f"| {entries[0]['id']}. {markdown(entries[0]['statement'])} | " + " | ".join(cells) + " |")
+    presets, runs = list(found), {name: files.read_json(published / name / "run.json") for name in found}
+    lines = grid({name: {str(entry["id"]): entry for entry in found[name]} for name in presets}, short)
     if short:
         return "\n".join(lines) + "\n"
     lines.append("| *other than the preset* | " + " | ".join(changes(runs[name]["command"]) for name in presets) + " |")
     counts = [len(runs[name]["seeds"]) for name in presets]
     lines.append("| *seeds* | " + " | ".join(map(str, counts)) + " |")
-    return "\n".join([*lines, "", LEGEND.format(page="docs/claims.md" if short else "../claims.md")]) + "\n"
+    return "\n".join([*lines, "", LEGEND]) + "\n"
+
+
+def grid(found: Mapping[str, Mapping[str, dict[str, Any]]], short: bool) -> list[str]:
+    """Lines of a table: claims by columns, of {name of a column: {name of a claim: its entry in claims.json}}."""
+    lines = ["| claim | " + " | ".join(f"`{name}`" for name in found) + " |", "|---" * (1 + len(found)) + "|"]
+    claimed = {name: entry for column in found.values() for name, entry in column.items()}
+    for name in sorted(claimed, key=lambda name: int(re.sub(r"\D.*", "", name))):
+        cells = []
+        for entry in (column.get(name) for column in found.values()):
+            cell = f"{marks(entry)} {italic(markdown(measured(entry, short)), entry)}".strip() if entry else ""
+            cells.append(cell.replace(" ", NARROW) if short else cell)
+        lines.append(f"| {name}. {markdown(claimed[name]['statement'])} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def questions(published: Path, short: bool = False) -> str:
+    """The claims on the paper's open questions by the network that each was asked of; nothing where none is there."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for run, entries in of_questions(published).items():
+        data = run.partition("-")[2]
+        for entry in entries:
+            name, _, network = entry["id"].partition(", ")
+            found.setdefault(f"{network}, {data}" if data else network, {})[name] = entry
+    said = f"The paper's [open questions]({'docs' if short else '..'}/open_questions.md), on digits, by network:"
+    return "\n".join(["", said, "", *grid(found, short)]) + "\n" if found else ""
+
+
+def of_questions(published: Path) -> dict[str, list[dict[str, Any]]]:
+    """The claims of every published run on an open question, by its directory in results/."""
+    paths = sorted(published.glob("open_questions/*/claims.json"))
+    return {str(path.parent.relative_to(published)): _read(path) for path in paths}
+
+
+def in_order(published: Path) -> dict[str, list[dict[str, Any]]]:
+    """The claims of every published run, in the order of their presets."""
+    order, commands = list(PRESETS), {}
+    for path in sorted(published.glob("*/claims.json")):
+        commands[path.parent] = files.read_json(path.with_name("run.json"))["command"]
+    places = sorted(commands, key=lambda place: (order.index(commands[place].split()[3]), place.name))
+    return {place.name: _read(place / "claims.json") for place in places}
 
 
 LEGEND = (
@@ -184,7 +192,7 @@ LEGEND = (
     + ". Second mark, does it beat its null, that is, is it learning's doing: "
     + ", ".join(f"{sign} {mark}" for mark, sign in claims.BEATS.items())
     + ". In italics: sites or networks that the sentence is not about, which decide nothing. Every claim, its formula, "
-    "threshold and null: [the claims]({page})."
+    "threshold and null: [the claims](../claims.md)."
 )
 
 
@@ -237,8 +245,15 @@ def write_spread(published: Path) -> None:
         files.write_text(Path(claims.__file__).parent / claims.spread.NAME, json.dumps(found, indent=2) + "\n")
 
 
+def verdicts(published: Path, short: bool = False) -> str:
+    """What stands between a page's two marks."""
+    return table(published, short) + questions(published, short)
+
+
 PAGES = {"README.md": True, "docs/results/index.md": False}
 """Where the tables are, and whether it is the short one."""
+CONDITIONS = "docs/results/conditions.md"
+"""The page of all values that the verdicts rest on."""
 
 
 def with_table(page: str, made: str, name: str = "README.md") -> str:
@@ -249,24 +264,24 @@ def with_table(page: str, made: str, name: str = "README.md") -> str:
     return before + BEGIN + made + END + rest.partition(END)[2]
 
 
+@entry_point
 def main() -> None:
     """The command line: RUN_DIR ..."""
-
-    def work() -> None:
-        names = sys.argv[1:]
-        if {"-h", "--help"} & set(names):
-            print(__doc__)
-            return
-        if not (ROOT / "pyproject.toml").exists():  # such as site-packages
-            raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
-        for name in names:
-            publish(Path(name), ROOT / "results")
-        write_spread(ROOT / "results")
-        for name, short in PAGES.items():
-            page = ROOT / name
-            files.write_text(page, with_table(files.read_text(page), table(ROOT / "results", short), name))
-
-    exiting(work)
+    names = sys.argv[1:]
+    if {"-h", "--help"} & set(names):
+        print(__doc__)
+        return
+    if not (ROOT / "pyproject.toml").exists():  # such as site-packages
+        raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
+    results = ROOT / "results"
+    for name in names:
+        of_question = (Path(name) / "options.json").exists()
+        (publishing.publish if of_question else publish)(Path(name), results)
+    write_spread(results)
+    for name, short in PAGES.items():
+        page = ROOT / name
+        files.write_text(page, with_table(files.read_text(page), verdicts(results, short), name))
+    files.write_text(ROOT / CONDITIONS, conditions.page(in_order(results) | of_questions(results)))
 
 
 if __name__ == "__main__":

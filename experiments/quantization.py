@@ -40,8 +40,8 @@ PAPER_TABLE_1 = {
     ("imagenet-resnet50", "3d"): (31, 20),
     ("imagenet-resnet50", "5c"): (84, 2.8),
 }
-"""Mean and standard deviation over neurons of the percentile rank of 0 (the paper's table 1; it prints stage2layer0 for
-the third layer of its figures)."""
+"""Mean and standard deviation over neurons of the percentile rank of 0 (table 1 of the paper, which calls the third
+layer of its figures stage2layer0)."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class QuantizationOptions(Seeded):
     ranks: tuple[float, ...] = tuple(range(0, 101, 10))
     """Percentile ranks used as thresholds, 0 to 100."""
     replace: Replaced = "pre_activation"
-    """What becomes two values: what enters the activation function (the paper), or what leaves it."""
+    """What becomes two values: pre-activations (the paper), or activations."""
 
 
 def measure(subject: Subject, ranks: tuple[float, ...], replace: Replaced = "pre_activation") -> xr.Dataset:
     """One seed's quantization.nc: accuracies by site and rank, and each neuron's numbers.
 
-    The images are looked through twice: training images for the codes, test images for what survives them.
+    Reads the training images once, for the codes, and the test images once, for the accuracies.
     """
     streams = {site: random_stream(subject.config.train.seed, f"quantization of {site}") for site in subject.sites}
     found = sources.chosen_values(
-        sources.joined({kind: subject.source(kind) for kind in ("trained", "untrained")}),
+        sources.Joined({kind: subject.source(kind) for kind in ("trained", "untrained")}),
         subject.dataset.train,
         random_stream(subject.config.train.seed, "images for quantization"),
-        # Trained and untrained neurons are looked at in the same places.
+        # One key a site: the same positions of trained and of untrained neurons.
         {(kind, site): jax.random.split(streams[site])[1] for kind in ("trained", "untrained") for site in streams},
         chunk=taps.fitting(subject.sites, 1000),
     )
@@ -113,7 +113,7 @@ def measure(subject: Subject, ranks: tuple[float, ...], replace: Replaced = "pre
 
 
 def _codes(values: np.ndarray, ranks: tuple[float, ...]) -> dict[str, tuple[evaluation.Code, Any]]:
-    """What is tried at a site: two values by rank, the controls of equal error, and two values cut at 0."""
+    """The codes of a site by name: two values by rank, the controls of equal error, and two values cut at 0."""
     here = jnp.asarray(values)
     codes = quantization.at_ranks(here, ranks)
     error = jax.lax.map(lambda code: quantization.squared_error(here, code), codes)
@@ -165,7 +165,7 @@ _NUMBERS = {
 
 
 def over_seeds(by_seed: list[xr.Dataset], seeds: list[int]) -> xr.Dataset:
-    """Results by name as means over seeds; `NAME_by_seed` holds what each seed gave, `neurons` those of the first."""
+    """The mean over seeds of every variable, and each seed's own values as `NAME_by_seed`."""
     together = xr.concat(by_seed, xr.DataArray(seeds, dims="seed", name="seed"), combine_attrs="override")
     by_seed_too = {f"{name}_by_seed": variable.variable for name, variable in together.data_vars.items()}
     return together.mean("seed", keep_attrs=True).assign(by_seed_too).assign_coords(seed=seeds)
@@ -186,7 +186,7 @@ def table_1(found: xr.Dataset) -> str:
 
 
 def summary(found: xr.Dataset) -> str:
-    """What survives two values, and what its controls do."""
+    """Accuracy with two values a neuron and under its controls, and table 1."""
     lines = [
         f"{found.attrs['preset']}: {figures.accuracy_name(found.attrs['top'])} with two values a neuron ("
         f"{found.attrs['replace'].replace('_', '-')}s), of "
@@ -207,41 +207,28 @@ def summary(found: xr.Dataset) -> str:
 
 def experiment(session: Session[QuantizationOptions]) -> None:
     """Measure every seed, write the results and print their summary."""
-    {"pre_activation": before, "activation": after}[session.options.replace](session)
+    suffix = "_activation" if session.options.replace == "activation" else ""
+    store.step(f"quantization{suffix}")(_measured)(session, suffix)
 
 
-@store.step("quantization")
-def before(session: Session[QuantizationOptions]) -> None:
-    """Two values in the place of pre-activations: the paper's."""
-    found = _measured(session)
-    store.write_result_text(session.directory / "table1.txt", table_1(found) + "\n")
-    figures.write_figure(session.directory, "figure3", figures.quantization(found))
-    figures.write_figure(session.directory, "information", figures.information(found))
-    store.write_dataset(session.directory / "quantization.nc", found)
-    print(summary(found))
-
-
-@store.step("quantization_activation")
-def after(session: Session[QuantizationOptions]) -> None:
-    """Two values in the place of activations."""
-    found = _measured(session)
-    figures.write_figure(session.directory, "figure3_activation", figures.quantization(found))
-    store.write_dataset(session.directory / "quantization_activation.nc", found)
-    print(summary(found))
-
-
-def _measured(session: Session[QuantizationOptions]) -> xr.Dataset:
-    by_seed, seeds = [], []
+def _measured(session: Session[QuantizationOptions], suffix: str) -> None:
+    by_seed, seeds, directory = [], [], session.directory
     for subject in session.subjects():
         by_seed.append(measure(subject, session.options.ranks, session.options.replace))
         seeds.append(subject.config.train.seed)
     found = over_seeds(by_seed, seeds)
     labels = [subject.label(site) for site in found.site.values]
-    return found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
+    found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
+    if not suffix:
+        store.write_result_text(directory / "table1.txt", table_1(found) + "\n")
+        figures.write_figure(directory, "information", figures.information(found))
+    figures.write_figure(directory, f"figure3{suffix}", figures.quantization(found))
+    store.write_dataset(directory / f"quantization{suffix}.nc", found)
+    print(summary(found))
 
 
 def check(options: QuantizationOptions) -> None:
-    """Refuse ranks that are none before anything is trained."""
+    """Refuse ranks outside 0 to 100, or none, before anything is trained."""
     percentiles.check_ranks(options.ranks, "--ranks")
     check_once("--ranks", options.ranks)
 

@@ -1,7 +1,7 @@
-"""What is read from windows of a neuron's range: by a network retrained above the site, or by a linear probe.
+"""The two readouts of binarized windows: a network retrained above the site, and a linear probe.
 
-Both are generators of cells of the sweep, a group of windows at a time, so that a stopped sweep loses no more than one.
-Windows are the same for both.
+Both are generators of cells of the sweep, a group of windows at a time, so that a stopped sweep loses at most a group.
+The windows are the same for both.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,10 +25,10 @@ from neuron_mech.runs.subjects import Subject
 from neuron_mech.store import files
 
 FEW = 100_000
-"""Images trained on, repetitions counted, that take a CPU about a second."""
+"""Number of training images, over all epochs, that take a CPU about a second."""
 
 PENALTY = Limits(TINY, HUGE, "positive, finite number")
-"""What a probe's penalty may be."""
+"""Limits of a probe's penalty."""
 
 Missing = Mapping[tuple[str, str], Int[np.ndarray, " windows"]]
 """{(source, site): the windows that have no accuracy yet}, none of them empty."""
@@ -36,14 +36,14 @@ Missing = Mapping[tuple[str, str], Int[np.ndarray, " windows"]]
 
 @dataclass(frozen=True)
 class Reading(Seeded):
-    """Which windows there are, and how they are read."""
+    """The windows, and how they are read."""
 
     centers: tuple[float, ...] = tuple(range(5, 100, 10))
     """Percentile ranks at the windows' centers."""
     width: float = 10.0
     """Width of a window, in percentile ranks; windows at the ends are open-ended."""
     penalty: float = 1e-3
-    """Of a probe: half of it, times the sum of the squared weights, is added to the mean cross-entropy (nats)."""
+    """L2 penalty of a probe: penalty / 2 x the sum of squared weights is added to the mean cross-entropy (nats)."""
     together: int | None = None
     """Windows retrained in one program. None means one where convolutions follow the site, unless a GPU or TPU batches
     them (see form), and all where none follow; but on a CPU one where that takes more than seconds: ten together are a
@@ -60,7 +60,7 @@ class Reading(Seeded):
 
 
 class Cells(NamedTuple):
-    """Accuracies of some windows of one source at one site."""
+    """Accuracies of some windows at one site of one source (`kind`)."""
 
     kind: str
     site: str
@@ -69,12 +69,12 @@ class Cells(NamedTuple):
 
 
 def windows_of(subject: Subject, options: Reading, names: list[tuple[str, str]]) -> dict[tuple[str, str], Window]:
-    """All windows of these (source, site), in one pass over the training images."""
+    """All windows of these (source, site) pairs, from one pass over the training images."""
     if not names:
         return {}
     seed = subject.config.train.seed
     values = sources.chosen_values(
-        sources.joined({kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in names)}),
+        sources.Joined({kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in names)}),
         subject.dataset.train,
         random_stream(seed, "images for windows"),
         {(kind, site): jax.random.split(random_stream(seed, f"windows of {kind} {site}"))[1] for kind, site in names},
@@ -84,7 +84,7 @@ def windows_of(subject: Subject, options: Reading, names: list[tuple[str, str]])
 
 
 def retrained(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:
-    """What follows the site is re-initialised and retrained on each window, with the model's own schedule."""
+    """Cells by retraining: all layers after the site, re-initialised, with the model's own schedule."""
     config, dataset = subject.config, subject.dataset
     total = sum(map(len, missing.values())) * config.train.epochs
     windows = windows_of(subject, options, list(missing))
@@ -110,13 +110,13 @@ class Way(NamedTuple):
     """How the windows of a site are retrained."""
 
     together: int
-    """How many in one program."""
+    """Number of windows in one program."""
     form: Form
-    """What convolutions are computed as, where any follow."""
+    """What convolutions after the site are computed as."""
 
 
 def way(options: Reading, convolutional: bool, images: int) -> Way:
-    """How windows are retrained that train on so many `images`, repetitions counted: as asked, else as measured.
+    """How windows are retrained on `images` images over all epochs: as the options say, else as measured to be fastest.
 
     Where no convolution follows: on two CPU cores ten together take a sixth (MNIST) to two fifths (digits) less time
     than ten apart, but apart no more than one is lost when the sweep is stopped: together where a window trains on few
@@ -144,18 +144,17 @@ def _said(how: Way, convolutional: bool) -> str:
 
 
 def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cells]:
-    """A linear probe on the window's averages over positions, of `linear_probes.TRAINING_IMAGES` images at most.
+    """Cells by linear probes on the windows' averages over positions, of at most TRAINING_IMAGES images.
 
-    Features of all windows, sites and sources are counted in one pass over each split, and kept on disk.
+    The features of all windows, sites and sources come from one pass over each split, and are kept on disk.
     """
     dataset, seed = subject.dataset, subject.config.train.seed
     folder = subject.directory / "features" / f"{'-'.join(f'{c:g}' for c in options.centers)}_{options.width:g}"
     train, names = dataset.train, list(missing)
     if len(train) > linear_probes.TRAINING_IMAGES:
         key = random_stream(seed, "images for probes")
-        train = train.rows(
-            np.sort(np.asarray(jax.random.permutation(key, len(train)))[: linear_probes.TRAINING_IMAGES])
-        )
+        some = np.asarray(jax.random.permutation(key, len(train)))[: linear_probes.TRAINING_IMAGES]
+        train = train.rows(np.sort(some))
     splits = {"train": train, "test": dataset.test}
     counts = {split: {name: folder / f"{split}_{name[0]}_{name[1]}.npy" for name in names} for split in splits}
     labels = {split: folder / f"{split}_labels.npy" for split in splits}
@@ -176,7 +175,7 @@ def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cel
     for split, samples in splits.items():
         if lacking[split]:
             linear_probes.count(
-                sources.joined(
+                sources.Joined(
                     {kind: subject.source(kind) for kind in dict.fromkeys(kind for kind, _ in lacking[split])}
                 ),
                 {name: windows[name] for name in lacking[split]},
@@ -190,7 +189,7 @@ def probed(subject: Subject, options: Reading, missing: Missing) -> Iterator[Cel
 
 
 def _there(path: Path) -> bool:
-    """Whether a .npy file is there, and whole: otherwise it is made again."""
+    """Whether a .npy file exists and is complete."""
     try:
         files.read_array(path, mapped=True)
     except (OSError, ValueError):
@@ -205,7 +204,7 @@ def _probes(
     counts: Mapping[str, Mapping[tuple[str, str], Path]],
     labels: Mapping[str, Path],
 ) -> Iterator[Cells]:
-    """Probes on features that are there, one window after another."""
+    """Probes on the stored features, one window after another."""
     dataset = subject.dataset
     train_labels, test_labels = files.read_array(labels["train"]), files.read_array(labels["test"])
     total = sum(map(len, missing.values()))

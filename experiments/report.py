@@ -1,7 +1,6 @@
-"""The verdicts and the report of a run directory as it is, finished or not: nothing is trained.
+"""The verdicts and the report of a run directory, finished or not, from its result files: nothing is trained.
 
-Writes claims.json and report.html into it, from the result files that are there. With --against, it only prints the
-verdicts of two runs side by side.
+Writes claims.json and report.html into it. With --against, it only prints the verdicts of two runs side by side.
 """
 
 import hashlib
@@ -9,7 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.command_line import ask, exiting
+from experiments.arguments import ask, split_names
+from experiments.command_line import entry_point
 from neuron_mech import store
 from neuron_mech.errors import InputError, harmless
 from neuron_mech.paper import claims, explorer
@@ -26,7 +26,10 @@ class ReportOptions:
 
 
 def finish(directory: Path, changed: bool = True) -> None:
-    """Judge the claims on what is there, print them, and write claims.json and report.html unless they are current."""
+    """Judge the claims, print them, and write claims.json, report.html and explorer.html unless they are current.
+
+    `changed` says that result files were written since.
+    """
     found = claims.findings(directory)
     judged = claims.claims(found)
     before, page = directory / "claims.json", directory / "report.html"
@@ -50,13 +53,16 @@ def finish(directory: Path, changed: bool = True) -> None:
 
 
 def with_seal(page: str) -> bytes:
-    """A page with its SHA-256 in a last line: `report` may be asked for while an experiment notes its own files."""
+    """A page with its SHA-256 in a last line.
+
+    It is not noted in checksums.json, because `report` may run while an experiment writes that file.
+    """
     content = page.encode()
     return content + f"\n<!-- SHA-256 of the above: {hashlib.sha256(content).hexdigest()} -->\n".encode()
 
 
 def sealed(path: Path) -> bool:
-    """Whether a page is there and holds what was written."""
+    """Whether the page exists and its SHA-256 is right."""
     try:
         content = files.read(path)
     except OSError:
@@ -64,24 +70,19 @@ def sealed(path: Path) -> bool:
     return content == with_seal(content.rpartition(b"\n<!-- SHA-256")[0].decode(errors="replace"))
 
 
+@entry_point
 def main() -> None:
     """The command line: RUN_DIR [--against RUN_DIR]."""
-
-    def work() -> None:
-        arguments = sys.argv[1:]
-        asked_for_help = not arguments or arguments[0] in ("-h", "--help")
-        rest = ["--help"] if asked_for_help else arguments[1:]
-        options = ask(ReportOptions, ReportOptions(), rest, "report RUN_DIR", __doc__ or "")
-        directory = Path(arguments[0])
-        if not directory.is_dir():
-            raise InputError(f"{directory} is no directory: name that of a run, such as runs/digits")
-        if options.against is not None:
-            one, other = (claims.claims(claims.findings(at)) for at in (directory, options.against))
-            print(claims.comparison(one, other, (str(directory), str(options.against))))
-            return
-        finish(directory)
-
-    exiting(work)
+    names, rest = split_names(sys.argv[1:], 1)
+    options = ask(ReportOptions, ReportOptions(), rest, "report RUN_DIR", __doc__ or "")
+    directory = Path(names[0])
+    if not directory.is_dir():
+        raise InputError(f"{directory} is no directory: name that of a run, such as runs/digits")
+    if options.against is not None:
+        one, other = (claims.claims(claims.findings(at)) for at in (directory, options.against))
+        print(claims.comparison(one, other, (str(directory), str(options.against))))
+        return
+    finish(directory)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Everything the paper shows, for one preset or for all of them, from nothing to the verdicts.
+"""Everything the paper shows, for one preset or for all of them, from training to the verdicts.
 
-Trains and records, does every experiment that is not done yet, holds the paper's eleven claims against the results, and
-writes claims.json and report.html. Stopped at any moment, the same command goes on; done, it does nothing.
+Trains and records, does every experiment that is not done yet, judges the paper's eleven claims by the results, and
+writes claims.json and report.html. After an interruption the same command goes on; once all is done it does nothing.
 """
 
 import sys
@@ -41,28 +41,29 @@ class ReproduceOptions(Seeded):
     """Options of this experiment."""
 
     controls: bool = False
-    """Train the controls of the signs too: random labels, other ways of recording, other numerics. About five times the
-    training."""
+    """Train the controls of the signs too: random labels, other ways of recording, other numerics. It takes about five
+    times as long as the training."""
     windows: bool = True
     """Retrain through every window (figure 4), the longest part where the network is large."""
     export: Path | None = None
-    """Keep an export in this file (NAME.zip) and beside it (`experiments.export`): of everything at hand after each
-    step and when stopped, and of the windows so far, every save-seconds at most."""
+    """Keep an export in this file (NAME.zip) and beside it (`experiments.export`): it is made after each step, when
+    stopped, and during binarization at most every save-seconds."""
     export_without: tuple[str, ...] = ()
     """Files that are not exported, by name or glob, such as report.html, which `experiments.report` makes anew."""
 
 
 def of_each_run(session: Session[ReproduceOptions]) -> dict[str, Callable[[Run], None]]:
-    """What is done with every seed's run, by the result file that says that it was: it is written last."""
+    """The steps that are done with each seed's run, by name: a step's result file has the same name."""
     options = session.options
     if session.config.model.weights is not None:
         return {}  # not trained here: nothing was recorded
     steps: dict[str, Callable[[Run], None]] = {"gradient_signs": gradient_signs.report}
-    if session.config.watch.recordings and session.config.record.mode in ("eval", "train"):
+    watch = session.config.watch
+    watched = watch.recordings and session.config.record.mode in ("eval", "train")
+    if watched:
         steps["learning_dynamics"] = learning_dynamics.report
     steps["class_consistency"] = class_consistency.report
-    watch = session.config.watch
-    if watch.recordings and watch.weights and session.config.record.mode in ("eval", "train"):
+    if watched and watch.weights:
         steps["equal_displacement"] = equal_displacement.report
     if options.controls:
         steps["controls"] = lambda run: controls.report(run, _options(controls.ControlOptions, options))
@@ -70,7 +71,7 @@ def of_each_run(session: Session[ReproduceOptions]) -> dict[str, Callable[[Run],
 
 
 def of_all_runs(session: Session[ReproduceOptions], saved: Callable[[], None]) -> dict[str, Callable[[], None]]:
-    """What is done once, with all seeds together; `saved` is called after every group of windows."""
+    """The steps that are done once, with all seeds together; `saved` is called after every group of windows."""
     options = session.options
     quantized = _options(quantization.QuantizationOptions, options)
     codes = Session(session.config, quantized, session.directory)
@@ -84,13 +85,13 @@ def of_all_runs(session: Session[ReproduceOptions], saved: Callable[[], None]) -
 
 
 PARTS = {"gradient_signs": ("train", "gradient_signs")}
-"""Steps that another does on the way."""
+"""Steps that do another one too, with the names under which both are noted."""
 
 
 def missing(session: Session[ReproduceOptions], step: str, directory: Path, seeds: int) -> str | None:
-    """Why a step is still to be done in a directory, for so many seeds; None where it is not.
+    """Why a step must be done in a directory, for this number of seeds; "" where it never was, None where it need not.
 
-    What was done is held against the checksums of its files: one that is gone or damaged is made again, with the step.
+    A step whose files are missing, or do not have the noted checksums, is done again.
     """
     path = directory / f"{step}.nc"
     for part in PARTS.get(step, (step,)):
@@ -155,7 +156,7 @@ def experiment(session: Session[ReproduceOptions]) -> None:
 
 
 def _check_projections(session: Session[ReproduceOptions]) -> None:
-    """Refuse, before anything is trained, windows on random projections of images that have no such blocks."""
+    """Refuse, before anything is trained, random projections to sites whose positions do not divide the images."""
     dataset, recorded = subjects.outline(session.config, session.options.data_dir, session.options.workers)
     height, width, channels = dataset.test.blank.inputs.shape[1:]
     sources.check_projection((height, width, channels), recorded)
@@ -168,7 +169,7 @@ def _plan(
     together: Collection[str],
     todo: Collection[str],
 ) -> Overall:
-    """The steps to be done, in their order, with what they took in the published run of this preset."""
+    """The steps to be done, in order, with the time that each took in the published run of this preset."""
     first, preset = session.config.train.seed, PRESETS[session.config.preset]
     steps = [
         (step, f"seed {first + k}")
@@ -191,7 +192,7 @@ def _announced(overall: Overall, directory: Path, step: str, why: str, run: Run 
 
 
 def _options(kind: type[Kind], options: Options) -> Kind:
-    """Another experiment's options, at their defaults but for what all experiments share."""
+    """Another experiment's options: its defaults, with the shared options taken from `options`."""
     return kind(**{f.name: getattr(options, f.name) for f in fields(Seeded)})
 
 
@@ -214,7 +215,7 @@ def reproduce(arguments: Sequence[str]) -> None:
 
 
 def everything(arguments: Sequence[str]) -> None:
-    """Reproduce every preset whose data is there, in runs/PRESET, and say which were left out."""
+    """Reproduce every preset whose data is prepared, in runs/PRESET, and print which were left out."""
     for option, one in (("--run-dir", "directory"), ("--export", "file")):
         if option in arguments:
             raise InputError(f"{option} names one {one}, but `all` uses one a preset: leave it out, or name a preset")

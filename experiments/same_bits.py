@@ -2,8 +2,8 @@
 
     python -m experiments.same_bits RUN_DIR RUN_DIR ...
 
-Prints the digest of every run's parameters, of its newest checkpoint that verifies, the seconds it trained (compilation
-included), and last, in a line, which are equal to the first one's in every bit. Needs neither data nor a device.
+Prints a digest of the parameters in every run's newest checkpoint that verifies, the seconds it trained (compilation
+included), and in a last line which runs are equal to the first in every bit. Needs neither data nor a device.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from experiments.command_line import exiting
+from experiments.command_line import entry_point
 from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.store import parameters, provenance
@@ -22,7 +22,7 @@ from neuron_mech.store.parameters import Parameters
 
 
 def lines(directories: list[Path]) -> list[str]:
-    """What is printed. Raises InputError where a directory holds no run, or one that saved nothing."""
+    """The lines to print. Raises InputError where a directory holds no run or no checkpoint."""
     found: dict[Path, Parameters] = {}
     for directory in directories:
         store.read_config(directory)
@@ -40,7 +40,7 @@ def lines(directories: list[Path]) -> list[str]:
 
 
 def difference(one: Parameters, other: Parameters) -> str:
-    """In words: equal in every bit, or how many arrays are not, and by how much at most."""
+    """In words: equal in every bit, or how many arrays differ and by how much at most."""
     if one.step != other.step:
         return f"stands at step {other.step:,} and not {one.step:,}"
     mine, theirs = (traverse_util.flatten_dict(of.variables, sep="/") for of in (one, other))
@@ -53,17 +53,14 @@ def difference(one: Parameters, other: Parameters) -> str:
     return f"unequal in {len(unequal)} of {len(mine)} arrays, by {apart:.2g} at most"
 
 
+@entry_point
 def main() -> None:
     """The command line: RUN_DIR RUN_DIR ..."""
-
-    def work() -> None:
-        directories = [Path(argument) for argument in sys.argv[1:]]
-        if len(directories) < 2 or sys.argv[1].startswith("-"):
-            raise InputError("give at least two run directories: python -m experiments.same_bits RUN_DIR RUN_DIR ...")
-        jax.config.update("jax_platforms", "cpu")
-        print("\n".join(lines(directories)))
-
-    exiting(work)
+    directories = [Path(argument) for argument in sys.argv[1:]]
+    if len(directories) < 2 or sys.argv[1].startswith("-"):
+        raise InputError("give at least two run directories: python -m experiments.same_bits RUN_DIR RUN_DIR ...")
+    jax.config.update("jax_platforms", "cpu")
+    print("\n".join(lines(directories)))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Train a preset's network, recording gradient signs on the way; resume it if it was stopped.
 
-Writes train.nc (loss by step, accuracy by epoch) and figures/training. Every other experiment calls for this run
-itself; on its own it is for training first and looking later.
+Writes train.nc (loss by step, accuracy by epoch) and figures/training. Every other experiment does this by itself where
+it has not been done.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from experiments.command_line import Seeded, Session, check_training, main
+from experiments.command_line import check_training, main_of_runs
 from neuron_mech import store
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
@@ -22,11 +22,7 @@ def dataset(run: Run) -> xr.Dataset:
     epochs = run.study.config.train.epochs
     return xr.Dataset(
         {
-            "loss": (
-                "step",
-                history["loss"],
-                about("nat", "mean cross-entropy of the step's batch"),
-            ),
+            "loss": ("step", history["loss"], about("nat", "mean cross-entropy of the step's batch")),
             "train_accuracy": (
                 "epoch",
                 history["train_accuracy"],
@@ -47,11 +43,6 @@ def dataset(run: Run) -> xr.Dataset:
     )
 
 
-def experiment(session: Session) -> None:
-    """Train, write the results and print the accuracy."""
-    session.each("train", report, summary)
-
-
 def summary(found: xr.Dataset) -> str:
     """How good the network is."""
     return f"test accuracy {float(found.test_accuracy[-1]):.2%} after {found.sizes['epoch']} epochs"
@@ -59,7 +50,7 @@ def summary(found: xr.Dataset) -> str:
 
 @store.step("train")
 def report(run: Run) -> None:
-    """Draw a finished run, print its accuracy, and write train.nc, last: where it is, all of it is."""
+    """Draw a finished run, print its accuracy, and write train.nc last, so that the file says that all is done."""
     found = dataset(run)
     figures.write_figure(run.directory, "training", figures.training_curves(found))
     store.write_dataset(run.directory / "train.nc", found)
@@ -67,4 +58,4 @@ def report(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    main("train", __doc__ or "", experiment, Seeded, check_training)
+    main_of_runs("train", __doc__ or "", report, summary, check_training)

@@ -1,7 +1,7 @@
 """Libraries that take long to import, imported when they are first used.
 
-A typing error, a call for help and `import neuron_mech.own` need none of them, and are answered in a third of the time.
-Elsewhere: `from neuron_mech.lazily import xarray as xr`, where annotations are left unevaluated.
+A mistyped option, --help and `import neuron_mech` need none of them, and take a third of the time without them. Use
+`from neuron_mech.lazily import xarray as xr`, in modules with `from __future__ import annotations`.
 """
 
 import importlib

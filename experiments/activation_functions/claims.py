@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from experiments.open_questions.findings import Condition, claim
+from experiments.open_questions.judging import FROM, Measured, judged
 from neuron_mech.lazily import xarray as xr
+from neuron_mech.paper.claims import Claim
 
-FILE = "activation_functions.nc"
 UNIT, GATE = "partition + median", "symmetric gate + median"
 RIVALS = ("relu", "relu + median", "gelu", "sign, straight-through + median")
 
@@ -42,29 +40,23 @@ def separation_speed(found: xr.Dataset) -> xr.DataArray:
     return (share >= (low + high) / 2).argmax("time")
 
 
-def of_activation_functions(found: xr.Dataset) -> list[dict[str, Any]]:
+def judge(found: xr.Dataset) -> list[Claim]:
     """15: the partition unit learns better than the usual functions; the null is the gate that knows no side."""
     accuracy = final(found)
-    unit = accuracy.sel(arm=UNIT)
-    ahead = (unit - accuracy.sel(arm=GATE)).values
-    conditions = [
-        Condition(
-            f"test accuracy of {UNIT} minus that of {rival}",
-            (unit - accuracy.sel(arm=rival)).values,
-            ">",
-            0,
-            GATE,
-            ahead,
-        )
-        for rival in RIVALS
+
+    def ahead(arm: str, rival: str) -> np.ndarray:
+        return (accuracy.sel(arm=arm) - accuracy.sel(arm=rival)).values
+
+    claim = Claim(
+        f"15, {found.attrs['depth']} layers",
+        FROM,
+        "An activation function made for partitions learns better than the usual ones",
+        "any lead in test accuracy, over every rival",
+        f"{GATE}: the same lead, of a gate that knows no side",
+        "activation_functions.nc",
+    )
+    what = f"lead of {UNIT} in test accuracy"
+    measured = [
+        Measured(what, f"over {rival}", ahead(UNIT, rival), ">", 0, ahead(GATE, rival), "points") for rival in RIVALS
     ]
-    scope = f"a perceptron of {found.attrs['depth']} layers of {found.attrs['neurons']} on {found.attrs['data']}"
-    return [
-        claim(
-            "15",
-            "an activation function made for partitions learns better than the usual ones",
-            FILE,
-            conditions,
-            scope,
-        )
-    ]
+    return [judged(claim, measured)]

@@ -59,12 +59,7 @@ def measure(options: ActivationFunctions, dataset: Dataset[Samples], directory: 
     """All arms, put together."""
     parts = []
     for arm in tqdm(ARMS, desc="activation functions", unit="arm", disable=None):
-
-        def compute(arm: Arm = arm) -> xr.Dataset:
-            return of_arm(arm, dataset, options)
-
-        name = arm.name.replace(", ", "-").replace(" + ", "-").replace(" ", "-")
-        parts.append(shared.kept(directory, name, compute))
+        parts.append(shared.kept(directory, arm.name, of_arm, arm, dataset, options))
     found = xr.concat(parts, xr.Variable("arm", [arm.name for arm in ARMS]))
     sizes = {"classes": dataset.classes, "test_samples": len(dataset.test)}
     return found.assign_attrs({**shared.numbers(options), **sizes})

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from experiments.activation_functions import claims
+from experiments.columns import aligned
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, style
 
@@ -19,6 +20,11 @@ SHOWN = {
     "anti gate + median": CONTROLS[0],
 }
 """Arms that curves are drawn of, and their colours: all at once would be a tangle."""
+
+
+def figures(found: xr.Dataset) -> dict[str, Figure]:
+    """{name: figure}."""
+    return {"arms": figure_of_arms(found), "curves": figure_of_curves(found)}
 
 
 def figure_of_arms(found: xr.Dataset) -> Figure:
@@ -79,12 +85,10 @@ def summary(found: xr.Dataset) -> str:
     """Every arm in a line, means over seeds."""
     accuracy, slope, speed = claims.final(found), claims.window_slope(found), claims.separation_speed(found)
     most, noisy = claims.kept(found).isel(site=-1).max("percentile_rank"), found.noisy.isel(noise=-1)
-    lines = [f"{'':34}{'rate':>6}{'accuracy':>10}{'noisy':>8}{'speed':>7}{'on side':>9}{'slope':>7}{'max K':>7}"]
+    side = found.on_side.isel(site=-1, time=-1)
+    rows = [["", "rate", "accuracy", "noisy", "speed", "on side", "slope", "max K"]]
     for arm in found.arm.values:
-        of = [float(values.sel(arm=arm).mean()) for values in (accuracy, noisy, speed, slope, most)]
-        side = float(found.on_side.isel(site=-1, time=-1).sel(arm=arm).mean())
-        lines.append(
-            f"{arm!s:34}{float(found.learning_rate.sel(arm=arm)):>6g}{of[0]:>10.1%}{of[1]:>8.1%}{of[2]:>7.1f}"
-            f"{side:>9.1%}{of[3]:>7.2f}{of[4]:>7.2f}"
-        )
-    return "\n".join(lines)
+        of = [float(values.sel(arm=arm).mean()) for values in (accuracy, noisy, speed, side, slope, most)]
+        shown = (f"{value:{form}}" for value, form in zip(of, (".1%", ".1%", ".1f", ".1%", ".2f", ".2f"), strict=True))
+        rows.append([str(arm), f"{float(found.learning_rate.sel(arm=arm)):g}", *shown])
+    return aligned(*rows)

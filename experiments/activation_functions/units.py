@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from neuron_mech.taps.neurons import ACTIVATIONS, Neurons
+from neuron_mech.training.models.mlp import perceptron
 
 MARGIN = 1.0
 """How far on its side a sample is half let go: mu, in units of the neuron's spread."""
@@ -153,13 +154,13 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch ..."], train: bool = False) -> Float[Array, "batch classes"]:
         """Logits. With `train`, `batch_stats` must be mutable where there are any."""
-        x = images.reshape(images.shape[0], -1)
-        for i in range(1, self.depth + 1):
-            x = _dense(self.neurons, name=f"affine{i}")(x)
+
+        def layer(i: int, x: Array, z: Array) -> Array:
             if self.arm.normalised:
-                x = PercentileNorm(self.arm.rank, name=f"norm{i}")(x, train)
-            x = Neurons(self._function(train, i), name=f"dense{i}")(x)
-        return _dense(self.classes, name="logits")(x)
+                z = PercentileNorm(self.arm.rank, name=f"norm{i}")(z, train)
+            return Neurons(self._function(train, i), name=f"dense{i}")(z)
+
+        return perceptron(images, self.depth, self.neurons, self.classes, layer)
 
     def _function(self, train: bool, layer: int) -> Callable[[Array], Array]:
         if self.arm.function in USUAL:
@@ -181,7 +182,3 @@ _soft.defvjp(
     lambda u, tau, beta: (jnp.tanh(u / tau), (u, tau)),
     lambda beta, kept, g: (g * partition_gate(g, kept[0], beta), jnp.zeros_like(kept[1])),
 )
-
-
-def _dense(features: int, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=jax.nn.initializers.glorot_uniform(), name=name)

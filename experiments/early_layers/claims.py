@@ -2,66 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from experiments.open_questions.findings import Condition, claim
+from experiments.open_questions.judging import FROM, Measured, judged
 from neuron_mech.lazily import xarray as xr
+from neuron_mech.paper.claims import Claim
 
 FILE = "early_layers.nc"
 
 
-def of_early_layers(found: xr.Dataset) -> list[dict[str, Any]]:
+def judge(found: xr.Dataset) -> list[Claim]:
     """12a and 12b of each network, and whether the instrument works."""
-    claims = []
+    claims: list[Claim] = []
     for name in found.network.values:
         at = found.sel(network=name)
         at = at.sel(site=[site for site in at.site.values if np.isfinite(at.halves.sel(site=site)).any()])
-        scope = (
-            f"{name}: a perceptron of {at.sizes['site']} layers of {found.attrs['neurons']} on {found.attrs['data']}"
-        )
-        claims += [_persistent(str(name), at, scope), *_needed(str(name), at, scope)]
+        called = str(name).replace("deep", f"{at.sizes['site']} layers")
+        claims += [_persistent(called, at), *_needed(called, at)]
     return claims
 
 
-def _persistent(name: str, found: xr.Dataset, scope: str) -> dict[str, Any]:
+def _persistent(network: str, found: xr.Dataset) -> Claim:
     """12a of one network."""
     first = found.isel(site=0)
-    lasting, reliable = first.between_windows.isel(window=0, other_window=-1), first.halves
-    conditions = [
-        Condition(what, of.sel(source="derivative").values, ">", threshold, *_null(of))
+    where = f"{first.site.item()} of {network}"
+    measured = [
+        Measured(what, where, of.sel(source="derivative").values, ">", threshold, of.sel(source="null").values)
         for what, of, threshold in (
-            ("correlation of average signs in the first and the last tenth of training", lasting, 0.5),
-            ("correlation of average signs of odd and even recordings", reliable, 0.9),
+            ("correlation of average signs, first and last tenth", first.between_windows.isel(window=0)[..., -1], 0.5),
+            ("correlation of average signs, odd and even recordings", first.halves, 0.9),
         )
     ]
-    said = "the first layer's signs carry a signal that persists through training"
-    return claim(f"12a, {name}", said, FILE, conditions, scope)
+    claim = Claim(
+        f"12a, {network}",
+        FROM,
+        "The first layer's signs carry a signal that persists through training",
+        "half of what two tenths of training could share; nine tenths of what odd and even recordings could",
+        "equal displacement: the weights moved as far, by the same numbers, in another direction",
+        FILE,
+    )
+    return judged(claim, measured)
 
 
-def _null(of: xr.DataArray) -> tuple[str, np.ndarray | None]:
-    lead = (of.sel(source="derivative") - of.sel(source="null")).values
-    return "equal displacement (N1)", lead if np.isfinite(lead).all() else None
+SAID = "of the gain over chance, kept with"
+"""Of ordinary training's test accuracy over chance, the share that an arm's has."""
 
 
-def _needed(name: str, found: xr.Dataset, scope: str) -> list[dict[str, Any]]:
+def _needed(network: str, found: xr.Dataset) -> list[Claim]:
     """12b of one network, both ways, and the instrument: own categories work, others do not."""
     chance = 1 / found.attrs["classes"]
     final = found.accuracy.sel(part="test").isel(epoch=-1)
-    usual = final.sel(arm="ordinary")
-    share = {str(arm): ((final.sel(arm=arm) - chance) / (usual - chance)).values for arm in found.arm.values}
-    said = "of what ordinary training gains over chance, the share gained with"
-    own = Condition(f"{said} the sample's own signs frozen", share["own"], ">", 0.95)
-    other = Condition(f"{said} another seed's", share["another seed"], "<", 0.5)
-    shuffled = Condition(f"{said} its own, dealt to other samples", share["own, shuffled"], "<", 0.5)
-    key = [Condition(f"{said} the sample's own signs frozen", share["own"], "<", 0.8)]
-    if np.isfinite(share["16 masks"]).any():  # they are not tried with batch statistics
-        helped = share["16 masks"] - 1
-        key.append(Condition(f"{said} 16 dropout masks a step, less ordinary training's", helped, "<", 0.01))
-    works = "frozen-sign training works with a network's own categories and fails with others"
+    share = (final - chance) / (final.sel(arm="ordinary") - chance)
+
+    def kept(arm: str, said: str, relation: Literal[">", "<"], threshold: float) -> Measured:
+        return Measured(f"{SAID} {said}", network, share.sel(arm=arm).values, relation, threshold, unit="%")
+
+    own = kept("own", "the sample's own signs", ">", 0.95)
+    other = kept("another seed", "another seed's signs", "<", 0.5)
+    shuffled = kept("own, shuffled", "its own, dealt to other samples", "<", 0.5)
+    key = [kept("own", "the sample's own signs", "<", 0.8)]
+    if np.isfinite(share.sel(arm="16 masks")).any():  # they are not tried with batch statistics
+        # Above one: what averaging over masks adds to ordinary training.
+        key.append(kept("16 masks", "16 dropout masks a step", "<", 1.01))
+    none = "none: another seed's and shuffled signs are conditions of their own"
+    allowed = "one part in twenty may be lost, or half and more must be"
     return [
-        claim(f"12b inconvenience, {name}", "training does without changes of the signs", FILE, [own, other], scope),
-        claim(f"12b key, {name}", "training needs changes of the signs, which are no mask's noise", FILE, key, scope),
-        claim(f"instrument, {name}", works, FILE, [own, other, shuffled], scope),
+        judged(Claim(f"{id}, {network}", FROM, said, allowed, none, FILE), measured)
+        for id, said, measured in (
+            ("12b inconvenience", "Training does without changes of the signs", (own, other)),
+            ("12b key", "Training needs changes of the signs, which are no mask's noise", key),
+            (
+                "12b instrument",
+                "Frozen signs train if they are the sample's own, and no others do",
+                (own, other, shuffled),
+            ),
+        )
     ]

@@ -96,14 +96,7 @@ def measure(options: EarlyLayers, dataset: Dataset[Samples], directory: Path) ->
     deepest = max(parts, key=lambda part: part.sizes["site"])
     found = found.sel(site=deepest.site, arm=parts[0].arm)
     if options.factors:
-        factors = []
-        for factor, changes in FACTORS.items():
-
-            def vary(changes: Mapping[str, Any] = changes, factor: str = factor) -> xr.Dataset:
-                other = network(options, dataset.classes, changes)
-                return of_factor(factor, other, dataset, options)
-
-            factors.append(shared.kept(directory, f"factor-{_file(factor)}", vary))
+        factors = [shared.kept(directory, f"factor {name}", of_factor, name, dataset, options) for name in FACTORS]
         found = found.merge(xr.concat(factors, xr.Variable("factor", list(FACTORS))))
     return found.assign_attrs({**shared.numbers(options), "classes": dataset.classes})
 
@@ -111,7 +104,7 @@ def measure(options: EarlyLayers, dataset: Dataset[Samples], directory: Path) ->
 def of_network(name: str, options: EarlyLayers, dataset: Dataset[Samples], directory: Path) -> xr.Dataset:
     """One of NETWORKS: its ordinary runs, and every arm."""
     model = network(options, dataset.classes, NETWORKS[name])
-    whole = shared.kept(directory, f"{_file(name)}-ordinary", lambda: of_ordinary(model, dataset, options))
+    whole = shared.kept(directory, f"{name} ordinary", of_ordinary, model, dataset, options)
     arms = [(arm, place) for arm in interventions.FROZEN for place in PLACES]
     arms += [(f"{arm}, contrary dropped", "all") for arm in ("own", "another seed")]
     arms.append(("signs turned", "all"))
@@ -120,19 +113,11 @@ def of_network(name: str, options: EarlyLayers, dataset: Dataset[Samples], direc
         arms += [(f"{masks} masks", "all") for masks in interventions.MASKS]
     accuracy = [whole.accuracy]
     for arm, place in arms:
-
-        def compute(arm: str = arm, place: str = place) -> xr.Dataset:
-            return of_arm(arm, place, model, dataset, options, whole)
-
-        accuracy.append(shared.kept(directory, f"{_file(name)}-{_file(arm)}-{place}", compute).accuracy)
+        part = shared.kept(directory, f"{name} {arm} {place}", of_arm, arm, place, model, dataset, options, whole)
+        accuracy.append(part.accuracy)
     names = ["ordinary", *(arm if place == "all" else f"{arm}, first layer only" for arm, place in arms)]
     dropped = [str(of) for of in whole.variables if str(of).startswith("categories_") or of == "accuracy"]
     return whole.drop_vars(dropped).assign(accuracy=xr.concat(accuracy, xr.Variable("arm", names)))
-
-
-def _file(name: str) -> str:
-    """A name as part of a file's."""
-    return name.replace(", ", "-").replace(" ", "-").replace("/", "by")
 
 
 def of_ordinary(model: Layers, dataset: Dataset[Samples], options: EarlyLayers) -> xr.Dataset:
@@ -274,8 +259,9 @@ def of_arm(
     return xr.Dataset(found, {"part": ["train", "test"]})
 
 
-def of_factor(factor: str, model: Layers, dataset: Dataset[Samples], options: EarlyLayers) -> xr.Dataset:
+def of_factor(factor: str, dataset: Dataset[Samples], options: EarlyLayers) -> xr.Dataset:
     """The measures of one network of the grid, at its first and last layer."""
+    model = network(options, dataset.classes, FACTORS[factor])
     recorded = ordinary(model, dataset, replace(options, neurons=model.neurons), options.learning_rate, factor, False)
     at = of_traces(recorded).sel(source="derivative").isel(site=[0, -1]).drop_vars("site")
     chosen = {

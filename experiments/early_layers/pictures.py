@@ -6,11 +6,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.columns import aligned
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, site_color, style
 
 LIGHT = "#99D8C7"
 """A lighter MEASURED."""
+
+
+def figures(found: xr.Dataset) -> dict[str, Figure]:
+    """{name: figure} of all that is there; the grid of factors where it was measured."""
+    drawn = {
+        "signals": figure_of_signals(found),
+        "freezing": figure_of_freezing(found),
+        "arms": figure_of_arms(found),
+    }
+    return {**drawn, "factors": figure_of_factors(found)} if "factor" in found.dims else drawn
 
 
 def figure_of_signals(found: xr.Dataset) -> Figure:
@@ -129,3 +140,13 @@ def figure_of_factors(found: xr.Dataset) -> Figure:
         panels[0].set_yticks(rows, [str(name) for name in found.factor.values])
         panels[0].invert_yaxis()
     return figure
+
+
+def summary(found: xr.Dataset) -> str:
+    """Test accuracy of every arm at the end, mean over seeds, a column a network."""
+    final = found.accuracy.sel(part="test").isel(epoch=-1).mean("seed")
+    rows = [["test accuracy", *map(str, found.network.values)]]
+    for arm in found.arm.values:
+        by_network = (float(final.sel(arm=arm, network=name)) for name in found.network.values)
+        rows.append([str(arm), *("–" if np.isnan(of) else f"{of:.1%}" for of in by_network)])
+    return aligned(*rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import experiments.full_scale
-from experiments.command_line import ask
+from experiments.arguments import ask, split_names
 from experiments.full_scale.runner import Runner
 from experiments.full_scale.steps import NAMES, Name, Table
 from neuron_mech import store
@@ -56,12 +56,11 @@ def main() -> None:
 
 def parse(arguments: list[str]) -> tuple[Path, FullScaleOptions]:
     """(OUT, options). Raises InputError where they do not fit."""
-    asked_for_help = not arguments or arguments[0] in ("-h", "--help")
-    rest = ["--help"] if asked_for_help else arguments[1:]
+    names, rest = split_names(arguments, 1)
     about = experiments.full_scale.__doc__ or ""
     options = ask(FullScaleOptions, FullScaleOptions(), rest, "full_scale OUT", about)
-    if arguments[0].startswith("-"):
-        raise InputError(f"no directory given: python -m experiments.full_scale OUT, but the first is {arguments[0]}")
+    if names[0].startswith("-"):
+        raise InputError(f"no directory given: python -m experiments.full_scale OUT, but the first is {names[0]}")
     if not options.minutes > 0:
         raise InputError(f"--minutes is {options.minutes}: give a positive number")
-    return Path(arguments[0]), options
+    return Path(names[0]), options

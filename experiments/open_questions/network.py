@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from neuron_mech.taps.neurons import ACTIVATIONS, Neurons
+from neuron_mech.training.models.mlp import perceptron
 
 Normalisation = Literal["none", "batch", "running"]
 
@@ -31,18 +32,17 @@ class Layers(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch ..."], train: bool = False) -> Float[Array, "batch classes"]:
         """Logits. With `train`, dropout is on and needs `rngs={"dropout": key}`, and `batch_stats` must be mutable."""
-        x = images.reshape(images.shape[0], -1)
-        for i in range(1, self.depth + 1):
-            new = _dense(self.neurons, name=f"affine{i}")(x)
-            new = Neurons(ACTIVATIONS[self.activation], name=f"dense{i}")(new)
+
+        def layer(i: int, x: Array, z: Array) -> Array:
+            y = Neurons(ACTIVATIONS[self.activation], name=f"dense{i}")(z)
             if self.normalisation == "batch":
-                norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-3, name=f"norm{i}")
-                new = norm(new)
+                y = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-3, name=f"norm{i}")(y)
             if self.normalisation == "running":
-                new = RunningNorm(name=f"norm{i}")(new, train)
-            new = nn.Dropout(self.dropout, deterministic=not train)(new)
-            x = x + new if self.residual and i > 1 else new
-        return _dense(self.classes, name="logits")(x)
+                y = RunningNorm(name=f"norm{i}")(y, train)
+            y = nn.Dropout(self.dropout, deterministic=not train)(y)
+            return x + y if self.residual and i > 1 else y
+
+        return perceptron(images, self.depth, self.neurons, self.classes, layer)
 
 
 class RunningNorm(nn.Module):
@@ -65,7 +65,3 @@ class RunningNorm(nn.Module):
             mean.value = 0.9 * mean.value + 0.1 * seen.mean(0)
             variance.value = 0.9 * variance.value + 0.1 * seen.var(0)
         return (values - mean.value[None]) * jax.lax.rsqrt(variance.value + 1e-3)[None] * scale[None] + bias[None]
-
-
-def _dense(features: int, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=jax.nn.initializers.glorot_uniform(), name=name)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 from tqdm import tqdm
 
+from experiments import chosen
 from experiments.command_line import ask, split_preset
 from neuron_mech import store
 from neuron_mech.config import HUGE, TINY, WHOLE, Data, Limits
-from neuron_mech.errors import InputError, first_line
+from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.store import files
 from neuron_mech.training import datasets
 from neuron_mech.training.datasets import Dataset, Samples
 
@@ -48,17 +47,24 @@ class Options:
     every: int = 10
     """Steps from one recording to the next; an epoch begins with one."""
 
+    def check(self, dataset: Dataset[Samples]) -> None:
+        """Raise InputError for options that do not fit together, or the data."""
+        if self.batch_size > len(dataset.train):
+            raise InputError(
+                f"--batch-size is {self.batch_size}, but there are {len(dataset.train)} images: give fewer"
+            )
+
 
 Kind = TypeVar("Kind", bound=Options)
+Given = ParamSpec("Given")
 
-COUNT = Limits(1, 2**31 - 1, WHOLE)
 LIMITS = {
     "seeds": Limits(2, 1000, WHOLE),
     "penalty": Limits(TINY, HUGE, "positive, finite number"),
     "learning_rate": Limits(TINY, HUGE, "positive, finite step size"),
     "dropout": Limits(0, 0.999, "share"),
 }
-"""The numbers that options may have; of others, COUNT."""
+"""The numbers that options may have; of others, whole ones from 1 on."""
 
 NOT_STORED = ("run_dir", "data_dir", "factors")
 """Options that change no part of a run: whether the early layers' grid is computed too can be decided later."""
@@ -69,43 +75,32 @@ def parse(name: str, description: str, presets: Mapping[str, Kind]) -> tuple[str
     preset, rest = split_preset(sys.argv[1:], name, presets)
     about = f"{description}\n\nPresets: {', '.join(presets)}. The defaults below are those of {preset}."
     options = ask(type(presets[preset]), presets[preset], rest, f"{name} {preset}", about)
-    for field, value in asdict(options).items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            LIMITS.get(field, COUNT).check(f"--{field.replace('_', '-')}", value)
+    chosen.check(options, LIMITS)
     return preset, options
 
 
 def load(options: Options) -> Dataset[Samples]:
-    """The data set, cut to the images asked for. Raises InputError where it cannot be had, or a batch is not filled."""
-    chosen = Data(options.data, train_images=options.images or "all", test_images=options.test_images or "all")
-    found = datasets.load(chosen, options.data_dir)
-    if options.batch_size > len(found.train):
-        raise InputError(f"--batch-size is {options.batch_size}, but there are {len(found.train)} images: give fewer")
+    """The data set, cut to the images asked for. Raises InputError where it cannot be had, or does not fit."""
+    part = Data(options.data, train_images=options.images or "all", test_images=options.test_images or "all")
+    found = datasets.load(part, options.data_dir)
+    options.check(found)
     return found
 
 
 def agree(directory: Path, options: Options) -> None:
     """Store the options in options.json. Raises InputError where the directory holds a run of other ones."""
-    here = {name: value for name, value in asdict(options).items() if name not in NOT_STORED}
-    here = json.loads(json.dumps(here))  # a tuple comes back from the file as a list
-    path = directory / "options.json"
-    if not path.exists():
-        files.write_text(path, json.dumps(here, indent=2) + "\n")
-    try:
-        before = dict(files.read_json(path))
-    except (OSError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}): name another directory") from None
-    if changed := [f"{name}: {before.get(name)} / {here[name]}" for name in here if before.get(name) != here[name]]:
-        raise InputError(
-            f"--run-dir {directory} holds another run (there / here): {'; '.join(changed)}: name another directory"
-        )
+    chosen.agree(directory, {name: value for name, value in asdict(options).items() if name not in NOT_STORED})
 
 
-def kept(directory: Path, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+def kept(
+    directory: Path, name: str, compute: Callable[Given, xr.Dataset], *given: Given.args, **more: Given.kwargs
+) -> xr.Dataset:
     """What `compute` gives, or what it gave before: a run that was stopped goes on with the first part not kept."""
+    for sign, instead in ((", ", "-"), (" + ", "-"), ("/", "by"), (" ", "-")):
+        name = name.replace(sign, instead)
     path = directory / "parts" / f"{name}.nc"
     if not path.exists():
-        store.write_dataset(path, compute())
+        store.write_dataset(path, compute(*given, **more))
     else:
         tqdm.write(f"{name}: as computed before, in {path}")
     return store.read_dataset(path)

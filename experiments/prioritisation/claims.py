@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from experiments.open_questions.findings import Condition, claim
-from experiments.prioritisation.planting import PATTERNS
+from experiments.open_questions.judging import FROM, Measured, judged
 from neuron_mech.lazily import xarray as xr
-
-FILE = "prioritisation.nc"
+from neuron_mech.paper.claims import Claim
 
 DETECTORS: dict[str, int] = {
     "aum": -1,
@@ -135,55 +130,39 @@ def out_of_fold(features: np.ndarray, wrong: np.ndarray) -> float:
     return float(roc_auc_score(wrong, predicted))
 
 
-def of_prioritisation(found: xr.Dataset) -> list[dict[str, Any]]:
+def judge(found: xr.Dataset) -> list[Claim]:
     """13: common patterns first, AUM or not. 14: separation adds to AUM as a detector of wrong labels."""
-    scope = f"a perceptron of {found.attrs['depth']} layers of {found.attrs['neurons']} on {found.attrs['data']}"
-    first: list[Condition] = []
+    network, file = f"{found.attrs['depth']} layers", "prioritisation.nc"
+    first: list[Measured] = []
     for site in map(str, found.site.values):
         for with_aum in (False, True):
             of = slopes(found, site, with_aum)
             null = np.mean([slopes(found, site, with_aum, deal) for deal in range(DEALS)], 0)
-            beside = ", AUM held fixed" if with_aum else ""
-            said = f"{site}: recordings that T changes by as a pattern doubles{beside}"
-            first.append(Condition(said, of, "<", 0, "patterns dealt to other samples", null - of))
+            said = f"change of T as a pattern doubles{', AUM held fixed' if with_aum else ''}"
+            first.append(Measured(said, site, of, "<", 0, null, "recordings"))
     second = [
-        Condition(
-            f"{name}: out-of-fold area under the ROC curve, with separation minus without",
-            gain(found, name),
-            ">",
-            0.005,
-            "separation dealt to other samples",
-            gain(found, name) - gain(found, name, dealt=True),
-        )
+        Measured("gain in out-of-fold AUC", name, gain(found, name), ">", 0.005, gain(found, name, dealt=True))
         for name in noisy(found)
     ]
-    return [
-        claim("13", "neurons sort common patterns first, beyond what the margin says", FILE, first, scope),
-        claim("14", "separation adds to AUM as a detector of wrong labels", FILE, second, scope),
-    ]
+    common = Claim(
+        f"13, {network}",
+        FROM,
+        "Neurons sort common patterns first, beyond what the margin says",
+        "any fall of T with a pattern's size, in every layer, and with AUM as a covariate",
+        "patterns dealt to other samples",
+        file,
+    )
+    wrong = Claim(
+        f"14, {network}",
+        FROM,
+        "Separation adds to AUM as a detector of wrong labels",
+        "half a point of area under the ROC curve, for every kind of wrong labels",
+        "separation dealt to other samples",
+        file,
+    )
+    return [judged(common, first), judged(wrong, second)]
 
 
 def noisy(found: xr.Dataset) -> list[str]:
     """The training sets with wrong labels."""
     return [str(name) for name in found.training_set.values if found.sel(training_set=name).wrong.values.any()]
-
-
-def summary(found: xr.Dataset, areas: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Accuracies; T and AUM by the size of a pattern; areas under the ROC curve, means over seeds."""
-    lines = []
-    for name in found.training_set.values:
-        at = found.sel(training_set=name)
-        lines.append(
-            f"{name!s:16}test accuracy {float(at.accuracy.mean()):.1%}, labels fitted {float(at.fitted.mean()):.1%}"
-        )
-    listed = sizes_of(found)
-    times, aum = by_population(found, "sided_from").mean("seed"), by_population(found, "aum").mean("seed")
-    for pattern in range(aum.sizes["pattern"]):
-        kind, size = PATTERNS[pattern // len(listed)], listed[pattern % len(listed)]
-        by_layer = ", ".join(f"{value:.0f}" for value in times.isel(pattern=pattern).values)
-        lines.append(
-            f"{kind} x {size:<4} T by layer {by_layer} of {found.attrs['recordings']}; AUM {float(aum[pattern]):.2f}"
-        )
-    lines.append(f"{'':16}" + "".join(f"{name:>15}" for name in DETECTORS))
-    lines += [f"{name:16}" + "".join(f"{of[s].mean():>15.3f}" for s in DETECTORS) for name, of in areas.items()]
-    return "\n".join(lines)

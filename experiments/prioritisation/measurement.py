@@ -43,6 +43,17 @@ class Prioritisation(Options):
     early: int = 3
     """Epochs after which EL2N and GraNd are taken."""
 
+    def check(self, dataset: Dataset[Samples]) -> None:
+        """Raise InputError for options that do not fit together, or the data."""
+        super().check(dataset)
+        if 2 * len(self.sizes) > dataset.classes:
+            raise InputError(f"--sizes has {len(self.sizes)}: two classes each are needed, and {self.data} has 10")
+        if self.early > self.epochs:
+            raise InputError(f"--early is {self.early}, but there are {self.epochs} epochs: give fewer")
+        most = int(np.min(np.bincount(np.asarray(dataset.train.labels))))
+        if not self.sizes or min(self.sizes) < 1 or max(self.sizes) > most:
+            raise InputError(f"--sizes is {self.sizes}: give whole numbers from 1 to {most}, the smallest class")
+
 
 PRESETS = {
     "digits": Prioritisation(epochs=30),
@@ -61,26 +72,9 @@ REFERENCE = 500
 """Training samples, the first, whose percentiles say where a neuron's middle is and how wide its range."""
 
 
-def check(options: Prioritisation, dataset: Dataset[Samples]) -> None:
-    """Raise InputError for options that do not fit together, or the data."""
-    if 2 * len(options.sizes) > dataset.classes:
-        raise InputError(f"--sizes has {len(options.sizes)}: two classes each are needed, and {options.data} has 10")
-    if options.early > options.epochs:
-        raise InputError(f"--early is {options.early}, but there are {options.epochs} epochs: give fewer")
-    most = int(np.min(np.bincount(np.asarray(dataset.train.labels))))
-    if not options.sizes or min(options.sizes) < 1 or max(options.sizes) > most:
-        raise InputError(f"--sizes is {options.sizes}: give whole numbers from 1 to {most}, the smallest class")
-
-
 def measure(options: Prioritisation, dataset: Dataset[Samples], directory: Path) -> xr.Dataset:
     """All training sets, put together."""
-    parts = []
-    for name in SETS:
-
-        def compute(name: str = name) -> xr.Dataset:
-            return of_set(name, dataset, options)
-
-        parts.append(shared.kept(directory, name.replace(" ", "-"), compute))
+    parts = [shared.kept(directory, name, of_set, name, dataset, options) for name in SETS]
     found = xr.concat(parts, xr.Variable("training_set", list(SETS)))
     return found.assign_attrs({**shared.numbers(options), "classes": dataset.classes})
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.columns import aligned
 from experiments.prioritisation import claims
 from experiments.prioritisation.planting import PATTERNS
 from neuron_mech.lazily import xarray as xr
@@ -14,6 +13,15 @@ from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, style
 
 COLORS = (MEASURED, CONTROLS[0], "black")
 """Of the training sets with wrong labels."""
+
+
+def figures(found: xr.Dataset) -> dict[str, Figure]:
+    """{name: figure}."""
+    return {
+        "patterns": figure_of_patterns(found),
+        "coherence": figure_of_coherence(found, claims.noisy(found)),
+        "detectors": figure_of_detectors(found),
+    }
 
 
 def figure_of_patterns(found: xr.Dataset) -> Figure:
@@ -39,8 +47,10 @@ def figure_of_patterns(found: xr.Dataset) -> Figure:
     return figure
 
 
-def figure_of_detectors(areas: Mapping[str, Mapping[str, np.ndarray]], gains: Mapping[str, np.ndarray]) -> Figure:
+def figure_of_detectors(found: xr.Dataset) -> Figure:
     """Area under the ROC curve of each score as a detector of wrong labels; what separation adds to AUM."""
+    areas = {name: claims.detection(found, name) for name in claims.noisy(found)}
+    gains = {name: claims.gain(found, name) for name in areas}
     with style():
         figure = Figure(figsize=(8.6, 3.2))
         detectors, added = figure.subplots(1, 2, width_ratios=(2, 1))
@@ -91,3 +101,23 @@ def figure_of_coherence(found: xr.Dataset, names: list[str]) -> Figure:
         panels[0].set_ylabel("coherence of samples,\nmean over neurons")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
+
+
+def summary(found: xr.Dataset) -> str:
+    """Accuracies; T and AUM by the size of a pattern; areas under the ROC curve, means over seeds."""
+    reached = [["", "test accuracy", "labels fitted"]]
+    for name in found.training_set.values:
+        at = found.sel(training_set=name)
+        reached.append([str(name), f"{float(at.accuracy.mean()):.1%}", f"{float(at.fitted.mean()):.1%}"])
+    listed = claims.sizes_of(found)
+    times, aum = (claims.by_population(found, name).mean("seed") for name in ("sided_from", "aum"))
+    planted = [["", *(f"T, {site}" for site in found.site.values), "AUM"]]
+    for pattern, margin in enumerate(aum.values):
+        by_layer = [f"{value:.0f}" for value in times.isel(pattern=pattern).values]
+        said = f"{PATTERNS[pattern // len(listed)]} x {listed[pattern % len(listed)]}"
+        planted.append([said, *by_layer, f"{margin:.2f}"])
+    areas = [["area under the ROC curve", *claims.DETECTORS]]
+    for name in claims.noisy(found):
+        of = claims.detection(found, name)
+        areas.append([name, *(f"{of[score].mean():.3f}" for score in claims.DETECTORS)])
+    return "\n".join(aligned(*rows) for rows in (reached, planted, areas))

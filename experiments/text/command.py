@@ -1,16 +1,12 @@
 """The command line: measure, draw, print, and write."""
 
-import sys
-
 import tyro
 
 import experiments.text
-from experiments.command_line import ask
 from experiments.text.measurement import measure
-from experiments.text.options import TextOptions, agree, check
+from experiments.text.options import TextOptions, agree, parse
 from experiments.text.transformer import read_text
 from neuron_mech import store
-from neuron_mech.errors import InputError
 from neuron_mech.paper import figures
 from neuron_mech.store.checkpoints import Checkpoints
 
@@ -20,7 +16,6 @@ def experiment(options: TextOptions) -> None:
     from experiments.text.pictures import figure_by_position, figure_of_windows, summary  # with matplotlib
 
     text, vocabulary = read_text(options.text, options.context)
-    check(options)
     with store.held(options.run_dir) as directory:
         with Checkpoints(directory / "checkpoints", agree(directory, options, text)) as saves:
             found = measure(options, text, vocabulary, saves)
@@ -34,7 +29,4 @@ def experiment(options: TextOptions) -> None:
 
 def main() -> None:
     """The command line."""
-    arguments = sys.argv[1:]
-    if not {"--text", "-h", "--help"} & {argument.partition("=")[0] for argument in arguments}:
-        raise InputError("no text given: python -m experiments.text --text FILE, a file of plain text")
-    experiment(ask(TextOptions, TextOptions(text=tyro.MISSING), arguments, "text", experiments.text.__doc__ or ""))
+    experiment(parse(TextOptions(text=tyro.MISSING), "text", experiments.text.__doc__ or ""))

@@ -8,8 +8,6 @@ second's constancy, by the distance q - p, says what a single token's loss does.
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,18 +17,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from jaxtyping import Array, Float, Int
-from tqdm import tqdm
 
 import neuron_mech
-from experiments.command_line import ask, exiting
+from experiments.command_line import exiting
 from experiments.text import transformer
-from experiments.text.options import TextOptions, agree, check
+from experiments.text.options import TextOptions, agree, parse
 from neuron_mech import store
 from neuron_mech.config import random_stream
-from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
 from neuron_mech.recording import counting
@@ -52,21 +47,8 @@ DEFAULT = TextOptions(
 )
 
 
-class EveryPosition(nn.Module):
-    """Logits of the character that follows each position, (batch, positions, vocabulary)."""
-
-    vocabulary: int
-    depth: int
-    width: int
-
-    @nn.compact
-    def __call__(self, characters: Int[Array, "batch context"]) -> Array:
-        """From indices of characters."""
-        position = nn.Embed(characters.shape[1], self.width)(jnp.arange(characters.shape[1]))
-        x = nn.Embed(self.vocabulary, self.width)(characters) + position[None]
-        for _ in range(self.depth):
-            x = transformer.Block()(x, nn.make_causal_mask(characters))
-        return nn.Dense(self.vocabulary)(nn.LayerNorm()(x))
+EveryPosition = partial(transformer.Transformer, every_position=True)
+"""A transformer that predicts the character that follows each position."""
 
 
 def whole(logits: Float[Array, "batch context vocabulary"], labels: tuple[Array, Array]) -> Float[Array, " batch"]:
@@ -117,7 +99,7 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
     common = {"recordings": -(-options.steps // options.every), "neurons": options.neurons, "seed": options.seed}
     losses, labels = {"whole": whole, "one": at_one}, (following, chosen)
     recorder = neuron_mech.recorder(model, {"params": initial}, inputs, labels, SITES, loss=losses, **common)
-    params, recorder = train(model, initial, recorder, ids, options, saves)
+    params, recorder = transformer.train(model, initial, recorder, ids, options, saves, contexts)
     one, every = (list(recorder.counts(name).values()) for name in ("one", "whole"))
     each = {
         "one_constancy": [by_distance(tally, np.asarray(chosen)) for tally in one],
@@ -143,47 +125,6 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
     return xr.Dataset(variables, {"block": blocks, "distance": np.arange(context)}).assign_attrs(stored)
 
 
-def train(
-    model: EveryPosition,
-    params: Any,
-    recorder: neuron_mech.Recorder,
-    ids: Array,
-    options: TextOptions,
-    saves: Checkpoints,
-) -> tuple[Any, neuron_mech.Recorder]:
-    """(parameters, recorder) after training, recorded before every `options.every` steps; goes on where it stopped."""
-    optimizer, key = optax.adamw(options.learning_rate), random_stream(options.seed, "batches")
-
-    def step(state: tuple[Any, Any], index: Array) -> tuple[tuple[Any, Any], None]:
-        params, moments = state
-        starts = jax.random.randint(jax.random.fold_in(key, index), (options.batch,), 0, len(ids) - options.context - 1)
-        inputs, following = contexts(ids, starts, options.context)
-
-        def loss(params: Any) -> Array:
-            logits = model.apply({"params": params}, inputs)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, following).mean()
-
-        updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
-        return (optax.apply_updates(params, updates), moments), None
-
-    run = jax.jit(lambda state, indices: jax.lax.scan(step, state, indices)[0])
-    state, done, saved = (params, optimizer.init(params)), 0, time.monotonic()
-    if restored := saves.restore({"network": state, "recorder": recorder.state}):
-        state, done = restored.state["network"], restored.step
-        recorder = recorder.restored(restored.state["recorder"])
-    with tqdm(total=options.steps, initial=done, desc="training", unit="step", disable=None) as bar:
-        while done < options.steps:
-            recorder = recorder.update({"params": state[0]})
-            indices = jnp.arange(done, min(done + options.every, options.steps))
-            state = jax.block_until_ready(run(state, indices))
-            done += len(indices)
-            bar.update(len(indices))
-            if done == options.steps or time.monotonic() - saved > transformer.SAVE_SECONDS:
-                saves.save(done, {"network": state, "recorder": recorder.state})
-                saved = time.monotonic()
-    return state[0], recorder
-
-
 def summary(found: xr.Dataset) -> str:
     """Constancy of one position's own loss and of distant ones, beside the whole loss, in words."""
     far = found.sizes["distance"] // 2
@@ -201,12 +142,8 @@ def summary(found: xr.Dataset) -> str:
 
 def main() -> None:
     """The command line."""
-    arguments = sys.argv[1:]
-    if not {"--text", "-h", "--help"} & {argument.partition("=")[0] for argument in arguments}:
-        raise InputError("no text given: python -m experiments.text.later_tokens --text FILE, a file of plain text")
-    options = ask(TextOptions, DEFAULT, arguments, "text.later_tokens", __doc__ or "")
+    options = parse(DEFAULT, "text.later_tokens", __doc__ or "")
     text, vocabulary = transformer.read_text(options.text, options.context)
-    check(options)
     with store.held(options.run_dir) as directory:
         with Checkpoints(directory / "checkpoints", agree(directory, options, text)) as saves:
             found = measure(options, text, vocabulary, saves)

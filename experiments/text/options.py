@@ -1,7 +1,7 @@
 """What can be chosen, and which numbers no run can have."""
 
 import hashlib
-import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from experiments import chosen
+from experiments.arguments import ask
 from neuron_mech.config import HUGE, TINY, WHOLE, Limits
-from neuron_mech.errors import InputError, first_line
-from neuron_mech.store import files
+from neuron_mech.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class TextOptions:
     """All that is random follows from it."""
 
 
-COUNT = Limits(1, 2**31 - 1, WHOLE)
 LIMITS = {
     "depth": Limits(1, 1000, WHOLE),
     "width": Limits(4, 2**16, WHOLE),
@@ -57,16 +57,19 @@ LIMITS = {
     "penalty": Limits(TINY, HUGE, "positive, finite number"),
     "seed": Limits(0, 2**32 - 1, WHOLE),
 }
-"""The numbers that options may have; of others, COUNT."""
+"""The numbers that options may have; of others, whole ones from 1 on."""
 
 
-def check(options: TextOptions) -> None:
-    """Raise InputError for a number that no run can have."""
-    for name, value in asdict(options).items():
-        if isinstance(value, int | float):
-            LIMITS.get(name, COUNT).check(f"--{name.replace('_', '-')}", value)
+def parse(default: TextOptions, name: str, description: str) -> TextOptions:
+    """The options from the command line. Raises InputError for a number that no run can have, or without a text."""
+    arguments = sys.argv[1:]
+    if not {"--text", "-h", "--help"} & {argument.partition("=")[0] for argument in arguments}:
+        raise InputError(f"no text given: python -m experiments.{name} --text FILE, a file of plain text")
+    options = ask(TextOptions, default, arguments, name, description)
+    chosen.check(options, LIMITS)
     if options.width % 4:
         raise InputError(f"--width is {options.width}: give a multiple of 4, the heads")
+    return options
 
 
 def agree(
@@ -76,15 +79,5 @@ def agree(
     read = hashlib.sha256(b"".join(part.tobytes() for part in text.values())).hexdigest()
     here = {name: value for name, value in asdict(options).items() if name not in ("text", "run_dir")}
     here |= {"SHA-256 of the text": read}
-    path = directory / "options.json"
-    if not path.exists():
-        files.write_text(path, json.dumps(here, indent=2) + "\n")
-    try:
-        before = dict(files.read_json(path))
-    except (OSError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}): name another directory") from None
-    if changed := [f"{name}: {before.get(name)} / {here[name]}" for name in here if before.get(name) != here[name]]:
-        raise InputError(
-            f"--run-dir {directory} holds another run (there / here): {'; '.join(changed)}: name another directory"
-        )
+    chosen.agree(directory, here)
     return here

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.columns import aligned
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, site_color, site_panels, style
 
@@ -54,18 +55,26 @@ def summary(found: xr.Dataset) -> str:
     lines = [
         f"test accuracy {accuracy[1]:.1%} (training {accuracy[0]:.1%}), {bits[1]:.2f} bits a character "
         f"({bits[0]:.2f}); most frequent character {float(found.chance):.1%}",
-        f"{'':8}{'constant':>10}{'independent':>13}{'last position':>15}{'independent':>13}{'AUC, first and last':>21}"
-        f"{'windows, trained':>18}{'untrained':>16}",
+    ]
+    rows = [
+        [
+            *("", "constant", "independent", "last position", "independent", "AUC, first and last"),
+            *("windows, trained", "untrained"),
+        ]
     ]
     for site in found.site.values:
         at = found.sel(site=site)
         names = ("constancy", "independent_constancy", "last_constancy", "last_independent_constancy")
-        shares = (f"{at[name].item():>{width}.1%}" for name, width in zip(names, (10, 13, 15, 13), strict=True))
-        auc = ", ".join(f"{value:.3f}" for value in at.auc.values)
         spans = (at.window_accuracy.sel(source=source) for source in ("trained", "untrained"))
-        trained, untrained = (f"{span.min().item():.1%}-{span.max().item():.1%}" for span in spans)
-        lines.append(f"{at.label.item():8}{''.join(shares)}{auc:>21}{trained:>18}{untrained:>16}")
-    return "\n".join(lines)
+        rows.append(
+            [
+                str(at.label.item()),
+                *(f"{at[name].item():.1%}" for name in names),
+                ", ".join(f"{value:.3f}" for value in at.auc.values),
+                *(f"{span.min().item():.1%}-{span.max().item():.1%}" for span in spans),
+            ]
+        )
+    return "\n".join([*lines, aligned(*rows)])
 
 
 def figure_by_distance(found: xr.Dataset) -> Figure:

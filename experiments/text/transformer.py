@@ -1,6 +1,7 @@
 """A character transformer, which knows nothing of this package; its text; its training, which calls a recorder."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,12 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Logits of the character that follows a context, (batch, vocabulary)."""
+    """Logits of the character that follows a context, (batch, vocabulary); or, by position, each character's."""
 
     vocabulary: int
     depth: int
     width: int
+    every_position: bool = False
 
     @nn.compact
     def __call__(self, characters: Int[Array, "batch context"]) -> Array:
@@ -47,7 +49,7 @@ class Transformer(nn.Module):
         x = nn.Embed(self.vocabulary, self.width)(characters) + position[None]
         for _ in range(self.depth):
             x = Block()(x, nn.make_causal_mask(characters))
-        return nn.Dense(self.vocabulary)(nn.LayerNorm()(x[:, -1]))
+        return nn.Dense(self.vocabulary)(nn.LayerNorm()(x if self.every_position else x[:, -1]))
 
 
 def read_text(path: Path, context: int) -> tuple[dict[str, Int[np.ndarray, " characters"]], int]:
@@ -78,26 +80,28 @@ def some(ids: np.ndarray, count: int, context: int, key: Array) -> tuple[Array, 
 
 
 def train(
-    model: Transformer,
+    model: nn.Module,
     params: Any,
     recorder: neuron_mech.Recorder,
     ids: Array,
     options: TextOptions,
     saves: Checkpoints,
+    drawn: Callable[[Array, Array, int], tuple[Array, Array]] = samples_at,
 ) -> tuple[Any, neuron_mech.Recorder]:
     """(parameters, recorder) after training, with a recording before every `options.every` steps.
 
-    Goes on from the newest of `saves`, to the same bits: what is drawn at a step depends on its number alone.
+    `drawn`: inputs and labels from the text, where they start, and the length of a context. Goes on from the newest of
+    `saves`, to the same bits: what is drawn at a step depends on its number alone.
     """
     optimizer, key = optax.adamw(options.learning_rate), random_stream(options.seed, "batches")
 
     def step(state: tuple[Any, Any], index: Array) -> tuple[tuple[Any, Any], None]:
         params, moments = state
         starts = jax.random.randint(jax.random.fold_in(key, index), (options.batch,), 0, len(ids) - options.context)
-        contexts, following = samples_at(ids, starts, options.context)
+        inputs, following = drawn(ids, starts, options.context)
 
         def loss(params: Any) -> Array:
-            logits = model.apply({"params": params}, contexts)
+            logits: Any = model.apply({"params": params}, inputs)
             return optax.softmax_cross_entropy_with_integer_labels(logits, following).mean()
 
         updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)

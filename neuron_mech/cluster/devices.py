@@ -1,8 +1,8 @@
 """The devices of a mesh, one or many, of one process or of several: each records a share of the samples.
 
-There is one path, for one device too. Recorded samples are dealt like cards, so that every device has its share of any
-first so many, and holds the tally of its own: recording needs no communication. Training batches are divided among the
-devices. What is saved and what is reported is in the order of a single device.
+One device takes the same path. Recorded samples are dealt like cards: sample k goes to device k modulo their number, so
+that any first n samples are spread evenly. Each device holds the tally of its own samples, and recording needs no
+communication. Training batches are divided among the devices. What is saved and reported is in the original order.
 """
 
 import os
@@ -21,17 +21,17 @@ from neuron_mech.errors import InputError, first_line
 T = TypeVar("T")
 
 _BLOCK = 2**26
-"""Bytes gathered at once from other processes, which is what gathering takes of a device's memory."""
+"""Bytes gathered from other processes at a time, which bounds the device memory that gathering takes."""
 
 _DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
 
 def deterministic() -> None:
-    """Have XLA give the same bits at every start, on a GPU too. Call it before JAX is asked for anything.
+    """Make XLA give the same bits at every start, on a GPU too. Call it before JAX's first use.
 
-    By default XLA times several kernels for every operation at each start, and may choose others than before, and some
-    add numbers in whatever order they come. On an H200 without these a training step took 1 % and a recording 10 %
-    longer. XLA_FLAGS that say otherwise are left as they are.
+    By default XLA times several kernels for every operation at each start, may choose others than before, and uses some
+    that add numbers in varying order. On an H200 a training step took 1 % longer with this flag, a recording 10 %.
+    XLA_FLAGS that set it otherwise are left alone.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _DETERMINISTIC not in flags:
@@ -39,9 +39,9 @@ def deterministic() -> None:
 
 
 def named() -> str:
-    """The devices at hand, such as `1 x NVIDIA H200 (gpu)`.
+    """The devices that JAX finds, in words, such as `1 x NVIDIA H200 (gpu)`.
 
-    Raises InputError where JAX finds none, or no CPU beside one that cannot audit signs in double precision itself.
+    Raises InputError where there is none, and where a TPU has no CPU beside it, on which signs are audited in float64.
     """
     try:
         found = jax.devices()
@@ -67,7 +67,7 @@ def alone() -> Mesh:
 
 
 def mesh_of(tree: PyTree) -> Mesh:
-    """The mesh that the arrays of `tree` are on, the largest of several; of the host's arrays, one device by itself."""
+    """The largest mesh that an array of `tree` is on; one device for host arrays."""
     found = [leaf.sharding for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array) and _known(leaf)]
     meshes = [at.mesh for at in found if isinstance(at, NamedSharding) and isinstance(at.mesh, Mesh)]
     if meshes:
@@ -77,7 +77,7 @@ def mesh_of(tree: PyTree) -> Mesh:
 
 
 def _known(leaf: jax.Array) -> bool:
-    """Whether an array is somewhere: inside a function that is being traced it is not yet."""
+    """Whether an array has a device: inside a function that is being traced it has none yet."""
     return not isinstance(leaf, jax.core.Tracer)
 
 
@@ -92,7 +92,10 @@ def whole_on(mesh: Mesh) -> NamedSharding:
 
 
 def share(count: int, devices: int) -> int:
-    """Rows that each device holds of `count`: where they do not divide, some devices hold their last one twice."""
+    """Number of rows that each device holds of `count`: ceil(count / devices).
+
+    Where `count` is not divisible, some devices hold their last row twice.
+    """
     return -(-count // devices)
 
 
@@ -103,13 +106,13 @@ def dealt(count: int, devices: int) -> Int[np.ndarray, " rows"]:
 
 
 def _places(count: int, devices: int) -> Int[np.ndarray, " count"]:
-    """Where each row is in the order of `dealt`."""
+    """Index of each row in the order of `dealt`."""
     rows = np.arange(count)
     return rows % devices * share(count, devices) + rows // devices
 
 
 def shard_rows(tree: T, count: int, mesh: Mesh) -> T:
-    """Arrays of `count` rows, each row placed on its device; a process looks at its own devices' rows only."""
+    """Arrays of `count` rows with each row on its device; a process reads only the rows of its own devices."""
     order = dealt(count, mesh.size)
 
     def place(leaf: Any) -> jax.Array:
@@ -122,7 +125,7 @@ def shard_rows(tree: T, count: int, mesh: Mesh) -> T:
 
 
 def gather_rows(tree: T, count: int) -> T:
-    """The inverse of `shard_rows`: arrays on every process's host with their rows in order."""
+    """The inverse of `shard_rows`: host arrays in every process, with the rows in their original order."""
 
     def rows(leaf: jax.Array) -> np.ndarray:
         several = len(leaf.sharding.device_set)
@@ -141,7 +144,7 @@ def gather_rows(tree: T, count: int) -> T:
 
 
 def _block(leaf: jax.Array, start: int, size: int) -> jax.Array:
-    """Rows `start` to `start + size` of every device. Since they are dealt like cards, these are neighbours."""
+    """Rows `start` to `start + size` of every device, which are neighbours in the original order."""
     sharding = leaf.sharding
     assert isinstance(sharding, NamedSharding)
     assert isinstance(sharding.mesh, Mesh)
@@ -156,7 +159,7 @@ def _cut(leaf: Array, start: Int[Array | np.integer, ""] | int, size: int, where
 
 
 def distinct(tree: T, count: int, mesh: Mesh) -> T:
-    """Inside a compiled function: what has been dealt, with zeros in the rows that a device holds twice."""
+    """Sharded rows with zeros in those that a device holds twice. For use inside a compiled function."""
     rows = (np.arange(mesh.size)[:, None] + mesh.size * np.arange(share(count, mesh.size))).ravel() < count
     if rows.all():
         return tree
@@ -164,7 +167,7 @@ def distinct(tree: T, count: int, mesh: Mesh) -> T:
 
 
 def replicate(tree: T, mesh: Mesh) -> T:
-    """The same arrays on every device. Every process gives its own copy of them."""
+    """The arrays copied to every device of the mesh. Every process passes its own copy of them."""
 
     def place(leaf: Any) -> jax.Array:
         if mesh.is_multi_process:
@@ -178,19 +181,19 @@ def replicate(tree: T, mesh: Mesh) -> T:
 
 
 def on_one(tree: T) -> T:
-    """The inverse of `replicate`: the arrays on the process's first device alone."""
+    """The inverse of `replicate`: the arrays on the process's first device only."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def spread(batch: T, mesh: Mesh) -> T:
-    """Inside a compiled function: a batch divided among the devices, where its size allows that."""
+    """A batch divided among the devices, where its size is divisible. For use inside a compiled function."""
     size = jax.tree.leaves(batch)[0].shape[0]
     return batch if size % mesh.size else jax.lax.with_sharding_constraint(batch, rows_of(mesh))
 
 
 def each(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]:
-    """`function(own, common)` -> own, called by each device on what it has been dealt, and on what all have."""
+    """`function(own, common)` -> own, called on each device with its own rows and with what all devices have."""
     if mesh.size == 1:
-        return function  # it needs no map, which could not be put inside one of the caller's own
+        return function  # without shard_map, which could not be nested inside one of the caller's own
     own, common = PartitionSpec(mesh.axis_names), PartitionSpec()
     return jax.shard_map(function, mesh=mesh, in_specs=(own, common), out_specs=own, check_vma=False)

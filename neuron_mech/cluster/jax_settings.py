@@ -1,8 +1,8 @@
-"""The settings of JAX that decide numbers: what they are in every run, and where that is seen to.
+"""The settings of JAX that change results, with the values that every run has.
 
-Each can be changed by the environment (`JAX_ENABLE_X64=1`) or by the program around, and nothing fails: other samples
-are drawn, or other bits come out. The commands of `experiments` set them; a run stores them and is refused under others
-(`identity`); what `own` draws, it draws under them, and leaves them to its caller as they were.
+Each can be changed by the environment (`JAX_ENABLE_X64=1`) or by the calling program without an error: other samples
+are drawn, or other bits come out. So the commands of `experiments` set them (`pin`), a run stores them and is refused
+under others (`store.identity`), and recorders in a user's own loop draw under them (`standard`).
 """
 
 import os
@@ -21,16 +21,15 @@ STANDARD: dict[str, Any] = {
 }
 """JAX's own defaults."""
 
-
 ENVIRONMENT = ("XLA_FLAGS", "NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
-"""What compilers read for themselves, and nobody can set later."""
+"""Environment variables that the compilers read at their start."""
 
 _ELSEWHERE = ("--xla_force_host_platform_device_count", "--xla_dump")
-"""Flags among them that decide no number: a run is the same on any number of devices (see `devices`)."""
+"""Flags in them that change no result: a run is the same on any number of devices (see `devices`)."""
 
 
 def here() -> dict[str, Any]:
-    """The settings as they are in this process, and the compilers' flags in its environment."""
+    """The settings in this process, and the compilers' flags in its environment."""
     flags = {name: sorted(os.environ.get(name, "").split()) for name in ENVIRONMENT}
     idle = _ELSEWHERE if jax.default_backend() == "gpu" else (*_ELSEWHERE, "--xla_gpu")
     deciding = {name: " ".join(flag for flag in of if not flag.startswith(idle)) for name, of in flags.items()}
@@ -38,14 +37,14 @@ def here() -> dict[str, Any]:
 
 
 def pin() -> None:
-    """Set them for the whole process, whatever the environment says: for programs, which own theirs."""
+    """Set the standard settings for the whole process, whatever the environment says. For programs."""
     for name, value in STANDARD.items():
         jax.config.update(name, value)
 
 
 @contextmanager
 def standard() -> Iterator[None]:
-    """Set them for what is drawn inside, in this thread alone but for the offset of seeds."""
+    """Use the standard settings inside the block, in this thread only (the offset of seeds: in all threads)."""
     name = "jax_random_seed_offset"
     offset = getattr(jax.config, name)
     jax.config.update(name, STANDARD[name])

@@ -1,7 +1,7 @@
-"""How the processes of one run come together, and how they end: all of them, each with a line that says why.
+"""Starting and ending the processes of one run: they join each other, and end together with a line that says why.
 
-On JAX's own distributed runtime, which finds out about Slurm, Kubernetes and TPU pods. Process 0 speaks for all; the
-others say nothing but what ends them.
+Built on JAX's own distributed runtime, which knows Slurm, Kubernetes and TPU pods. Only process 0 prints; the others
+print nothing but the error that ends them.
 """
 
 import atexit
@@ -20,23 +20,23 @@ from typing import Any, NoReturn
 
 import jax
 
-# The key-value store of JAX's runtime has no public name. It alone reaches a process that waits in a collective.
+# The key-value store of JAX's runtime has no public name. Only it reaches a process that waits in a collective.
 from jax._src.distributed import global_state as runtime
 
 from neuron_mech.cluster import processes
 from neuron_mech.errors import InputError, Interrupted, RunError, first_line
 
 _POLL = 0.5
-"""Seconds between signs of life, and looks at whether another process has failed."""
+"""Seconds between two heartbeats, and between two checks whether another process has failed."""
 
 _FAREWELL = 5.0
-"""Seconds that process 0, which holds the key-value store, stays for the others to read why all end."""
+"""Seconds that process 0, which holds the key-value store, waits for the others to read why all end."""
 
 _LATER = 60
-"""Seconds more that JAX's runtime waits than we do: it ends a process with a page instead of a line."""
+"""Seconds that JAX's runtime waits longer than we do, since it would end a process with a page instead of a line."""
 
 _WEEK = 7 * 24 * 3600 * 1000
-"""Milliseconds that who is done waits for who is not."""
+"""Milliseconds that a finished process waits for the others to finish."""
 
 _LOST = "another process was lost ({}); what was saved is intact: run the same commands again"
 
@@ -58,11 +58,11 @@ def place(where: str) -> tuple[str | None, int | None, int | None]:
 
 @contextmanager
 def joined(where: str | None, patience: float) -> Iterator[None]:
-    """Take part in a run of several processes, as `place` says; None: be the only one.
+    """Join a run of several processes at the `place` that `where` names; with None this is the only process.
 
-    To be entered before anything is computed. All processes end together: an error that leaves this block in one of
-    them ends the others too, with a line that says so, and so does one that does not come, or is not heard of, for
-    `patience` seconds. Raises RunError where one is lost.
+    Enter it before anything is computed. All processes end together: an error that leaves this block in one process
+    ends the others too, with a line that says so. So does a process that does not join, or sends no heartbeat, for
+    `patience` seconds. Raises RunError where another process is lost.
     """
     if where is None:
         yield
@@ -74,22 +74,22 @@ def joined(where: str | None, patience: float) -> Iterator[None]:
         with contextlib.nullcontext() if processes.first() else _silent():
             _check_devices()
             yield
-    except Interrupted:  # by all of them, at the same moment
+    except Interrupted:  # all processes stop at the same moment (`runs.loop`)
         _finish(watch)
         raise
     except (InputError, RunError) as error:
         _fail(error.exit_code, str(error))
         raise
     except jax.errors.JaxRuntimeError as error:
-        # What a collective raises in the processes that are left, or does not: then the watch ends them.
+        # A collective raises this in the surviving processes, or hangs: then the watch ends them.
         if "gloo" not in str(error).lower():
-            _fail(1, _line(error))
+            _fail(1, first_line(error))
             raise
-        lost = RunError(_LOST.format(_line(error)))
+        lost = RunError(_LOST.format(first_line(error)))
         _fail(lost.exit_code, str(lost))
         raise lost from error
     except BaseException as error:
-        _fail(130 if isinstance(error, KeyboardInterrupt) else 1, _line(error))
+        _fail(130 if isinstance(error, KeyboardInterrupt) else 1, first_line(error))
         raise
     _finish(watch)
 
@@ -105,7 +105,7 @@ def _initialize(where: str, patience: float) -> None:
     timer = threading.Timer(patience, give_up)
     timer.daemon = True
     timer.start()
-    # SIGTERM is `runs`' own: it saves, and tells the others.
+    # `runs.loop` handles SIGTERM itself: it saves, and tells the other processes.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -124,17 +124,17 @@ def _initialize(where: str, patience: float) -> None:
         ) from None
     except jax.errors.JaxRuntimeError as error:
         raise InputError(
-            f"--distributed {where}: {_line(error)}: is the port free? Name another, the same for all processes"
+            f"--distributed {where}: {first_line(error)}: is the port free? Name another, the same for all processes"
         ) from None
     finally:
         timer.cancel()
 
 
 def _bound(address: str | None) -> str | None:
-    """Where process 0 listens: at the address alone that the others are told, where that is a number or loopback.
+    """The interface on which process 0 listens: only the given address, where that is an IP address or localhost.
 
-    A name may stand for another address here than elsewhere; then, as for None, it listens on all interfaces. Nobody
-    has to prove who he is: see that only those you trust can reach it.
+    A host name may mean another address on process 0's own machine, so for a name, as for None, it listens on all
+    interfaces. There is no authentication: make sure that only machines you trust can reach it.
     """
     host = (address or "").rpartition(":")[0]
     with contextlib.suppress(ValueError):
@@ -154,7 +154,7 @@ def _check_devices() -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without prints, bars and warnings: process 0 says it all. Errors are said outside."""
+    """Discard prints, progress bars and warnings, which process 0 shows already; errors are printed outside."""
     with (
         open(os.devnull, "w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),
@@ -164,19 +164,19 @@ def _silent() -> Iterator[None]:
 
 
 class _Watch(threading.Thread):
-    """Ends this process with another that has failed, whatever the main thread is waiting for, until all have finished.
+    """A thread that ends this process when another one has failed, even while the main thread waits in a collective.
 
-    Each process counts up a sign of life, and process 0 looks for one that has stopped.
+    Each process counts up a heartbeat in the key-value store, and process 0 looks for one that has stopped.
     """
 
     def __init__(self, patience: float):
         super().__init__(daemon=True)
         self.patience, self.finished = patience, threading.Event()
         self._heard: dict[str, tuple[str, float]] = {}
-        """By process, its last sign of life and when it was new."""
+        """By process, its last heartbeat and when that was new."""
 
     def run(self) -> None:
-        """Look every `_POLL` seconds."""
+        """Check every `_POLL` seconds until all have finished."""
         for sign in itertools.count():
             if self.finished.wait(_POLL):
                 return
@@ -196,7 +196,7 @@ class _Watch(threading.Thread):
             line = _LOST.format(f"process {', '.join(silent)} has not been heard of for {self.patience:g} seconds")
             if silent and _post(1, line):
                 _end(1, f"error: {line}")
-        # Empty but where one has failed.
+        # There is an entry only where a process has failed.
         for _, failed in store.key_value_dir_get("failed"):
             index, code, line = json.loads(failed)
             if index != here:
@@ -204,13 +204,13 @@ class _Watch(threading.Thread):
 
 
 def _store() -> Any:
-    """The key-value store that process 0 holds for all."""
+    """The key-value store, which process 0 holds for all."""
     assert runtime.client is not None
     return runtime.client
 
 
 def _post(code: int, line: str) -> bool:
-    """Tell the others that this process ends, and why. False where another was faster."""
+    """Tell the other processes that this one ends, and why. False where another process did so before."""
     try:
         _store().key_value_set("failed/first", json.dumps([runtime.process_id, code, line]))
     except jax.errors.JaxRuntimeError as error:
@@ -219,15 +219,15 @@ def _post(code: int, line: str) -> bool:
 
 
 def _fail(code: int, line: str) -> None:
-    """Tell the others that this process ends, and why; then it may end. Where one was faster, end with that one."""
+    """Tell the other processes that this one ends, and why; where another did so before, end for its reason."""
     if not _post(code, line):
-        time.sleep(_FAREWELL)  # for the watch to end this process
-    # Before JAX's own farewell, which would wait for all.
+        time.sleep(_FAREWELL)  # meanwhile the watch ends this process
+    # At exit before JAX's own shutdown, which would wait for all processes.
     atexit.register(_leave, code)
 
 
 def _leave(code: int) -> NoReturn:
-    """End this process at once; process 0, which holds the store, when the others have read why."""
+    """End this process at once; process 0, which holds the store, after the others have read the reason."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         _store().key_value_set(f"left/{runtime.process_id}", "")
         deadline = time.monotonic() + _FAREWELL
@@ -240,17 +240,13 @@ def _leave(code: int) -> NoReturn:
 
 
 def _end(code: int, line: str) -> NoReturn:
-    """End from another thread, while the main one waits."""
+    """Print a line and end this process from the watch's thread."""
     print(line, file=sys.__stderr__, flush=True)
     _leave(code)
 
 
 def _finish(watch: _Watch) -> None:
-    """Wait for all to be done, however long one of them writes and draws, and leave the runtime together."""
+    """Wait until all processes have finished (process 0 may still draw figures), then shut the runtime down."""
     _store().wait_at_barrier("finished", _WEEK)
     watch.finished.set()
     jax.distributed.shutdown()
-
-
-def _line(error: BaseException) -> str:
-    return first_line(error)

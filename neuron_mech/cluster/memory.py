@@ -1,11 +1,11 @@
-"""How much memory is free, and sizes as a person writes them."""
+"""Free memory, and sizes in bytes as text."""
 
 import jax
 import psutil
 
 
 def free_memory() -> tuple[int, bool]:
-    """(free bytes of the process's first device, whether it shares them with its host and other devices)."""
+    """(free bytes of the process's first device, whether it shares this memory with the host and other devices)."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"], False
@@ -13,5 +13,5 @@ def free_memory() -> tuple[int, bool]:
 
 
 def size(count: int) -> str:
-    """Bytes as a person writes them."""
+    """A number of bytes in words: 1.5 GB, 20.0 MB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,8 +1,8 @@
-"""Several processes of one run, on one machine or on many: which one this is, and what they tell each other.
+"""Several processes of one run, on one machine or on many: which one this is, and how they exchange data.
 
-Every process goes through the same program, and all must come to the same decisions: what one decides by its own clock,
-signals or files it tells the others, or they wait for each other for ever. Process 0 alone reads and writes the run's
-directory. With one process, which is the default, none of this does anything. How they come together: `joining`.
+Every process runs the same program, and all must take the same decisions. What depends on one process's clock, signals
+or files must therefore be sent to the others, or they would wait for each other for ever. Only process 0 reads and
+writes the run's directory. With one process, the default, these functions do nothing. `joining` starts the processes.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ from jaxtyping import Int
 T = TypeVar("T")
 
 _BLOCK = 2**26
-"""Bytes that are told at once: what telling takes of a device's memory."""
+"""Bytes sent at a time, which bounds the device memory that sending takes."""
 
 
 def first() -> bool:
-    """Whether this is process 0, which reads, writes and speaks for all."""
+    """Whether this is process 0, which alone reads and writes files and prints."""
     return jax.process_index() == 0
 
 
@@ -30,24 +30,24 @@ def several() -> bool:
 
 
 def agreed(*values: int) -> tuple[int, ...]:
-    """The largest of each value over all processes: a flag is set for all where it is set for one."""
+    """The maximum of each value over all processes; so a flag that one process sets is set in all."""
     if not several():
         return values
     return tuple(int(v) for v in multihost_utils.process_allgather(np.asarray(values, np.int32)).max(0))
 
 
 def shard(items: Sequence[T]) -> Sequence[T]:
-    """Of work that all processes know, this one's share."""
+    """This process's share of a list of work that all processes know: every n-th item of n processes."""
     return items[jax.process_index() :: jax.process_count()]
 
 
 def all_sum(counts: Int[np.ndarray, "*values"]) -> Int[np.ndarray, "*values"]:
-    """The sum of every process's counts, each below 2**31: exact, whatever their number."""
+    """The sum of all processes' counts, each below 2**31, as exact int64."""
     return multihost_utils.process_allgather(counts.astype(np.int32)).sum(0, dtype=np.int64) if several() else counts
 
 
 def broadcast(read: Callable[[], bytes]) -> bytes:
-    """What process 0 reads, in every process: it alone calls `read`."""
+    """The bytes that `read` returns in process 0, in every process; the others do not call `read`."""
     if not several():
         return read()
     content = np.frombuffer(read(), np.uint8) if first() else np.zeros(0, np.uint8)
@@ -61,7 +61,7 @@ def broadcast(read: Callable[[], bytes]) -> bytes:
 
 
 def broadcast_array(read: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-    """The array that process 0 reads, in every process: it alone calls `read`."""
+    """The array of this shape and type that `read` returns in process 0, in every process."""
     if not several():
         return read()
     return np.frombuffer(broadcast(lambda: read().tobytes()), dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""Being asked to stop: signals, noted and left to the work under way, which saves itself first."""
+"""Signals that ask a run to stop: they are collected, so that the run can save itself first."""
 
 import signal
 import threading
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that ask work to stop: a scheduler's, Ctrl-C, a lost terminal, and what Slurm's --signal sends before time is
-up."""
+"""Signals that ask a run to stop: from a scheduler, Ctrl-C, a lost terminal, and those of Slurm's --signal before the
+time limit."""
 
 
 @contextmanager
 def stopping() -> Iterator[list[int]]:
-    """The numbers of STOPPING that have come so far, collected instead of obeyed while inside."""
+    """Collect signals of STOPPING instead of dying from them: yields the list of those received so far."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may handle signals
         return
-    # What is ignored, as a terminal's end under nohup, stays ignored.
+    # A signal that is ignored, such as SIGHUP under nohup, stays ignored.
     heard = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in heard}
     try:

@@ -1,1 +1,1 @@
-"""What a neuron tells the layers after it: pre-activations cut to two values or to a window, and read again."""
+"""Codes of neurons: pre-activations quantized to two values or binarized by windows, and the accuracy that remains."""

@@ -1,6 +1,6 @@
-"""Accuracy of a network under many codes at once, at many sites: each code takes the place of a site's pre-activations.
+"""Accuracy of a network under many codes, at many sites: a code replaces the site's pre-activations.
 
-The samples are looked through once. What precedes the sites is run once a chunk, whatever the number of codes.
+The samples are read once. The layers before a site run once a chunk, whatever the number of codes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,46 +21,46 @@ from neuron_mech.training.datasets import Samples, Stream, walk
 K = TypeVar("K")
 
 Code = Callable[[PyTree, jax.Array, Array], jax.Array]
-"""(one code, the batch's pre-activations, a random key) -> what takes their place."""
+"""(one code, the batch's pre-activations, a random key) -> the values that replace them."""
 
 
 Replaced = Literal["pre_activation", "activation"]
-"""What a code takes the place of."""
+"""The values that a code replaces."""
 
 
 class Trial(NamedTuple):
-    """Several codes of one kind at a site: what they do, and the numbers they do it with (a leading axis)."""
+    """Several codes of one kind at a site: a function, and the numbers of each code along a leading axis."""
 
     site: str
     code: Code
-    """A function with a name of its own: it is compiled for once."""
+    """A module-level function, so that it is compiled only once."""
     codes: PyTree
     key: Array
-    """Folded with each chunk's start."""
+    """Random key, folded with the start of each chunk."""
     replace: Replaced = "pre_activation"
-    """What takes the code: what enters the activation function, or what leaves it."""
+    """Whether the code replaces pre-activations or activations."""
 
 
 def unchanged(code: PyTree, pre_activation: Array, key: Array) -> Array:
-    """The code that leaves the network as it is."""
+    """The code that changes nothing."""
     return pre_activation
 
 
 def right(logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"], top: int = 1) -> Bool[Array, "*batch"]:
-    """Whether the label is among the `top` largest logits. Of equal ones the first is larger, as for argmax."""
+    """Whether the label is among the `top` largest logits. Of equal ones the first counts as larger, as for argmax."""
     own = jnp.take_along_axis(logits, labels[..., None], axis=-1)
     index = jnp.arange(logits.shape[-1], dtype=labels.dtype)
     first = index.reshape((1,) * labels.ndim + (-1,)) >= labels[..., None]
-    # Counted by what they leave behind, so that a label whose logit is not a number leaves nothing.
+    # Counted by how many logits the label beats, so that a label whose logit is NaN beats none.
     return logits.shape[-1] - ((logits < own) | ((logits == own) & first)).sum(-1) < top
 
 
 def logits_of_codes(
     trial: Trial, model: nn.Module, variables: Mapping[str, Any], inputs: jax.Array, values: jax.Array
 ) -> Float[Array, "codes batch classes"]:
-    """The network's outputs under each of a trial's codes, from the site's pre-activations: what precedes is not run.
+    """The network's outputs under each of a trial's codes, from the site's pre-activations `values`.
 
-    `inputs` give the batch's shape alone.
+    The layers before the site do not run; `inputs` only give the batch's shape.
     """
 
     def one(part: PyTree) -> jax.Array:
@@ -105,11 +105,11 @@ def accuracies(
     rows: int = 4000,
     labels: Int[np.ndarray, " classes"] | None = None,
 ) -> dict[K, Float[np.ndarray, " codes"]]:
-    """Share of `samples` that the network gets right under each code of every trial, every sample counted once.
+    """Accuracy of the network on `samples` under each code of every trial; every sample counts once.
 
-    Right: the label is among the `top` largest outputs. How often each label occurs is added to `labels`. A chunk is as
-    many samples as make `rows` under the codes of the largest trial, or fewer (`taps.fitting`): what is computed at
-    once then stays in a CPU's cache, which halves the time of eleven codes.
+    A sample is right where its label is among the `top` largest outputs. The number of samples of each class is added
+    to the array `labels`. A chunk has `rows` samples divided by the number of codes of the largest trial, or fewer
+    (`taps.fitting`): its arrays then fit a CPU's cache, which halves the time of eleven codes.
     """
     most = max(jax.tree.leaves(trial.codes)[0].shape[0] for trial in trials.values())
     names = tuple(dict.fromkeys(trial.site for trial in trials.values()))
@@ -144,13 +144,13 @@ def accuracies(
 
 
 def _own_parts(samples: Samples | Stream, chunk: int, what: str) -> Iterator[tuple[int, Samples]]:
-    """(start, chunk) of the chunks that are this process's share: those it would be given alone, with one process."""
+    """(start, chunk) of this process's share of the chunks; chunks are the same for any number of processes."""
     starts = processes.shard(range(0, len(samples), chunk))
     if processes.several():
         ids = [np.arange(start, min(start + chunk, len(samples))) for start in starts]
         samples = samples.rows(np.concatenate([np.arange(0), *ids]))
     if len(starts):
-        # Chunks first, so that a stream is read to its end; where it skips corrupt images, they are fewer.
+        # zip draws a chunk first, so that a stream is read to its end. It has fewer chunks if it skips corrupt images.
         for part, start in zip(walk(samples, chunk, what), starts, strict=False):
             yield start, part
 
@@ -169,7 +169,7 @@ def as_it_is(
     classes: int,
     top: int = 1,
 ) -> tuple[float, float]:
-    """(accuracy of the network, of always naming the `top` most frequent labels) on `samples`."""
+    """(the network's accuracy, that of always naming the `top` most frequent labels) on `samples`."""
     found, frequency = np.zeros(1, np.int64), np.zeros(classes, np.int64)
     for _, part in _own_parts(samples, taps.fitting(sites, 1000), "evaluating the network"):
         found += int(_right_as_it_is(model, top, variables, part))

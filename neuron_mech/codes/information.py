@@ -1,4 +1,4 @@
-"""How much a neuron's value says about the label, in bits: all of it, and one bit of it.
+"""Mutual information, in bits, of the label with a neuron's value and with one bit of it.
 
 Values are first sorted into bins of equal occupancy, so that only their order matters. Mutual information is the
 plug-in estimate with Miller and Madow's correction of its bias: Miller (1955), "Note on the bias of information
@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Int
 from neuron_mech.codes.percentiles import percentiles
 
 BINS = 100
-"""Bins that stand for the continuous value: one a percentile."""
+"""Number of bins of a neuron's values: one for each percentile."""
 
 CELLS = 20_000_000
-"""Cells of the tables that are held at once."""
+"""Largest number of cells of the contingency tables in memory."""
 
 
 def label_counts(
@@ -44,7 +44,7 @@ def _count(values: jax.Array, labels: jax.Array, edges: jax.Array, classes: int)
 def by_neuron(
     values: Float[Array, "samples neurons"], labels: Int[Array, " samples"], classes: int
 ) -> tuple[Float[np.ndarray, " neurons"], Float[np.ndarray, "neurons thresholds"]]:
-    """(`value_information`, `threshold_information`) of `label_counts`, of so many neurons at once as memory bears."""
+    """(`value_information`, `threshold_information`) of `label_counts`, for groups of neurons that fit in memory."""
     parts = max(1, values.shape[1] * BINS * classes // CELLS)
     found = []
     for part in np.array_split(np.arange(values.shape[1]), parts):
@@ -55,9 +55,9 @@ def by_neuron(
 
 
 def value_information(counts: Int[Array, "neurons bins classes"]) -> Float[Array, " neurons"]:
-    """Information of the value itself, in bits, by as fine bins as leave ten samples a cell on average.
+    """Information of the value itself, in bits, with the finest bins that have ten samples a cell on average.
 
-    Finer ones would find information in empty cells, beyond what the correction takes back.
+    With finer bins, empty cells would count as information, more than the bias correction takes back.
     """
     neurons, bins, classes = counts.shape
     samples = int(counts[0].sum())

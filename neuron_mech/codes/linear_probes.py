@@ -1,7 +1,7 @@
-"""Linear probes: what a straight line reads from a site's binarized neurons, without retraining the network.
+"""Linear probes of a site's binarized neurons: how well a linear classifier tells the label from them.
 
-Every window of a site is averaged over positions, as a count: a small integer, kept exactly. All sites, all windows and
-all sources are counted in one forward pass. A probe is multinomial logistic regression on these counts, standardised.
+A feature is the number of positions at which a neuron's value is in the window, kept as a small integer. One forward
+pass counts all sites, windows and sources. A probe is multinomial logistic regression on these counts, standardised.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from neuron_mech.taps import Site
 from neuron_mech.training.datasets import Samples, Stream, walk
 
 TRAINING_IMAGES = 100_000
-"""A probe is trained on so many images at most, chosen at random."""
+"""Largest number of images, chosen at random, that a probe is trained on."""
 
 TOLERANCE = 1e-4
-"""A probe has converged where no component of its objective's gradient is larger: scikit-learn's own criterion."""
+"""A probe has converged where no component of its objective's gradient exceeds this: scikit-learn's criterion too."""
 
 ROWS = 4096
-"""Samples whose features are floats at once."""
+"""Samples whose features are converted to floats at a time."""
 
 
 def count_type(site: Site) -> np.dtype:
-    """The smallest integers that hold a count of the site's positions."""
+    """The smallest unsigned integer type that holds the number of the site's positions."""
     return np.dtype(np.min_scalar_type(math.prod(site.shape[:-1])))
 
 
 def nbytes(sites: Mapping[Hashable, Site], windows: int, samples: int) -> int:
-    """Bytes of the counts of so many windows and samples at all `sites`."""
+    """Bytes of the counts of `windows` windows and `samples` samples at all `sites`."""
     return sum(windows * samples * site.shape[-1] * count_type(site).itemsize for site in sites.values())
 
 
@@ -55,10 +55,10 @@ def count(
     labels: Path,
     chunk: int = 1000,
 ) -> None:
-    """Write, for every name in `windows`, how many positions of each sample lie in each window, by neuron.
+    """Write, for every name in `windows`, the number of each sample's positions in each window, by neuron.
 
-    The files are .npy arrays of shape (windows, samples, neurons), as small integers; `labels` is one of the samples'
-    labels. They are whole or absent. `windows` have a leading axis; `source` gives pre-activations by the same names.
+    `files[name]` becomes a .npy array of `count_type` and shape (windows, samples, neurons); `labels` holds the labels.
+    They are whole or absent. `windows` have a leading axis; `source` gives pre-activations by the same names.
     """
 
     @jax.jit
@@ -73,7 +73,7 @@ def count(
                 .astype(count_type(sites[name]))
             )
 
-        # One window after another: together they would hold ten copies of the largest values.
+        # One window after another: all together would need ten copies of the largest values.
         return {name: jax.lax.map(partial(inside, name), each) for name, each in windows.items()}
 
     many = {name: len(each.lower) for name, each in windows.items()}
@@ -101,7 +101,7 @@ class Probe(NamedTuple):
 
     @property
     def converged(self) -> bool:
-        """Whether the gradient is as small as TOLERANCE."""
+        """Whether the gradient is at most TOLERANCE."""
         return self.gradient <= TOLERANCE
 
 
@@ -112,11 +112,11 @@ def fit(
     penalty: float,
     evaluations: int = 1000,
 ) -> Probe:
-    """The probe that minimises mean cross-entropy (nats) + penalty / 2 x the sum of squared weights, bias left free.
+    """The probe that minimises mean cross-entropy (nats) + penalty / 2 x the sum of squared weights (without bias).
 
-    Features are standardised by their training mean and standard deviation; one that never varies counts as 0. L-BFGS
-    (scipy's) on all samples, from zeros, in deterministic order: the gradient is summed in blocks of ROWS. scikit-learn
-    calls 1 / (penalty x samples) C.
+    Features are standardised by their training mean and standard deviation; a constant one becomes 0. Minimised by
+    scipy's L-BFGS from zeros, with at most `evaluations` of the objective; the gradient over all samples is summed in
+    blocks of ROWS, always in the same order. In scikit-learn, C is 1 / (penalty x samples).
     """
     samples, neurons = counts.shape
     deviation = counts.std(axis=0, dtype=np.float64)

@@ -21,7 +21,7 @@ class TwoValues(struct.PyTreeNode):
     high: Float[Array, "*codes neurons"]
 
     def __call__(self, pre_activation: Float[Array, "*batch neurons"]) -> Float[Array, "*batch neurons"]:
-        """Each value replaced by its side's. For one code; map over several with `jax.vmap`."""
+        """Each value replaced by the value of its side. For one code; map over several with `jax.vmap`."""
         over = self.is_high(pre_activation)
         like = (1,) * (pre_activation.ndim - 1)
         return jnp.where(over, self.high.reshape(*like, -1), self.low.reshape(*like, -1))
@@ -38,7 +38,7 @@ def at_ranks(values: Float[Array, "values neurons"], ranks: Sequence[float]) -> 
 
 @jax.jit
 def _at_thresholds(values: Float[Array, "values neurons"], thresholds: Float[Array, "codes neurons"]) -> TwoValues:
-    # One after another: all at once would hold a copy of the values for each.
+    # One after another: all at once would need a copy of the values for each.
     return jax.lax.map(lambda threshold: at_threshold(values, threshold), thresholds)
 
 
@@ -56,7 +56,7 @@ def at_threshold(values: Float[Array, "values neurons"], threshold: Float[Array,
 
 
 def squared_error(values: Float[Array, "values neurons"], code: TwoValues) -> Float[Array, " neurons"]:
-    """Mean squared error that one code makes, by neuron: the variance of noise of equal size that is not binary."""
+    """Mean squared error of one code, by neuron: the variance of Gaussian noise of the same error."""
     return ((code(values) - values) ** 2).mean(axis=0)
 
 
@@ -69,11 +69,11 @@ def quantized(code: TwoValues, pre_activation: Array, key: Array) -> Array:
 
 
 def noisy(deviation: Float[Array, " neurons"], pre_activation: Array, key: Array) -> Array:
-    """Control: Gaussian noise of a standard deviation for each neuron, that of the quantization's error."""
+    """Control: Gaussian noise with a standard deviation for each neuron, that of the quantization's error."""
     like = (1,) * (pre_activation.ndim - 1)
     return pre_activation + deviation.reshape(*like, -1) * jax.random.normal(key, pre_activation.shape)
 
 
 def permuted(code: TwoValues, pre_activation: Array, key: Array) -> Array:
-    """Control: each neuron's two values, dealt to the batch's samples at random in the same proportion."""
+    """Control: each neuron's two values, permuted at random among the batch's samples."""
     return code(jax.random.permutation(key, pre_activation, axis=0, independent=True))

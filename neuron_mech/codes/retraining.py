@@ -1,8 +1,8 @@
-"""Retraining what follows a site, from scratch, on zeros and ones in the place of its pre-activations (section 5.2).
+"""Retraining all layers after a site, from scratch, on zeros and ones instead of its pre-activations (section 5.2).
 
-What comes before the site is not run: its binarized pre-activations are cached as bits, and the compiler drops the
-whole prefix. Re-initialisation, shuffling and dropout depend on the seed and the site alone, so that windows differ in
-nothing but what they let through (common random numbers), and give the same numbers in any order, together or apart.
+The layers before the site do not run: its binarized pre-activations are cached as bits, and the compiler drops the
+layers before. Re-initialisation, shuffling and dropout depend only on the seed and the site (common random numbers), so
+that windows differ only by their zeros and ones, and give the same results in any order, together or apart.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Samples
 
 Form = Literal["convolutions", "products", "patches"]
-"""What convolutions are computed as. The numbers are the same, to float32's rounding.
+"""How convolutions are computed. The results are the same up to rounding in float32.
 
 convolutions: as convolutions; of several windows together, as one with a group of features for each window.
 products: as a matrix product for each place of the kernel (`precision.shifted`); of several windows, as batches of it.
@@ -40,39 +40,39 @@ patches: as one matrix product of all places (`precision.unfolded`), which copie
 _PRODUCTS: Mapping[Form, Product] = {"products": shifted, "patches": unfolded}
 
 TESTED = 1000
-"""Samples looked at at once when accuracy is had: of a window, or of all together where convolutions follow."""
+"""Samples evaluated at a time: of each window, or of all windows together where convolutions follow."""
 
 _STATISTICS = DenyList(("params", "intermediates"))
-"""Collections that a training step moves: what precedes the site moves its own, which are dropped."""
+"""The collections that a training step changes; those of layers before the site are dropped afterwards."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A network cut at a site: what is retrained, and from where."""
+    """A network cut at a site: the layers after it are retrained."""
 
     config: Config
     model: nn.Module
     site: Site
     below: frozenset[str]
-    """Modules before the site: neither run nor retrained."""
+    """Modules before the site, which are neither run nor retrained."""
     image: tuple[int, ...]
-    """Shape of an input image, which the network still asks for though nothing depends on it."""
+    """Shape of an input image, which the network needs although its values do not matter."""
     convolutional: bool
     """Whether convolutions follow the site."""
     replaces: Derivative
-    """What zeros and ones take the place of: the pre-activation, so that the activation function applies to them, or
-    the activation itself. One and the same for ReLU; a sigmoid makes 0.5 and 0.73 of them."""
+    """Whether zeros and ones replace the pre-activations, so that the activation function applies to them, or the
+    activations. For ReLU it is the same; a sigmoid turns 0 and 1 into 0.5 and 0.73."""
     form: Form = "convolutions"
-    """What the convolutions that follow are computed as."""
+    """How the convolutions after the site are computed."""
 
     @property
     def stepwise(self) -> bool:
-        """Whether an epoch is a loop on the host."""
+        """Whether an epoch is a loop on the host (`training.stepwise`)."""
         return training.stepwise(self.convolutional and self.form == "convolutions")
 
 
 class Binarized(struct.PyTreeNode):
-    """Samples seen through one window at a site: bits, and labels."""
+    """Samples as zeros and ones at a site, packed as bits, with their labels."""
 
     bits: UInt8[Array, "*windows_and_samples bytes"]
     labels: Int[Array, "*samples"]
@@ -88,13 +88,13 @@ def cut(
 ) -> Cut:
     """Cut `model` at a site. `sample` holds one sample.
 
-    Raises SiteError where a path from the image to the output goes round the site, as inside a block with a skip
-    connection: what follows it does not follow from its zeros and ones alone.
+    Raises SiteError where a path from the image to the output bypasses the site, as inside a block with a skip
+    connection: the output would not depend on the zeros and ones alone.
     """
     found = taps.below(model, variables, sample.inputs, site.name)
     after = [at for name, at in taps.sites(model, variables, sample.inputs).items() if name not in found]
     made = Cut(config, model, site, found, tuple(sample.inputs.shape[1:]), training.convolutional(after), replaces)
-    # Whatever is not a number before the site would come through on any way round it.
+    # NaN in the layers before the site would reach the output on any path around it.
     bits = windowing.pack(jnp.zeros((1, *site.shape), bool))
     if not np.isfinite(jax.jit(lambda s: _forward(made, s, s.params, bits, before=np.nan))(initial(made))).all():
         raise SiteError(
@@ -105,7 +105,7 @@ def cut(
 
 
 def initial(cut: Cut) -> TrainState:
-    """What follows the site, re-initialised, with nothing of what precedes it."""
+    """The state before retraining: the layers after the site, re-initialised."""
     seed, name = cut.config.train.seed, cut.site.name
     variables = cut.model.init(random_stream(seed, f"reinitialisation above {name}"), jnp.zeros((1, *cut.image)))
     params = _above(cut, variables["params"])
@@ -114,7 +114,7 @@ def initial(cut: Cut) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         params=params,
         statistics={k: v for k, v in statistics.items() if v},
-        # What it carries does not depend on the number of samples.
+        # The optimizer's state does not depend on the number of samples.
         opt_state=training.optimizer(cut.config, 1).init(params),
         key=random_stream(seed, f"dropout above {name}"),
     )
@@ -127,9 +127,9 @@ def _above(cut: Cut, tree: PyTree) -> PyTree:
 
 
 def _whole(cut: Cut, above: Mapping[str, PyTree], before: float) -> dict[str, PyTree]:
-    """All variables of the network from those after the site, with one number in the place of all others.
+    """All variables of the network: those `above` the site, and the number `before` for all others.
 
-    Flax asks for them, and the compiler drops them.
+    Flax needs the others, and the compiler drops them.
     """
     shapes = jax.eval_shape(lambda: cut.model.init(jax.random.key(0), jnp.zeros((1, *cut.image))))
     variables = {}
@@ -143,7 +143,7 @@ def _whole(cut: Cut, above: Mapping[str, PyTree], before: float) -> dict[str, Py
 def _forward(cut: Cut, state: TrainState, params: PyTree, bits: jax.Array, before: float = 0.0, **kwargs: Any) -> Any:
     """The network's output with the site's pre-activations, or activations, replaced by zeros and ones.
 
-    `before` stands in for all that precedes the site: nothing depends on it.
+    `before` is the value of the image and of all variables before the site, on which the output does not depend.
     """
     values = windowing.unpack(bits, cut.site.shape)
     edit = {cut.site.name: lambda _: values}
@@ -152,7 +152,7 @@ def _forward(cut: Cut, state: TrainState, params: PyTree, bits: jax.Array, befor
     images = jnp.full((len(bits), *cut.image), before)
     if cut.form == "convolutions":
         return run(variables, images, **kwargs)
-    # Before it is differentiated and mapped over windows, so that the derivatives are batched products too.
+    # Rewritten before differentiation and vmap over windows, so that the derivatives are batched products too.
     return rewritten(lambda *args: run(*args, **kwargs), _PRODUCTS[cut.form])(variables, images)
 
 
@@ -196,7 +196,7 @@ def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = TESTED) 
 class Retraining:
     """The jitted programs of one cut: compiled once, used for every group of windows.
 
-    Windows of a group are trained together, mapped over in one program.
+    The windows of a group are trained together in one program, by `vmap`.
     """
 
     def __init__(self, cut: Cut):
@@ -209,7 +209,7 @@ class Retraining:
             return step(cut, state, Binarized(bits, labels), ids)
 
         def accuracies(state: TrainState, bits: Array, labels: Array):
-            # Maps are large: all windows' maps together take no more than those of one window apart.
+            # Feature maps are large: those of all windows together are limited to the size of TESTED samples.
             chunk = max(1, TESTED // len(bits)) if cut.convolutional else TESTED
             return jax.vmap(lambda state, bits: accuracy(cut, state, Binarized(bits, labels), chunk))(state, bits)
 
@@ -218,7 +218,7 @@ class Retraining:
         self._accuracy = jax.jit(accuracies)
 
     def order(self, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """(full batches, the rest) of an epoch."""
+        """Sample ids of an epoch: (full batches, the last smaller batch or None)."""
         config = self.cut.config
         key = random_stream(config.train.seed, f"shuffling above {self.cut.site.name}")
         ids = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), samples), dtype=np.int32)
@@ -226,13 +226,13 @@ class Retraining:
         return ids[:whole].reshape(-1, config.train.batch_size), ids[whole:] if whole < samples else None
 
     def start(self, windows: int) -> TrainState:
-        """So many windows' states before the first step, all the same."""
+        """The states of `windows` windows before the first step, all equal."""
         return jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), initial(self.cut))
 
     def epoch(
         self, state: TrainState, train: Binarized, ids: np.ndarray, rest: np.ndarray | None
     ) -> tuple[TrainState, Float[Array, " windows"]]:
-        """One epoch in this `order`: (state, mean losses in nats). The state that is handed in is used up."""
+        """One epoch in this `order`: (state, mean losses in nats). The given state is donated."""
         if not self.cut.stepwise:
             return self._whole_epoch(state, train.bits, train.labels, ids, rest)
         losses = []
@@ -261,9 +261,9 @@ class Retraining:
 
 
 def binarizer(source: Source, site: str, chunk: int = 1000) -> Callable[[Window, Samples], Binarized]:
-    """A function of (windows with a leading axis, samples): the samples as every window sees them at a source's site.
+    """A function of (windows with a leading axis, samples) that gives the samples binarized by every window at a site.
 
-    It holds its compiled program: keep it for as long as the source is looked at.
+    The function owns its compiled program: reuse it while the source stays the same.
     """
 
     @jax.jit

@@ -1,9 +1,8 @@
-"""Where the pre-activations at sites come from: a network, trained or not, or a random projection of its input.
+"""Sources of pre-activations: a network, trained or not, or a random projection of its input as a control.
 
-A source is a pure function of images in [0, 1], (batch, height, width, channels), to pre-activations by site, each of
-the site's shape, (batch, positions ..., neurons). Everything that codes pre-activations works on any of them, so that a
-claim about trained neurons can be held against neurons that never learned anything. One pass over the images serves all
-sites, and all sources that are joined.
+A source is a pure function of images in [0, 1], (batch, height, width, channels), that gives pre-activations by site,
+each of shape (batch, positions ..., neurons). Quantization and binarization take any source, so that trained neurons
+can be compared with neurons that learned nothing. One pass over the images serves all sites, and all joined sources.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -23,7 +22,7 @@ from neuron_mech.taps import Site
 from neuron_mech.training.datasets import Samples, Stream, walk
 
 Source = Callable[[jax.Array], dict[Any, jax.Array]]
-"""A pytree too, so that what it holds is an argument of what is compiled, and not a constant in it."""
+"""A source is a pytree too: its arrays are arguments of a compiled function, not constants in it."""
 
 
 class Values(NamedTuple):
@@ -34,7 +33,7 @@ class Values(NamedTuple):
 
 
 class Network(struct.PyTreeNode):
-    """The sites' pre-activations in evaluation mode, all of one forward pass."""
+    """The sites' pre-activations in a network, in evaluation mode, all from one forward pass."""
 
     variables: Mapping[str, Any]
     model: nn.Module = struct.field(pytree_node=False)
@@ -51,7 +50,7 @@ def network(model: nn.Module, variables: Mapping[str, Any], sites: Mapping[str, 
 
 
 class Projection(struct.PyTreeNode):
-    """A Gaussian random projection of the input, at each site through weights of its own."""
+    """Gaussian random projections of the input, with other weights for each site."""
 
     weights: dict[str, Float[Array, "pixels neurons"]]
     positions: tuple[tuple[str, tuple[int, ...]], ...] = struct.field(pytree_node=False)
@@ -62,7 +61,7 @@ class Projection(struct.PyTreeNode):
 
 
 def check_projection(image: tuple[int, int, int], sites: Mapping[str, Site]) -> None:
-    """Raise InputError where images of this shape do not divide into a block for each position of every site."""
+    """Raise InputError where images of this shape cannot be divided into a block for each position of every site."""
     for site in sites.values():
         rows, columns = site.shape[:-1] or (1, 1)
         if image[0] % rows or image[1] % columns:
@@ -74,10 +73,10 @@ def check_projection(image: tuple[int, int, int], sites: Mapping[str, Site]) -> 
 
 
 def projection(keys: Mapping[str, Array], image: tuple[int, int, int], sites: Mapping[str, Site]) -> Source:
-    """A random projection of images of this shape to as many neurons as each site has, drawn with the site's key.
+    """A random projection of images to as many neurons as each site has, with weights drawn by the site's key.
 
-    Each position of a site sees its own block of the image, through the same weights; a site without positions sees
-    all of it. Raises InputError where the blocks do not divide the image.
+    At each position of a site, the same weights apply to the position's own block of the image; at a site without
+    positions, to the whole image. Raises InputError where the image cannot be divided into such blocks.
     """
     height, width, channels = image
     check_projection(image, sites)
@@ -92,25 +91,20 @@ def projection(keys: Mapping[str, Array], image: tuple[int, int, int], sites: Ma
 def _project(inputs: jax.Array, weights: jax.Array, positions: tuple[int, ...]) -> jax.Array:
     rows, columns = positions or (1, 1)
     _, height, width, channels = inputs.shape
-    # Pixels centred, as a network's biases would have it.
+    # Pixels are centred, since there are no biases.
     blocks = (inputs - 0.5).reshape(-1, rows, height // rows, columns, width // columns, channels)
     pixels = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(len(inputs), *positions, -1)
     return pixels @ weights
 
 
 class Joined(struct.PyTreeNode):
-    """Several sources as one, whose pre-activations go by (source, site)."""
+    """Several sources as one, whose pre-activations are by (source, site)."""
 
     sources: dict[str, Any]
 
     def __call__(self, inputs: jax.Array) -> dict[tuple[str, str], jax.Array]:
         """Pre-activations by (source, site)."""
         return {(kind, site): z for kind, source in self.sources.items() for site, z in source(inputs).items()}
-
-
-def joined(sources: Mapping[str, Source]) -> Source:
-    """Several sources as one, whose pre-activations go by (source, site)."""
-    return Joined(dict(sources))
 
 
 def chosen_values(
@@ -121,11 +115,11 @@ def chosen_values(
     limit: int = LIMIT,
     chunk: int = 1000,
 ) -> dict[Any, Values]:
-    """At most `limit` values of each neuron at every site that `places` has a key for, positions counted as values.
+    """At most `limit` values of each neuron at every site in `places`; positions count as values.
 
-    All samples where they are few enough, or as many, the same for all sites, chosen with the key `pick`; and as many
-    random positions of each as the limit allows, chosen with the site's own key. One pass over the samples, in which
-    `chunk` of them are looked at at once.
+    If there are more than `limit` samples, `limit` of them are chosen with the key `pick`, the same for all sites. Of
+    each sample as many positions are taken as the limit allows, chosen at random with the site's key in `places`. Reads
+    the samples once, `chunk` at a time.
     """
     ids = np.arange(len(samples))
     if len(ids) > limit:
@@ -154,7 +148,7 @@ def chosen_values(
 
 
 def _some(found: jax.Array, most: int, key: Array) -> jax.Array:
-    """At most so many positions of each sample, chosen at random: (samples, positions, neurons)."""
+    """At most `most` random positions of each sample: (samples, positions, neurons)."""
     values = found.reshape(len(found), -1, found.shape[-1])
     positions = values.shape[1]
     if positions <= most:

@@ -1,7 +1,7 @@
 """Sliding-window binarization: pre-activations inside a window of percentile ranks become 1, others 0 (section 5.2).
 
-A window holds its lower edge and not its upper one. The outermost are open-ended, so that windows side by side divide
-all values among them, those of the test set too.
+A window includes its lower edge and excludes its upper one. The outermost windows are open-ended, so that every value,
+also of the test set, is in one of the windows that lie side by side.
 """
 
 import math
@@ -24,19 +24,19 @@ class Window(struct.PyTreeNode):
     upper: Float[Array, "*windows neurons"]
 
     def __call__(self, pre_activation: Float[Array, "*batch neurons"]) -> Bool[Array, "*batch neurons"]:
-        """Which values lie inside. For one window; map over several with `jax.vmap`."""
+        """Whether each value is inside. For one window; map over several with `jax.vmap`."""
         like = (1,) * (pre_activation.ndim - 1)
         return (pre_activation >= self.lower.reshape(*like, -1)) & (pre_activation < self.upper.reshape(*like, -1))
 
 
 def check_windows(centers: Sequence[float], width: float) -> None:
-    """Raise InputError for windows that reach past ranks 0 and 100, have no width, or are none."""
+    """Raise InputError for windows that reach below rank 0 or above 100, for a width of 0, and for no windows."""
     if not 0 < width <= 100:
         raise InputError(f"--width is {width}: give a width above 0 and at most 100 percentile ranks")
     if not len(centers):
         raise InputError("--centers is empty: give at least one window center")
     for center in centers:
-        if not (center - width / 2 >= 0 and center + width / 2 <= 100):  # nan is neither
+        if not (center - width / 2 >= 0 and center + width / 2 <= 100):  # NaN fails too
             raise InputError(
                 f"--centers has {center}, whose window of width {width} leaves ranks 0 to 100: "
                 f"give centers from {width / 2:g} to {100 - width / 2:g}"
@@ -45,9 +45,9 @@ def check_windows(centers: Sequence[float], width: float) -> None:
 
 
 def at_centers(values: Float[Array | np.ndarray, "values neurons"], centers: Sequence[float], width: float) -> Window:
-    """A window around every center rank, in each neuron's own values. Shapes (windows, neurons).
+    """A window around every center rank, by percentiles of each neuron's own values. Shapes (windows, neurons).
 
-    Raises InputError for a window that leaves ranks 0 to 100.
+    Raises InputError as `check_windows` does.
     """
     check_windows(centers, width)
     below, above = np.asarray(centers) - width / 2, np.asarray(centers) + width / 2
@@ -58,12 +58,12 @@ def at_centers(values: Float[Array | np.ndarray, "values neurons"], centers: Seq
     )
 
 
-def pack(inside: Bool[Array, "samples *values"]) -> UInt8[Array, "samples bytes"]:
-    """One sample's zeros and ones as bits: an eighth of a byte array, a thirty-second of what the network takes."""
+def pack(inside: Bool[Array, " samples *values"]) -> UInt8[Array, "samples bytes"]:
+    """Each sample's zeros and ones as bits: a thirty-second of the memory of float32."""
     return jnp.packbits(inside.reshape(inside.shape[0], -1), axis=1)
 
 
-def unpack(bits: UInt8[Array, "samples bytes"], shape: tuple[int, ...]) -> Float[Array, "samples *values"]:
+def unpack(bits: UInt8[Array, "samples bytes"], shape: tuple[int, ...]) -> Float[Array, " samples *values"]:
     """The inverse of `pack`, as float32 zeros and ones of one sample's `shape`."""
     flat = jnp.unpackbits(bits, axis=1, count=math.prod(shape))
     return flat.reshape(bits.shape[0], *shape).astype(jnp.float32)

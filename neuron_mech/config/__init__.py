@@ -1,4 +1,4 @@
-"""What a run is: its fields and their limits, the named presets, and the random streams that follow from its seed."""
+"""The configuration of a run: its fields and their limits, the named presets, and random streams from its seed."""
 
 from neuron_mech.config.fields import (
     Config,

@@ -1,6 +1,6 @@
-"""What a run is: a frozen `Config` whose every field changes a number, and only those.
+"""The configuration of a run: a frozen `Config` of all fields that change its results, and no others.
 
-Where a run is stored and how often it is saved belongs to the command line. Two runs with equal configs give equal
+Where a run is stored and how often it is saved are options of the command line. Two runs with equal configs give equal
 results, bit for bit on one machine.
 """
 
@@ -31,34 +31,34 @@ class Data:
     """Whether images are read from disk as they are needed, rather than kept on the device. Data sets whose images
     differ in size always are. Nothing is trained on a stream."""
     corrupt: Literal["stop", "skip"] = "stop"
-    """What becomes of an image of a stream that cannot be decoded. stop: an error that names it. skip: it is left out,
-    and counted."""
+    """What to do with an image of a stream that cannot be decoded. stop: end with an error that names it. skip: leave
+    it out, and count it."""
     train_images: int | Literal["all"] = "all"
-    """Training images used: the first so many."""
+    """Number of training images used: the first of them."""
     test_images: int | Literal["all"] = "all"
-    """Test images used: the first so many."""
+    """Number of test images used: the first of them."""
     augment: bool = False
     """Whether training images are flipped (left and right) and shifted at random, by up to a tenth of their height and
-    width. What is probed, tested or retrained on is never changed; online records the images trained on."""
+    width. Images for recordings, tests and retraining are never changed; mode online records the changed ones."""
     labels: Literal["true", "random"] = "true"
-    """random: the training images' labels dealt to them at random, a control: nothing is left to learn but each sample.
-    Test labels stay as they are."""
+    """random: the training labels are permuted at random, a control in which nothing but each single sample can be
+    learned. Test labels stay as they are."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """The network. A field that a kind of network does not have is None for it."""
+    """The network. Fields that do not apply to a network are None."""
 
     network: Literal["mlp", "cnn", "resnet50"] = "mlp"
     """mlp: [Dense - activation - dropout] x depth - Dense. cnn: twelve layers [convolution - activation - BatchNorm] in
     four stages of three, max pooling between them, global average pooling and Dense. resnet50: 16 blocks of three
     convolutions, in four stages, each added to what enters it."""
     variant: Literal["keras3", "keras2017", "small"] | None = None
-    """Of resnet50. keras3: today's Keras (conv1 and pool1 padded with zeros). keras2017: that of the paper's months,
-    Keras 2.0.7 to 2.1.4 ('same' padding in conv1, none in pool1, epsilon 1e-3). small: for small images, conv1 3x3 and
-    no pool1. None for the mlp and the cnn."""
+    """Variant of resnet50. keras3: today's Keras (conv1 and pool1 padded with zeros). keras2017: Keras 2.0.7 to 2.1.4
+    of the paper's time ('same' padding in conv1, none in pool1, epsilon 1e-3). small: for small images, conv1 3x3, no
+    pool1. None for the mlp and the cnn."""
     weights: Literal["keras", "random"] | None = None
-    """None: trained here. keras: Keras's own for ImageNet. random: the initial ones, never trained."""
+    """None: trained by the run. keras: Keras's weights for ImageNet. random: the initial ones, never trained."""
     activation: Literal["relu", "sigmoid", "linear"] = "relu"
     """Activation function of the hidden layers; linear: none."""
     width: float = 1.0
@@ -80,21 +80,21 @@ class Train:
     """Share of the epochs, rounded to whole ones, after which the step size is divided by drop_factor: 0.6 is after
     epoch 60 of 100, and after epoch 18 of 30. 1: never."""
     drop_factor: float = 5.0
-    """What the step size is divided by after that."""
+    """Divisor of the step size after that."""
     batch_size: int = 128
-    """Samples a step; an epoch's last, smaller batch is trained on too."""
+    """Samples in a batch; an epoch's last, smaller batch is used too."""
     epochs: int = 50
     """Passes over the training set."""
     precision: Arithmetic = "default"
-    """How training, and all else but recordings, multiplies float32. default: as the device does by itself (TF32 on a
-    GPU, bfloat16 on a TPU, plain float32 on a CPU), many times faster there. float32: to its full precision."""
+    """Precision of float32 products in training and all else but recordings. default: the device's own (TF32 on a GPU,
+    bfloat16 on a TPU, float32 on a CPU), which is many times faster there. float32: full precision."""
     seed: int = 0
     """Seed of initialisation, shuffling, dropout and the choice of recorded samples and neurons."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Which signs of activation gradients are counted, and when."""
+    """Which signs of activation gradients are recorded, and when."""
 
     mode: Literal["eval", "train", "online", "none"] = "eval"
     """eval: fixed samples, dropout off, running statistics. train: fixed samples, dropout and batch
@@ -103,12 +103,12 @@ class Record:
     """Batches from one recording to the next: at batches 0, every, 2 every ... of each epoch, before the update.
     online ignores it and records at every batch."""
     when: Literal["before", "after"] = "before"
-    """Whether such a batch is recorded before its update or after it. online records each batch's own gradients, which
-    are of before."""
+    """Whether a recording is made before or after its batch's update. online records each batch's own gradients, so
+    before."""
     samples: int | Literal["all"] = "all"
     """Training samples recorded, chosen at random."""
     site_samples: tuple[str, ...] = ()
-    """Sites at which fewer of them are, each as SITE:COUNT: the first COUNT of the same samples. SITE may hold * for
+    """Sites at which fewer samples are recorded, each as SITE:COUNT: the first COUNT of them. SITE may contain * for
     any characters; of several entries that match a site, the first counts."""
     sites: tuple[str, ...] = ("all",)
     """Sites recorded, by name; all: every site of the network."""
@@ -121,47 +121,47 @@ class Record:
     cross_entropy: through float32 log-softmax; keras2017: through probabilities clipped to [1e-7, 1 - 1e-7];
     keras2017-float16: the same, stored as float16 of its share in a batch's mean, where small ones become zero."""
     compare_objectives: tuple[Objective, ...] = ()
-    """Further objectives counted from the same forward passes, to compare numerics."""
+    """Further objectives recorded from the same forward passes, to compare numerics."""
     precision: Precision = "exact"
-    """How recordings multiply. exact: to float32's precision on any device, without which some of the signs are wrong.
-    fast: as the device does by itself; on a GPU one to two in a hundred signs of early layers are wrong then. online
-    records the training step's own gradients, computed in train.precision."""
+    """Precision of products in recordings. exact: that of float32 on any device. fast: the device's own; on a GPU one
+    to two in a hundred signs of early layers are then wrong. online records the training step's own gradients, computed
+    in train.precision."""
     chunk: int = 3000
-    """Samples of one forward pass of a probe recording: bounds its memory."""
+    """Samples in one forward pass of a recording: bounds its memory."""
     saturation: float = 0.99
     """Training accuracy from which training counts as saturated: constancy is reported before and after."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Pre-activations kept through training, to be drawn when the categories are known: at its end.
+    """Pre-activations kept through training, to be drawn at its end, when the categories are known.
 
-    A few neurons are watched closely, for the pictures of single neurons, and all of them widely, for statistics.
+    The close watch has a few neurons, for pictures of single neurons; the wide watch has all, for statistics.
     """
 
     recordings: int = 300
-    """Recordings at which the close watch keeps values, evenly spread over the run; 0 keeps nothing at all."""
+    """Recordings at which the close watch keeps values, evenly spread over the run; 0: there are no watches."""
     samples: int = 5000
-    """Recorded samples in the close watch, at most. At a site with positions, one random position of each."""
+    """Largest number of recorded samples in the close watch. At a site with positions, one random position of each."""
     neurons: int = 3
     """Random neurons of each site in the close watch."""
     named: tuple[str, ...] = ()
     """Further neurons in the close watch, as SITE:INDEX."""
     wide_recordings: int = 40
-    """Recordings at which the wide watch keeps values of every recorded neuron, evenly spread too."""
+    """Recordings at which the wide watch keeps values of every recorded neuron, evenly spread over the run."""
     wide_samples: int = 1000
-    """Recorded samples in the wide watch, at most."""
+    """Largest number of recorded samples in the wide watch."""
     weights: int = 90
-    """Recordings at which all parameters are kept, evenly spread too; 0: none. Of a network without running statistics,
-    and while they take no more than 256 MiB: of others none are."""
+    """Recordings at which all parameters are kept, evenly spread over the run; 0: none. They are kept only for networks
+    without running statistics, and where they take at most 256 MiB."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A run. Raises InputError for a value that no run can have."""
+    """The configuration of a run. Raises InputError for values that are not possible."""
 
     preset: str = "digits"
-    """Name of the preset this config started from."""
+    """Name of the preset that this config is based on."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
@@ -245,13 +245,13 @@ def differences(one: Config, other: Config) -> list[str]:
 
 
 def numbered(entry: str) -> tuple[str, int] | None:
-    """(SITE, NUMBER) of `SITE:NUMBER`, as fields name them; None for anything else."""
+    """(SITE, NUMBER) of the text `SITE:NUMBER`; None for other text."""
     site, _, number = entry.rpartition(":")
     return (site, int(number)) if site and number.isdecimal() and len(number) < 12 else None
 
 
 def _check_kinds(config: Config) -> None:
-    """Raise InputError for a field whose value is of another type: a config may come from a file."""
+    """Raise InputError for a field with a value of a wrong type: a config may come from a file."""
     for section in dataclasses.fields(Config)[1:]:
         of = getattr(config, section.name)
         for name, hint in get_type_hints(type(of)).items():

@@ -1,4 +1,4 @@
-"""Between which numbers the fields of a config, and the options of experiments, may lie."""
+"""Limits of the numbers in the fields of a config and in the options of experiments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ WHOLE = "whole number"
 
 @dataclass(frozen=True)
 class Limits:
-    """Between which numbers a field may lie. Not a number is never between."""
+    """The numbers that a field may have: from `low` to `high`."""
 
     low: float
     high: float
     what: str = "number"
-    """What to give."""
+    """Name of such a number in the error."""
     above: bool = False
-    """Whether `low` itself is too low."""
+    """Whether `low` itself is excluded."""
     rather: str = ""
-    """What else may be given."""
+    """Other possible values, for the error."""
 
     def check(self, name: str, value: Any) -> None:
-        """Raise InputError, naming the field, for a value that is no such number."""
+        """Raise InputError, naming the field, for a value that is not such a number (NaN never is)."""
         number = isinstance(value, int if self.what == WHOLE else (int, float)) and not isinstance(value, bool)
         if number and (self.low < value if self.above else self.low <= value) and value <= self.high:
             return
         least, most = f"{'above' if self.above else 'of at least'} {self.low:g}", f"at most {self.high:,}"
-        # Of whole numbers the far end says nothing.
+        # The upper limit of whole numbers does not help the user.
         give = f"{self.what} {least}" + ("" if self.what == WHOLE else f", {most}")
         if number and value > self.high:
             give = f"{self.what} of {most}"
@@ -36,10 +36,10 @@ class Limits:
 
 
 _MANY = 2**31 - 1
-"""What counts samples, steps and neurons are 32 bits wide."""
+"""Samples, steps and neurons are counted in 32 bits."""
 
 TINY, HUGE = 1e-30, 1e30
-"""What float32 can hold, with room for products."""
+"""Limits of float32, with room for products."""
 
 LIMITS = {
     "data.pixels": Limits(1, 4096, WHOLE, rather=", or None"),
@@ -65,7 +65,7 @@ LIMITS = {
     "watch.wide_samples": Limits(2, _MANY, WHOLE),
     "watch.weights": Limits(0, _MANY, WHOLE),
 }
-"""The numbers that a config's fields may have; `all` and None are for those whose type says so."""
+"""Limits of a config's fields; fields whose type allows `all` or None may have these too."""
 
 
 def check_once(name: str, values: Sequence[Any]) -> None:

@@ -55,7 +55,7 @@ PRESETS: dict[str, Config] = {
     "cifar10-linear": replace(_cifar10, preset="cifar10-linear", model=replace(_cifar10.model, activation="linear")),
     # The same data in the network of the paper's third kind: 391 batches an epoch, 4 recordings each: 400 in all.
     "cifar10-resnet50": _cifar10_resnet50,
-    # The paper's third network, with Keras's weights: it is not trained here, so nothing is recorded.
+    # The paper's third network, with Keras's weights: it is not trained, so nothing is recorded.
     "imagenet-resnet50": replace(
         _cifar10_resnet50,
         preset="imagenet-resnet50",

@@ -1,6 +1,6 @@
 """Neurons learning, as videos: MP4 through imageio-ffmpeg, GIF through Pillow where that is missing.
 
-A video is decoration: where neither can be written, that is said in a line, and nothing else is lost.
+A video is decoration: where neither can be written, a line says so, and the run goes on.
 """
 
 import warnings
@@ -29,14 +29,14 @@ LARGEST = 5_000_000
 """Bytes of a video, at most."""
 
 Draw = Callable[[int], None]
-"""Puts frame number k on a figure's canvas."""
+"""(number of a frame) -> None: draws this frame on the figure's canvas."""
 
 
 def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
-    """A figure with the closely watched neurons of a site, and what draws its frames. `found` is learning_dynamics.nc.
+    """(a figure of a site's closely watched neurons, the function that draws one frame into it).
 
-    Time runs as the square of the frame, so that the beginning, where most happens, is seen slowly. Between two
-    recordings every sample's value is interpolated linearly; what is measured is at the recordings.
+    `found` is learning_dynamics.nc. Time grows as the square of the frame number, so that the beginning, where most
+    happens, runs slowly. Between two recordings every sample's value is interpolated linearly.
     """
     epochs, accuracy = found.close_epoch.values, found.accuracy.values
     at = watched(found, site)
@@ -92,9 +92,9 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
 
 
 def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[str]:
-    """Write `stem`.mp4, or .gif where no encoder is at hand, below LARGEST bytes, with a progress bar.
+    """Write `stem`.mp4, or .gif where there is no MP4 encoder, below LARGEST bytes, with a progress bar.
 
-    Returns lines to be said: where the video is, or why there is none. Raises nothing.
+    Returns lines to print: where the video is, or why there is none. Raises nothing.
     """
     said: list[str] = []
     if not processes.first():
@@ -103,7 +103,7 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[
         path = stem.with_name(stem.name + suffix)
         try:
             store.write_result(path, partial(encode, figure, draw, frames, stem.name))
-        except Exception as error:  # whatever an encoder can think of: a video is not worth a run
+        except Exception as error:  # an encoder may raise anything, and a missing video must not end a run
             reason = error if isinstance(error, RunError) else first_line(error)
             said.append(f"no {suffix[1:]} of {stem.name}: {reason}")
         else:
@@ -149,7 +149,7 @@ def _mp4(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None
 
 
 def _gif(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None:
-    """A third of the frames at half the size; fewer where that is still too large."""
+    """Write every third frame at half the size, or fewer frames until the file is small enough."""
     every = 3
     while True:
         numbers = np.unique(np.append(np.arange(0, frames, every), frames - 1))

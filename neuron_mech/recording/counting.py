@@ -30,9 +30,9 @@ class Tally(struct.PyTreeNode):
     """
 
     # Any: arrays, or the shapes of arrays that are yet to be allocated.
-    positive: Int[Any, samples * values]
-    negative: Int[Any, samples * values]
-    trail: Int[Any, samples * values]
+    positive: Int[Any, " samples *values"]
+    negative: Int[Any, " samples *values"]
+    trail: Int[Any, " samples *values"]
     not_finite: Int[Any, " samples"] | None = None
     """Derivatives of each sample that were infinite or no numbers, over all recordings; None where it is not known."""
 
@@ -41,12 +41,12 @@ class Tally(struct.PyTreeNode):
         return Tally(self.positive[index], self.negative[index], self.trail[index])
 
     @property
-    def flips(self) -> Int[Array | np.ndarray, samples * values]:
+    def flips(self) -> Int[Array | np.ndarray, " samples *values"]:
         """Sign changes between consecutive nonzero recordings."""
         return jnp.maximum(jnp.abs(self.trail) - 1, 0)
 
     @property
-    def recorded(self) -> Int[Array | np.ndarray, samples * values]:
+    def recorded(self) -> Int[Array | np.ndarray, " samples *values"]:
         """Nonzero recordings."""
         return self.positive + self.negative
 
@@ -74,7 +74,7 @@ def signs(gradient: Num[Array | np.ndarray, "*values"]) -> Int[Array, "*values"]
     return jnp.where(lost, jnp.int8(NOT_FINITE), sign)
 
 
-def update(tally: Tally, gradient: Num[Array, samples * values]) -> Tally:
+def update(tally: Tally, gradient: Num[Array, " samples *values"]) -> Tally:
     """The tally after one more recording of all its samples, from their derivatives or the signs of those."""
     kind = tally.trail.dtype
     # The barrier has the bytes made once; without it each of the counts would read all floats again, at twice the time.
@@ -92,7 +92,7 @@ def update(tally: Tally, gradient: Num[Array, samples * values]) -> Tally:
     )
 
 
-def update_rows(tally: Tally, gradient: Num[Array, rows * values], start: Int[Array | np.integer, ""] | int) -> Tally:
+def update_rows(tally: Tally, gradient: Num[Array, " rows *values"], start: Int[Array | np.integer, ""] | int) -> Tally:
     """`update` of the rows from `start` on, as many as `gradient` has; in place where jit donates the tally."""
     window = jax.tree.map(partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=len(gradient)), tally)
     window = update(window, gradient)

@@ -47,7 +47,7 @@ class Online(Counted):
 
     tallies: Tallies
     """By loss, which there is one of, and site; each of shape (samples, positions ..., neurons)."""
-    waiting: dict[str, Int[Any, room * values]]
+    waiting: dict[str, Int[Any, " room *values"]]
     """Signs by site. Rows past `filled` will be written over."""
     ids: dict[str, Int[Any, " room"]]
     """Whose the waiting signs are."""

@@ -78,7 +78,7 @@ class Counted(struct.PyTreeNode):
                 )
         return tallies
 
-    def average_sign(self, site: str, loss: str | None = None) -> Float[Array, samples * values]:
+    def average_sign(self, site: str, loss: str | None = None) -> Float[Array, " samples *values"]:
         """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
         tally = self._said(self.counts(loss))[site]
         return counting.average_sign(tally.positive, tally.negative)
@@ -89,7 +89,7 @@ class Counted(struct.PyTreeNode):
         found = {s: counting.constant_counts(t.positive, t.negative) for s, t in tallies.items()}
         return {site: counting.constancy(*both) for site, both in found.items()}
 
-    def partition(self, site: str, loss: str | None = None) -> Int[Array, samples * values]:
+    def partition(self, site: str, loss: str | None = None) -> Int[Array, " samples *values"]:
         """+1 low, -1 high, 0 none: which way each sample is pushed by each neuron."""
         tally = self.counts(loss)[site]
         return partitions.categories(tally.positive, tally.negative)

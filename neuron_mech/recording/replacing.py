@@ -48,7 +48,7 @@ def gradients(
     derivative: Derivative | None = None,
     precision: Precision = "exact",
     apply: Mapping[str, Any] = {},
-) -> dict[str, Float[Array, "batch *values"]]:
+) -> dict[str, Float[Array, " batch *values"]]:
     """{site: every sample's own derivative of its loss}, of shape (batch, positions ..., neurons).
 
     - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
@@ -81,7 +81,7 @@ def gradients(
     return {site: found[site] for site in compiled.order}
 
 
-def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, "batch *values"]]:
+def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, " batch *values"]]:
     """{site: sign of every sample's own derivative, -1, 0 or 1}: those of `gradients`, which says what it is given.
 
     Raises InputError where a derivative is not a number or not finite, for it has no sign.

@@ -2,7 +2,7 @@
 
 from neuron_mech.cluster.stopping import STOPPING
 from neuron_mech.runs.epochs import plan_epoch
-from neuron_mech.runs.loop import Run, check_trained_here, data, run
+from neuron_mech.runs.loop import Run, check_trained_here, run
 from neuron_mech.runs.segments import advancing, segment
 from neuron_mech.runs.study import Study, random_ids
 
@@ -12,7 +12,6 @@ __all__ = [
     "Study",
     "advancing",
     "check_trained_here",
-    "data",
     "plan_epoch",
     "random_ids",
     "run",

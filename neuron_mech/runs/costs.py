@@ -1,4 +1,4 @@
-"""What a run will take of memory and disk, said before anything is computed."""
+"""The memory and disk that a run needs, computed and shown before anything else."""
 
 import shutil
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from neuron_mech.training.datasets import Dataset
 
 @dataclass(frozen=True)
 class Cost:
-    """Bytes a run takes at most, by what they are for.
+    """The largest number of bytes that a run needs, by purpose.
 
-    `counts` and `device` are of each device, the first of a process, which holds most; `host` of each process, where it
-    has to bring together what several devices hold.
+    `counts` and `device` are for each device (for the first of a process, which needs most); `host` is for each
+    process that gathers the arrays of several devices.
     """
 
     counts: int
@@ -34,19 +34,19 @@ class Cost:
 
     @property
     def disk(self) -> int:
-        """Trajectories and checkpoints together."""
+        """Bytes on disk: trajectories and checkpoints."""
         return self.trajectories + self.checkpoints
 
 
 def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
     """Bytes in memory and on disk, from the shapes of an `abstract_state`, before anything runs."""
     plan, several = study.plan, study.design.mesh.size
-    # In mode online each device holds all counts, and the signs that wait; in mode none there are neither.
+    # In mode online each device holds all counts and the signs not yet counted; in mode none there are neither.
     recorded = checkpoints.nbytes(state.recorded)
     counts = recorded if study.config.record.mode in ("none", "online") else plan.counts
     saved = checkpoints.nbytes(state)
-    # With several devices each holds the training set and its share of the recorded samples beside what the process
-    # keeps of both, on its first.
+    # With several devices, each holds the training set and its share of the recorded samples, in addition to the copy
+    # of both on the process's first device.
     image = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset.train.rows(np.arange(1))))
     again = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset.train)) + plan.samples if several > 1 else 0
     return Cost(
@@ -64,9 +64,9 @@ def cost(study: Study, dataset: Dataset, state: RunState) -> Cost:
 
 
 def announce(study: Study, cost: Cost, directory: Path) -> str:
-    """A short table of what the run will record and take.
+    """A short table of what the run will record, and of the memory and disk it needs.
 
-    Raises InputError, naming the fields to change, where it cannot fit.
+    Raises InputError, naming the fields to change, where they are not free.
     """
     device = jax.local_devices()[0]
     room, shared = free_memory()
@@ -104,6 +104,6 @@ def announce(study: Study, cost: Cost, directory: Path) -> str:
 
 
 def arithmetic(precision: Arithmetic) -> str:
-    """What float32 products are computed in here, in a word."""
+    """The type in which this device computes float32 products, in a word."""
     by_itself = {"gpu": "TF32", "tpu": "bfloat16"}.get(jax.default_backend(), "float32")
     return by_itself if precision == "default" else "float32"

@@ -7,14 +7,14 @@ from neuron_mech import training
 from neuron_mech.runs.study import Study
 
 Segment = tuple[Int[np.ndarray, "steps batch"], Int[np.ndarray, "last smaller"] | None]
-"""Ids of the samples of training steps with full batches, and of the epoch's last, smaller batch where it is in it."""
+"""(sample ids of each full batch, sample ids of the epoch's last, smaller batch or None where it is not here)."""
 
 
 def plan_epoch(study: Study, epoch: int) -> list[Segment]:
-    """The epoch's batches, cut into segments. On the host: a permutation.
+    """The epoch's batches, cut into segments. On the host.
 
-    Within a batch, samples that more sites record come first. The order decides which sample gets which dropout mask,
-    and so belongs to what a seed means.
+    Batches are those of a random permutation of the samples. Within a batch, samples that more sites record come first.
+    That order decides which sample gets which dropout mask: changing it would change the results of a seed.
     """
     size, every = study.config.train.batch_size, study.config.record.every
     row_of = np.full(study.samples, study.samples, np.int32)

@@ -1,6 +1,6 @@
-"""One run from its first segment to its last: prepared, announced, driven, saved, and resumed to the same bits.
+"""One run from its first segment to its last: prepared, trained and recorded, saved, and resumed to the same bits.
 
-The only loop of the house. Everything it calls is pure; everything it must remember is in `RunState`.
+This is the package's only training loop. What it calls is pure; all that changes is in `RunState`.
 """
 
 import signal
@@ -26,7 +26,8 @@ from neuron_mech.recording import partitions
 from neuron_mech.recording.design import Tallies
 from neuron_mech.recording.live import LiveView
 from neuron_mech.recording.online import Online
-from neuron_mech.runs import costs, measuring, planning, study, trajectories
+from neuron_mech.runs import costs, measuring, planning, trajectories
+from neuron_mech.runs import study as studies
 from neuron_mech.runs.epochs import Segment, plan_epoch
 from neuron_mech.runs.planning import RunState
 from neuron_mech.runs.segments import Recording, advancing
@@ -41,22 +42,22 @@ from neuron_mech.training.datasets import Dataset
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: what it studied and what it found."""
+    """A finished run: its study, its data, and its final state."""
 
     study: Study
     dataset: Dataset
     state: RunState
     mixing: Mapping[str, float]
-    """Per site, `sample_mixing.mixing` of the derivatives recorded; empty in mode eval, where samples cannot mix."""
+    """`sample_mixing.mixing` of the recorded derivatives by site; empty in mode eval, where samples cannot mix."""
     trajectories: Trajectories
-    """Pre-activations kept through training."""
+    """Pre-activations and parameters kept through training."""
     directory: Path
-    """Where its files are."""
+    """The run's directory."""
 
     @property
     def tallies(self) -> Tallies:
-        """{objective: {site: Tally}} in the config's order, one row a recorded sample, as in `study.recorded`."""
-        return study.tallies(self.study, self.state.recorded)
+        """{objective: {site: Tally}} in the config's order; row k of a tally is sample `study.recorded[k]`."""
+        return studies.tallies(self.study, self.state.recorded)
 
 
 def run(
@@ -67,24 +68,20 @@ def run(
     say: Callable[[str], None] = tqdm.write,
     live: Path | None = None,
 ) -> Run:
-    """Run `config` to its end in `directory` (held open by `store.opened`), from wherever it was left.
+    """Run `config` to its end in `directory` (locked by `store.opened`), starting from its newest checkpoint.
 
-    Saves every `save_seconds`, at the end, and on a signal of STOPPING (then raises Interrupted). `live` is a directory
-    for a `LiveView`, written at the end of every epoch. Raises InputError before work starts, for other data or
-    settings than it was begun with too, and RunError for a loss that is not finite or a state that cannot be saved.
+    Arguments:
+        config: what to train and to record.
+        directory: the run's directory.
+        data_dir: where TensorFlow Datasets keeps prepared data; None for its default.
+        save_seconds: seconds between checkpoints. One is also saved at the end, and on a signal of STOPPING, after
+            which Interrupted is raised.
+        say: called with each line of text about the run.
+        live: a directory for a `LiveView`, written at the end of every epoch; None for none.
+
+    Raises InputError before work starts, also for other data or settings than the run was begun with, and RunError for
+    a loss that is not finite or a state that cannot be saved.
     """
-    with multiplying(config.train.precision):
-        return _run(config, directory, data_dir, save_seconds, say, live)
-
-
-def _run(
-    config: Config,
-    directory: Path,
-    data_dir: Path | None,
-    save_seconds: float,
-    say: Callable[[str], None],
-    live: Path | None,
-) -> Run:
     check_trained_here(config.model)
     if parameters.exported(directory):
         raise InputError(
@@ -92,48 +89,58 @@ def _run(
             "recorded there: name another --run-dir"
         )
     dataset, facts = data(config, data_dir)
-    what, train = planning.study(config, dataset)
-    begun = planning.abstract_state(what, train)
-    said = costs.announce(what, costs.cost(what, dataset, begun), directory)
+    study, train = planning.study(config, dataset)
+    begun = planning.abstract_state(study, train)
+    said = costs.announce(study, costs.cost(study, dataset, begun), directory)
     store.bind(directory, facts)
     say(said)
-    mixing = measuring.mixing(what, train, dataset)
-    if mixed := {site: value for site, value in mixing.items() if value > sample_mixing.LIMIT}:
-        say(
-            f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
-            f"(record.mode {config.record.mode}); record.mode eval keeps samples apart"
-        )
-
-    with Checkpoints(directory / "checkpoints", facts) as saves, stopping() as received:
-        restored = saves.restore(begun)
-        if restored is None:
-            if saves.aside.exists():
-                say(f"no checkpoint is left in {saves.directory}: beginning again; damaged ones are in {saves.aside}")
-            state, done = begun, 0
-        else:
-            for line in restored.damaged:
-                say(line)
-            state, done = restored.state, restored.step
-            if done < what.segments:
-                say(f"resuming {directory} at epoch {done / what.segments_per_epoch:.1f} of {config.train.epochs}")
-                if other := provenance.others(directory):
-                    say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
-        kept = Trajectories(directory / "trajectories", what.watches, state.watched, trajectories.weights(what))
-        if done < what.segments:
+    with (
+        multiplying(config.train.precision),
+        Checkpoints(directory / "checkpoints", facts) as saves,
+        stopping() as received,
+    ):
+        mixing = measuring.mixing(study, train, dataset)
+        if mixed := {site: value for site, value in mixing.items() if value > sample_mixing.LIMIT}:
+            say(
+                f"samples mix at {', '.join(mixed)}: a recorded derivative depends on the rest of its batch "
+                f"(record.mode {config.record.mode}); record.mode eval keeps samples apart"
+            )
+        state, done = _restored(study, begun, saves, directory, say)
+        kept = Trajectories(directory / "trajectories", study.watches, state.watched, trajectories.weights(study))
+        if done < study.segments:
             kept.verify(done)
             with provenance.timed(directory, "training"):
-                recorder = study.recorder(what, None if restored is None else state.recorded)
-                state = state.replace(recorded={})  # the host's copy goes
-                steps = what.config.train.epochs * what.batches * done // what.segments
+                recorder = studies.recorder(study, state.recorded if done else None)
+                state = state.replace(recorded={})  # frees the host's copy
+                steps = config.train.epochs * study.batches * done // study.segments
                 with LiveView(live, steps) if live is not None else nullcontext() as view:
-                    state = _drive(what, dataset, state, recorder, done, saves, kept, save_seconds, received, view)
-    return Run(what, dataset, state, mixing, kept, directory)
+                    state = _drive(study, dataset, state, recorder, done, saves, kept, save_seconds, received, view)
+    return Run(study, dataset, state, mixing, kept, directory)
+
+
+def _restored(
+    study: Study, begun: RunState, saves: Checkpoints, directory: Path, say: Callable[[str], None]
+) -> tuple[RunState, int]:
+    """(the state of the newest checkpoint, its number of finished segments); (`begun`, 0) where there is none."""
+    restored = saves.restore(begun)
+    if restored is None:
+        if saves.aside.exists():
+            say(f"no checkpoint is left in {saves.directory}: beginning again; damaged ones are in {saves.aside}")
+        return begun, 0
+    for line in restored.damaged:
+        say(line)
+    if restored.step < study.segments:
+        epoch = restored.step / study.segments_per_epoch
+        say(f"resuming {directory} at epoch {epoch:.1f} of {study.config.train.epochs}")
+        if other := provenance.others(directory):
+            say(f"not to the bits of a run left alone: it was begun on another machine ({'; '.join(other)})")
+    return restored.state, restored.step
 
 
 def data(config: Config, data_dir: Path | None = None) -> tuple[Dataset, dict[str, Any]]:
-    """(the data set that `config` is trained on, the facts of its runs; see `identity`).
+    """(the data set that `config` is trained on, the facts that identify its runs; see `store.identity`).
 
-    Raises InputError where it is not there, or cannot be trained on.
+    Raises InputError where the data set is not prepared, or cannot be trained on.
     """
     dataset = datasets.load(config.data, data_dir)
     if isinstance(dataset.train, datasets.Stream):
@@ -147,7 +154,7 @@ def data(config: Config, data_dir: Path | None = None) -> tuple[Dataset, dict[st
 
 
 def check_trained_here(model: Model) -> None:
-    """Refuse a network whose weights come from elsewhere, or are never trained. Raises InputError."""
+    """Raise InputError for a network that is not trained by a run: its weights are given, or stay random."""
     if model.weights is not None:
         raise InputError(
             f"model.weights is {model.weights}, so nothing is trained here: run quantization or binarization on it, or "
@@ -156,7 +163,7 @@ def check_trained_here(model: Model) -> None:
 
 
 def _drive(
-    what: Study,
+    study: Study,
     dataset: Dataset,
     state: RunState,
     recorder: Recording,
@@ -167,33 +174,29 @@ def _drive(
     received: list[int],
     view: LiveView | None,
 ) -> RunState:
-    """The loop over the remaining segments."""
-    recorded = dataset.train.rows(what.recorded)
-    samples = devices.replicate(dataset.train, what.design.mesh)
-    advance = advancing(what)
-    look = {watch.name: jax.jit(partial(trajectories.read, what, watch)) for watch in kept.watching}
-    measure = measuring.measures(what, dataset)
+    """Train and record the remaining segments; returns the final state."""
+    recorded = dataset.train.rows(study.recorded)
+    samples = devices.replicate(dataset.train, study.design.mesh)
+    advance = advancing(study)
+    look = {watch.name: jax.jit(partial(trajectories.read, study, watch)) for watch in kept.watching}
+    measure = measuring.measures(study, dataset)
 
     history = {name: np.array(values) for name, values in state.history.items()}
-    train, at_saturation = devices.replicate(state.train, what.design.mesh), state.at_saturation
+    train, at_saturation = devices.replicate(state.train, study.design.mesh), state.at_saturation
     at_half = state.at_half
     pending: list[tuple[int, jax.Array, list, list]] = []
     saved, last_save = done, time.monotonic()
 
     def settle() -> None:
-        """Take over the losses and trajectories that are due, or stop where a loss is not finite."""
+        """Store the losses and trajectories of finished segments. Raises RunError for a loss that is not finite."""
         for first, losses, seen, weights in pending:
             history["loss"][first : first + len(losses)] = losses
             if not np.isfinite(losses).all():
                 step = first + int(np.argmin(np.isfinite(losses)))
                 raise RunError(
-                    f"the loss is {history['loss'][step]} at step {step} (epoch {step // what.batches + 1}) with "
-                    f"train.learning_rate {what.config.train.learning_rate}: lower it; the last good checkpoint is "
-                    + (
-                        f"{saves.directory / str(saves.latest)}"
-                        if saves.latest is not None
-                        else "none, it came too early"
-                    )
+                    f"the loss is {history['loss'][step]} at step {step} (epoch {step // study.batches + 1}) with "
+                    f"train.learning_rate {study.config.train.learning_rate}: lower it; the last good checkpoint is "
+                    + ("none, it came too early" if saves.latest is None else str(saves.directory / str(saves.latest)))
                 )
             for watch, row, found in seen:
                 kept.write(watch, row, *jax.device_get(found))
@@ -202,7 +205,7 @@ def _drive(
         pending.clear()
 
     def everything() -> RunState:
-        """The state in the order of a single device, on every process."""
+        """The whole state, with samples in their original order, in every process."""
         found = {} if recorder is None else recorder.state
         return RunState(devices.on_one(train), found, at_saturation, at_half, history, kept.watched)
 
@@ -213,20 +216,20 @@ def _drive(
         saves.save(done, everything())
         saved, last_save = done, time.monotonic()
 
-    per_epoch = what.segments_per_epoch
-    steps_done = (done // per_epoch) * what.batches + (done % per_epoch) * what.config.record.every
-    with tqdm(total=history["loss"].size, initial=steps_done, unit="batch", desc=what.config.preset) as bar:
+    per_epoch = study.segments_per_epoch
+    steps_done = (done // per_epoch) * study.batches + (done % per_epoch) * study.config.record.every
+    with tqdm(total=history["loss"].size, initial=steps_done, unit="batch", desc=study.config.preset) as bar:
         plan: list[Segment] | None = None
-        while done < what.segments:
+        while done < study.segments:
             epoch, index = divmod(done, per_epoch)
             if plan is None or index == 0:
-                plan = plan_epoch(what, epoch)
-            first = epoch * what.batches + index * what.config.record.every
-            here = devices.on_one(train)  # every process looks for itself
+                plan = plan_epoch(study, epoch)
+            first = epoch * study.batches + index * study.config.record.every
+            here = devices.on_one(train)  # every process reads by itself
             seen = [(watch, row, look[watch.name](here, recorded)) for watch, row in kept.due(done)]
             weights = [(row, trajectories.flat(here.params)) for row in kept.weights_due(done)]
             train, recorder, losses = advance(train, recorder, samples, *plan[index])
-            settle()  # the segment before, while this one runs
+            settle()  # of the segment before, while this one runs
             pending.append((first, losses, seen, weights))
             done += 1
             if index == per_epoch - 1:
@@ -235,18 +238,18 @@ def _drive(
                 measured = measure(devices.on_one(train), recorder)
                 for name, values in measured.items():
                     history[name][..., epoch] = values
-                saturated = measured["train_accuracy"] >= what.config.record.saturation
+                saturated = measured["train_accuracy"] >= study.config.record.saturation
                 if saturated and history["saturation_epoch"][0] < 0:
                     history["saturation_epoch"][0] = epoch + 1
                     main = {} if recorder is None else recorder.counts()
                     at_saturation = {s: (np.array(t.positive), np.array(t.negative)) for s, t in main.items()}
-                if epoch + 1 == what.config.train.epochs // 2 and recorder is not None:
+                if epoch + 1 == study.config.train.epochs // 2 and recorder is not None:
                     so_far = recorder.counts().items()
                     at_half = {s: np.asarray(partitions.categories(t.positive, t.negative)) for s, t in so_far}
                 if view is not None:
-                    loss = float(history["loss"][epoch * what.batches : (epoch + 1) * what.batches].mean())
+                    loss = float(history["loss"][epoch * study.batches : (epoch + 1) * study.batches].mean())
                     accuracy = {name: measured[name] for name in ("train_accuracy", "test_accuracy")}
-                    view((epoch + 1) * what.batches, recorder, loss=loss, **accuracy)
+                    view((epoch + 1) * study.batches, recorder, loss=loss, **accuracy)
                 bar.set_postfix(loss=f"{history['loss'][first]:.4f}", test=f"{measured['test_accuracy']:.4f}")
             bar.update(len(losses))
             late = time.monotonic() - last_save > save_seconds

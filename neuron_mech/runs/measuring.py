@@ -1,4 +1,4 @@
-"""What is measured of a run beside its recordings: accuracies, constancy so far, and whether its samples mix."""
+"""Measures of a run beside its recordings: accuracies and constancy by epoch, and whether its samples mix."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,17 +21,17 @@ SATURATION_SAMPLES = 10_000
 """Training accuracy is measured on this many random training samples, or on all where there are fewer."""
 
 
-def measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Recording], dict[str, Any]]:
-    """What is measured at the end of an epoch: accuracies, and constancy so far by objective and site."""
-    ids = random_ids(what.config, what.samples, SATURATION_SAMPLES)
+def measures(study: Study, dataset: Dataset) -> Callable[[TrainState, Recording], dict[str, Any]]:
+    """The function that measures at the end of an epoch: accuracies, and constancy so far by objective and site."""
+    ids = random_ids(study.config, study.samples, SATURATION_SAMPLES)
     some = dataset.train.rows(ids)
-    accuracy = jax.jit(lambda variables, samples: training.accuracy(what.model, variables, samples))
+    accuracy = jax.jit(lambda variables, samples: training.accuracy(study.model, variables, samples))
 
     @partial(jax.jit, static_argnames="site")
     def constant_counts(tally: Tally, site: str) -> tuple[jax.Array, jax.Array]:
-        # In mode online every device holds all; else it holds some samples twice, and every sample is to count once.
-        dealt = what.config.record.mode != "online"
-        held = devices.distinct(tally, what.design.rows[site], what.design.mesh) if dealt else tally
+        # Except in mode online, devices may hold a sample twice (`devices.share`); every sample must count once.
+        dealt = study.config.record.mode != "online"
+        held = devices.distinct(tally, study.design.rows[site], study.design.mesh) if dealt else tally
         return counting.constant_counts(held.positive, held.negative)
 
     def measure(train: TrainState, recorder: Recording) -> dict[str, Any]:
@@ -41,27 +41,27 @@ def measures(what: Study, dataset: Dataset) -> Callable[[TrainState, Recording],
         }
         if recorder is not None:
             measured["constancy"] = [
-                [counting.constancy(*constant_counts(recorder.tallies[o][site], site)) for site in what.sites]
-                for o in what.design.losses
+                [counting.constancy(*constant_counts(recorder.tallies[o][site], site)) for site in study.sites]
+                for o in study.design.losses
             ]
         return measured
 
     return measure
 
 
-def mixing(what: Study, train: TrainState, dataset: Dataset) -> dict[str, float]:
-    """Whether samples mix in the derivatives as this run records them; {} where they cannot."""
-    if what.config.record.mode not in ("train", "online"):
+def mixing(study: Study, train: TrainState, dataset: Dataset) -> dict[str, float]:
+    """`sample_mixing.mixing` of the derivatives as this run records them; {} in modes where samples cannot mix."""
+    if study.config.record.mode not in ("train", "online"):
         return {}
-    batch = dataset.train.rows(random_ids(what.config, what.samples, 32))
+    batch = dataset.train.rows(random_ids(study.config, study.samples, 32))
     return sample_mixing.mixing(
-        what.model,
+        study.model,
         train.variables,
         batch.inputs,
         batch.labels,
-        what.sites,
+        study.sites,
         OBJECTIVES["margin"],
-        what.config.record.derivative,
+        study.config.record.derivative,
         train=True,
         rngs={"dropout": train.key},
         mutable=list(train.statistics),

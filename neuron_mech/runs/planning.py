@@ -1,4 +1,4 @@
-"""What a run studies and what it starts from: all before anything is computed."""
+"""A run's `Study` and its first state, made before anything is trained or recorded."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from neuron_mech.training.models import Neurons
 
 
 class RunState(struct.PyTreeNode):
-    """All that a resumed run needs; the number of finished segments is the checkpoint's step.
+    """Everything that a resumed run needs; the number of finished segments is the checkpoint's step.
 
     `at_saturation` holds the main objective's (positive, negative) counts at the end of the epoch in which training
     accuracy first reached `record.saturation`: zeros until then. `at_half` holds by site the categories by the
@@ -46,22 +46,17 @@ class RunState(struct.PyTreeNode):
     watched: Watched
 
 
-def sites(config: Config, model: nn.Module, sample: Samples) -> dict[str, Site]:
-    """All sites of the network, from shapes alone: a wrong name is said before anything is computed."""
-    return taps.sites(model, _shapes(config, model, sample), sample.inputs)
-
-
-def _shapes(config: Config, model: nn.Module, sample: Samples) -> dict[str, Any]:
-    """The network's variables, in shapes."""
+def shapes_of(config: Config, model: nn.Module, sample: Samples) -> dict[str, Any]:
+    """The shapes of the network's variables; nothing is computed."""
     return jax.eval_shape(lambda: training.init(config, model, sample).variables)
 
 
 STEPS = 10**9
-"""Training steps of a run, at most: the loss of each is kept."""
+"""Largest number of training steps in a run: the loss of each is kept."""
 
 
 def _check_size(config: Config, variables: Mapping[str, Any], batches: int) -> None:
-    """Raise InputError for a network or a history that has no room, before either is made."""
+    """Raise InputError for a network or a history of losses that does not fit in memory."""
     if (steps := batches * config.train.epochs) > STEPS:
         raise InputError(
             f"train.epochs is {config.train.epochs}, with train.batch_size {config.train.batch_size} {steps:,} steps: "
@@ -76,7 +71,10 @@ def _check_size(config: Config, variables: Mapping[str, Any], batches: int) -> N
 
 
 def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
-    """What a run studies, and the state it starts from. Raises InputError for sites, samples or neurons not there."""
+    """(a run's study, the state before its first step).
+
+    Raises InputError for sites that the network does not have, and for more samples than the data set has.
+    """
     model = models.build(config.model, dataset.classes)
     size = len(dataset.train)
     if config.record.samples != "all" and config.record.samples > size:
@@ -86,7 +84,7 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
             f"train.batch_size is {config.train.batch_size}, but {dataset.name} has {size} training samples"
         )
     one = dataset.train.rows(np.arange(1))
-    shapes = _shapes(config, model, one)
+    shapes = shapes_of(config, model, one)
     available = taps.sites(model, shapes, one.inputs)
     chosen = taps.select(available, config.record.sites, "record.sites")
     for entry in config.record.site_samples:
@@ -123,14 +121,14 @@ def _design(
     shapes: Mapping[str, Any],
     available: Mapping[str, Site],
 ) -> Design:
-    """What the recorder of a run does."""
+    """The design of the run's recorder."""
     record, batched = config.record, config.record.mode == "train"
     most = len(train) if record.samples == "all" else record.samples
     limits = [(name, int(count)) for name, _, count in (entry.rpartition(":") for entry in record.site_samples)]
     rows = {s: next((min(n, most) for name, n in limits if fnmatch.fnmatchcase(s, name)), most) for s in sites}
     segments = -(-training.batches(config, len(train)) // record.every) * config.train.epochs
-    # Batches as training sees them, since with batch statistics a sample's derivative depends on its batch. The
-    # statistics it would update are dropped: a recording leaves no trace in the training.
+    # Mode train records whole batches, since with batch statistics a sample's derivative depends on its batch. Updates
+    # of the running statistics are dropped, so that a recording does not change the training.
     as_training = {"train": True, "mutable": [name for name in shapes if name != "params"]}
     return Design(
         model=model,
@@ -149,16 +147,16 @@ def _design(
         shapes=shapes,
         batched=batched,
         prepare=train.prepared,
-        # The name is older than the mode's, and what a seed means follows from it.
+        # An older name of mode train: changing it would change the random numbers.
         rngs={"dropout": random_stream(config.train.seed, "probe-train")} if batched else None,
         kwargs=as_training if batched else None,
     )
 
 
 def abstract_state(study: Study, train: TrainState) -> RunState:
-    """The state before the first segment, with shapes in the place of its counts: what `cost` and a restore need.
+    """The state before the first segment, with shapes instead of counts: what `cost` and restoring need.
 
-    Counts can be larger than the machine, so nothing is allocated for them before that is known.
+    Counts may be larger than memory, so nothing is allocated for them before `costs.announce` has checked.
     """
     epochs, recorded = study.config.train.epochs, abstract_recorded(study)
     history = {

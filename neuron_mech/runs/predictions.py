@@ -1,7 +1,7 @@
-"""What the untrained network already says of the categories that training will show.
+"""Predictions of the final categories from the untrained network.
 
-Both predictions are made from the parameters before the first step: the sign of every sample's own derivative, and the
-weights between a neuron and the right class's logit, which know no more of a sample than its class.
+There are two: the sign of every sample's own derivative; and the weights from a neuron to the right class's logit, for
+which a sample counts by its class only.
 """
 
 from collections.abc import Mapping

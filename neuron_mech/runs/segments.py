@@ -1,4 +1,4 @@
-"""A segment, the unit of a run's work: one recording, then the training steps to the next.
+"""A segment: one recording, then the training steps up to the next recording.
 
 Every recording sees the parameters before its batch's update, or where `record.when` says so after it. The recorder is
 the one that a user's own loop has: in the modes eval and train a segment is `recorder.update(variables)` and then
@@ -24,7 +24,7 @@ from neuron_mech.training.augmentation import augmented
 from neuron_mech.training.datasets import Samples
 
 Recording = Recorder | Online | None
-"""What a run records with."""
+"""The recorder of a run; None in mode none."""
 
 Ids = Int[Array | np.ndarray, "steps batch"]
 Rest = Int[Array | np.ndarray, "last smaller"]
@@ -35,10 +35,10 @@ def advancing(
 ) -> Callable[
     [TrainState, Recording, Samples, Ids, Rest | None], tuple[TrainState, Recording, Float[Array, " losses"]]
 ]:
-    """`segment`, compiled: as one program, or where the design is stepwise as one a chunk and one a step.
+    """`segment`, compiled: as one program, or where `design.stepwise`, as one program a chunk and one a step.
 
-    The first two arguments are donated: what comes back takes their place. State and training samples are on all
-    devices, recorded samples and their counts dealt (see `cluster.devices`).
+    The first two arguments are donated and must not be used again. State and training samples are replicated on all
+    devices, recorded samples and their counts are sharded (see `cluster.devices`).
     """
     if not study.design.stepwise:
         return jax.jit(partial(segment, study), donate_argnums=(0, 1))
@@ -94,7 +94,7 @@ def segment(
 
 
 def _recorded(state: TrainState, recorder: Recording) -> tuple[Recording, Online | None]:
-    """The recorder after a recording of this state, if it makes one, and the one that steps report to, if any does."""
+    """(the recorder after a recording of this state, the online recorder that training steps report to or None)."""
     if isinstance(recorder, Recorder):
         return recorder.update(state.variables, state.step), None
     return recorder, recorder

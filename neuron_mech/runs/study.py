@@ -1,4 +1,4 @@
-"""What stays fixed through a run: its config, its network, and what its recorder counts."""
+"""The fixed part of a run: its config, its network, and the plan of its recorder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ from neuron_mech.taps import Site
 
 @dataclass(frozen=True)
 class Study:
-    """What stays fixed through a run: the network, its recorded sites and neurons, and the sizes that follow."""
+    """The fixed part of a run: config, network, recorded sites and neurons, and the sizes that follow from them."""
 
     config: Config
     model: nn.Module
     optimizer: optax.GradientTransformation
     plan: Plan
-    """What is recorded, and what that takes. Its samples are training samples: `recorded` are their ids."""
+    """What is recorded, of which training samples."""
     samples: int
     """Size of the training set."""
     watches: tuple[Watch, ...] = ()
-    """Which pre-activations are kept through training (see `trajectories`)."""
+    """The pre-activations that are kept through training (see `trajectories`)."""
 
     @property
     def design(self) -> Design:
-        """What its recorder does."""
+        """The design of its recorder."""
         return self.plan.design
 
     @property
@@ -50,17 +50,17 @@ class Study:
 
     @property
     def recorded(self) -> Int[np.ndarray, " recorded"]:
-        """Ids of the recorded training samples, in the tallies' row order; a site with fewer has the first."""
+        """Ids of the recorded training samples, in the tallies' row order. A site with n of them has the first n."""
         return self.plan.rows
 
     @property
     def batches(self) -> int:
-        """Batches an epoch, the last smaller one counted."""
+        """Batches in an epoch, including the last, smaller one."""
         return training.batches(self.config, self.samples)
 
     @property
     def segments_per_epoch(self) -> int:
-        """Segments, and in the modes eval and train recordings, an epoch."""
+        """Segments in an epoch: in modes eval and train, also its recordings."""
         return -(-self.batches // self.config.record.every)
 
     @property
@@ -70,7 +70,7 @@ class Study:
 
     @cached_property
     def recordings(self) -> int:
-        """Recordings of one sample over the whole run."""
+        """Number of recordings of each sample over the whole run."""
         return {"none": 0, "online": self.config.train.epochs}.get(self.config.record.mode, self.segments)
 
     def label(self, site: str) -> str:
@@ -79,7 +79,7 @@ class Study:
 
 
 def random_ids(config: Config, samples: int, count: int | Literal["all"]) -> Int[np.ndarray, " count"]:
-    """`count` ids of training samples: the first of one random permutation, so that smaller choices are nested."""
+    """`count` random ids of training samples: the first of one permutation, so that smaller choices are nested."""
     order = np.asarray(jax.random.permutation(random_stream(config.train.seed, "recorded samples"), samples))
     return order[: None if count == "all" else count].astype(np.int32)
 
@@ -93,7 +93,7 @@ def recorded_neurons(config: Config, site: str, neurons: int) -> np.ndarray | No
 
 
 def abstract_recorded(study: Study) -> dict[str, Any]:
-    """The shapes of what a checkpoint holds of the recorder, without any memory for it."""
+    """The shapes of the recorder's part of a checkpoint; no memory is allocated for it."""
     if study.config.record.mode == "none":
         return {}
     if study.config.record.mode != "online":
@@ -103,7 +103,7 @@ def abstract_recorded(study: Study) -> dict[str, Any]:
 
 
 def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder | Online | None:
-    """What the run records with, before the first recording or with the `state` of a checkpoint; None in mode none."""
+    """The run's recorder, before the first recording or from the `state` in a checkpoint; None in mode none."""
     if study.config.record.mode == "none":
         return None
     if study.config.record.mode != "online":
@@ -113,7 +113,7 @@ def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder |
 
 
 def _online(study: Study) -> Online:
-    # A batch writes as many rows as it has samples, though not all are recorded: room for those of the last one.
+    # A batch writes a row for each of its samples, recorded or not, so there must be room for one more batch.
     return begin(study.design, study.samples, study.recorded, study.config.train.batch_size)
 
 

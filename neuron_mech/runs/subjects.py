@@ -1,7 +1,6 @@
-"""What codes are tried on: a network, its sites and its data, wherever the weights come from.
+"""The network that quantization and binarization are applied to, with its sites and data.
 
-A finished run gives one, and so do its exported parameters, and a network that is not trained here; the experiments do
-not ask which.
+Its weights come from a finished run, from a run's export, or, for a network that is not trained here, from elsewhere.
 """
 
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from neuron_mech.training.models import ResNet50
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to look into, and what to show it."""
+    """A network, its sites and its data."""
 
     config: Config
     model: nn.Module
@@ -38,7 +37,7 @@ class Subject:
     sites: Mapping[str, Site]
     dataset: Dataset
     directory: Path
-    """Where its results are."""
+    """The directory of its results."""
 
     def label(self, site: str) -> str:
         """The site with its activation function, as the paper writes it: dense1-relu."""
@@ -46,7 +45,7 @@ class Subject:
 
     @cached_property
     def untrained(self) -> Mapping[str, Any]:
-        """The variables it starts training from; for a network that is not trained here, random ones."""
+        """The variables before training; random ones for a network that is not trained here."""
         if self.config.model.weights == "random":
             return self.variables
         return training.init(self.config, self.model, self.dataset.test.blank).variables
@@ -64,16 +63,16 @@ class Subject:
         return sources.network(self.model, variables, self.sites)
 
 
-def of_run(done: Run, directory: Path) -> Subject:
-    """The network of a finished run in `directory`."""
+def of_run(done: Run) -> Subject:
+    """The network of a finished run."""
     study = done.study
-    return Subject(study.config, study.model, done.state.train.variables, study.sites, done.dataset, directory)
+    return Subject(study.config, study.model, done.state.train.variables, study.sites, done.dataset, done.directory)
 
 
 def of_export(config: Config, directory: Path, data_dir: Path | None = None) -> Subject:
-    """The network whose parameters came with the export of a run, unpacked in `directory`.
+    """The network whose parameters are in an export of its run, unpacked in `directory`.
 
-    Raises InputError where they or its data cannot be had, or it had not been trained to its end.
+    Raises InputError where the parameters or the data are missing, or the run was not finished.
     """
     found = parameters.read(directory)
     if not found.variables:
@@ -107,7 +106,8 @@ def outline(
 
 def sites(config: Config, dataset: Dataset) -> dict[str, Site]:
     """The recorded sites of the network that `config` would have. Raises SiteError."""
-    available = planning.sites(config, models.build(config.model, dataset.classes), dataset.test.blank)
+    model, sample = models.build(config.model, dataset.classes), dataset.test.blank
+    available = taps.sites(model, planning.shapes_of(config, model, sample), sample.inputs)
     return taps.select(available, config.record.sites, "record.sites")
 
 
@@ -119,14 +119,15 @@ def subject(
     workers: int | None = None,
     live: Path | None = None,
 ) -> Subject:
-    """The network of `config`: run to its end in `directory` (see `runs.run`), or with weights from elsewhere.
+    """The network of `config`, trained to its end in `directory` (see `runs.run`), or with the given `model.weights`.
 
-    Raises InputError where it, or its data, cannot be had, or are other than `directory` has been used with.
+    `workers` processes read a streamed data set; the other arguments are those of `runs.run`. Raises InputError where
+    weights or data are missing, or are not those that `directory` was used with before.
     """
     if config.model.weights is None:
         if parameters.exported(directory):
             return of_export(config, directory, data_dir)
-        return of_run(run(config, directory, data_dir, save_seconds, live=live), directory)
+        return of_run(run(config, directory, data_dir, save_seconds, live=live))
     dataset = datasets.load(config.data, data_dir, workers)
     model = models.build(config.model, dataset.classes)
     if config.model.weights == "keras":

@@ -1,14 +1,14 @@
-"""Pre-activations of some samples, kept through training: which, how they are read, and where they are kept.
+"""Pre-activations of some samples, kept through training: which ones, how they are read, and their files.
 
-A neuron's two categories are known only when training ends, so what is drawn of them must be kept until then. Two
-watches bound what that takes: the close one (few neurons, many samples, often) and the wide one (every recorded
-neuron, fewer samples, more rarely). Values are the deterministic pass's, dropout off, at the parameters recorded there.
+A neuron's two categories are known only when training ends, so the values to be drawn by category must be kept until
+then. Two watches bound their size: the close one (few neurons, many samples, often) and the wide one (every recorded
+neuron, fewer samples, more rarely). Values are those of evaluation mode (dropout off) at the recorded parameters.
 
 Each watch and site has one `.npy` file of float32, (kept recordings, samples, neurons), written row by row. Writing a
-row twice changes nothing, so a resumed run ends in the same bytes; the checksum of every row is part of its state. Of
-several processes, the first keeps the files.
+row twice changes nothing, so a resumed run ends in the same bytes; the checksum of every row is part of the run's
+state. With several processes, process 0 keeps the files.
 
-A small network's parameters are kept in the same way, so that what was recorded can be recorded again on other ones.
+A small network's parameters are kept in the same way, for recordings on displaced ones (`equal_displacement`).
 """
 
 import math
@@ -37,15 +37,15 @@ from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Samples
 
 Watched = dict[str, dict[str, np.ndarray]]
-"""{"accuracy": {watch: on the watched samples, at every recording kept}, "checksums": {file: CRC-32 of every row}}"""
+"""{"accuracy": {watch: accuracy on its samples at every kept recording}, "checksums": {file: CRC-32 of every row}}"""
 
 _WEIGHTS = "weights.npy"
 
 
 def watches(study: Study) -> tuple[Watch, ...]:
-    """The close and the wide watch of a run; none where it records no signs or is told to watch nothing.
+    """The close and the wide watch of a run; none where it records no signs or `watch.recordings` is 0.
 
-    Raises InputError, naming watch.named, for a neuron that is not there or not recorded.
+    Raises InputError, naming watch.named, for a neuron that does not exist or is not recorded.
     """
     config = study.config.watch
     if study.config.record.mode == "none" or not config.recordings:
@@ -59,7 +59,7 @@ def watches(study: Study) -> tuple[Watch, ...]:
         close[site] = np.unique([*chosen, *(index for at, index in named if at == site)]).astype(np.int64)
 
     keys = {s: random_stream(study.config.train.seed, f"watched positions of {s}") for s in study.sites}
-    # Of all recorded samples, so that both watches look at a sample in the same place.
+    # Drawn once for all recorded samples, so that both watches read a sample at the same position.
     places = watched_places(study.sites, study.design.rows, len(study.recorded), keys)
 
     def watch(name: str, kept: int, samples: int, neurons: dict[str, np.ndarray]) -> Watch:
@@ -76,12 +76,12 @@ def watches(study: Study) -> tuple[Watch, ...]:
 
 
 LARGEST_WEIGHTS = 2**28
-"""Bytes of a run's kept parameters, at most: of larger networks none are kept."""
+"""Largest size in bytes of a run's kept parameters; a larger network's are not kept."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """All parameters as they are before some of a run's segments: row k before segment `segments[k]`."""
+    """All parameters before some of a run's segments: row k before segment `segments[k]`."""
 
     segments: Int[np.ndarray, " kept"]
     parameters: int
@@ -98,7 +98,7 @@ class Weights:
 
 
 def weights(study: Study) -> Weights | None:
-    """What a run keeps of its parameters; None where it records nothing, has running statistics, or is too large."""
+    """When a run keeps its parameters; None where it records nothing, has running statistics, or is too large."""
     watch, shapes = study.config.watch, study.design.shapes
     recorded = study.config.record.mode in ("eval", "train")
     if not recorded or not watch.recordings or not watch.weights or set(shapes) != {"params"}:
@@ -110,7 +110,7 @@ def weights(study: Study) -> Weights | None:
 
 @jax.jit
 def flat(params: PyTree) -> Float[Array, " parameters"]:
-    """All parameters in a row, copied: what a file of `Weights` holds, in the order of the tree's leaves."""
+    """All parameters as one vector, in the order of the tree's leaves: a row of the file of `Weights`."""
     return ravel_pytree(params)[0]
 
 
@@ -150,7 +150,7 @@ def read(
 def seen(
     study: Study, watch: Watch, site: str, pairs: Num[np.ndarray, "recorded *positions neurons"]
 ) -> Num[np.ndarray, "samples watched"]:
-    """Of an array over all recorded pairs of a site, such as a tally's counts, what the watch looks at."""
+    """The values at the watched samples, positions and neurons, of an array over all recorded pairs of a site."""
     columns = np.searchsorted(study.design.indices(site), watch.neurons[site])
     places = watch.positions[site]
     flat = pairs[: len(places)].reshape(len(places), -1, pairs.shape[-1])
@@ -158,7 +158,7 @@ def seen(
 
 
 def nothing_kept(watching: tuple[Watch, ...], weights: Weights | None = None) -> Watched:
-    """What the state of a run holds of its trajectories before the first is kept: NaN and zeros."""
+    """The part of a run's state about its trajectories before the first row is kept: NaN and zeros."""
     return {
         "accuracy": {watch.name: np.full(len(watch.segments), np.nan, np.float32) for watch in watching},
         "checksums": {
@@ -169,7 +169,7 @@ def nothing_kept(watching: tuple[Watch, ...], weights: Weights | None = None) ->
 
 
 class Trajectories:
-    """The files of one run's watches and weights, in `directory`, and what its state holds of them."""
+    """The files of a run's watches and weights, in `directory`, and the part of the run's state about them."""
 
     def __init__(self, directory: Path, watching: tuple[Watch, ...], watched: Watched, weights: Weights | None = None):
         self.directory, self.watching, self.weights = directory, watching, weights
@@ -180,22 +180,22 @@ class Trajectories:
         return next(watch for watch in self.watching if watch.name == name)
 
     def due(self, segment: int) -> list[tuple[Watch, int]]:
-        """(watch, row) for each that keeps values before this segment."""
+        """(watch, row) of each watch that keeps values before this segment."""
         found = ((watch, int(np.searchsorted(watch.segments, segment))) for watch in self.watching)
         return [(watch, row) for watch, row in found if row < len(watch.segments) and watch.segments[row] == segment]
 
     def write(self, watch: Watch, row: int, values: Mapping[str, np.ndarray], accuracy: ArrayLike) -> None:
-        """Put what `read` found into its row. Raises RunError where it cannot be written."""
+        """Write a row: the values and accuracy of `read`. Raises RunError where it cannot be written."""
         self.watched["accuracy"][watch.name][row] = accuracy
         for site in watch.neurons:
             self._put(_file(watch, site), watch.shape(site), row, values[site])
 
     def weights_due(self, segment: int) -> list[int]:
-        """The row of parameters that is kept before this segment, if one is."""
+        """[the row of parameters that is kept before this segment], or [] where none is."""
         return [] if self.weights is None else np.flatnonzero(self.weights.segments == segment).tolist()
 
     def write_weights(self, row: int, parameters: Float[np.ndarray, " parameters"]) -> None:
-        """Put parameters into their row. Raises RunError where it cannot be written."""
+        """Write a row of parameters. Raises RunError where it cannot be written."""
         assert self.weights is not None
         self._put(_WEIGHTS, self.weights.shape, row, parameters)
 
@@ -213,14 +213,14 @@ class Trajectories:
             file.write(block)
 
     def sync(self) -> None:
-        """Return when all that was written is on disk: to be called before a state that relies on it is saved."""
+        """Flush all files to disk. Call it before saving a state that has the checksums of their rows."""
         for name in self.watched["checksums"]:
             if (path := self.directory / name).exists():
                 with files.writing(path), files.change(path) as file:
                     os.fsync(file.fileno())
 
     def verify(self, segment: int) -> None:
-        """Raise RunError where a row that was kept before this segment is not what was written."""
+        """Raise RunError where a row that was kept before this segment does not have its checksum."""
         if not processes.first():
             return
         for watch in self.watching:

@@ -1,4 +1,4 @@
-"""What is on disk: a run's directory, its results, checkpoints and provenance; whole or absent, and never a pickle.
+"""Files of a run: its directory, results, checkpoints and provenance, each written whole or not at all, no pickles.
 
 runs/PRESET/config.json  identity.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
 """

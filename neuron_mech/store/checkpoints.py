@@ -1,13 +1,12 @@
-"""Saving and restoring a run's state: the only file that knows Orbax.
+"""Saving and restoring a run's state: the only file that uses Orbax, with `orbax_errors`.
 
-Orbax restores a flipped byte without an error, as other values. So a checksum of every array is saved beside them and
-verified when they come back, and a checkpoint that does not verify is set aside for the one before.
+Orbax restores a flipped byte without an error. So a checksum of every array is saved beside the arrays and verified
+when they are restored; a checkpoint that does not verify is moved away, and the one before it is taken.
 
-Each says whose it is, beside its arrays: facts such as a run's config, its data's fingerprints and its settings. It is
-not restored under others.
+A checkpoint also holds the facts that identify its run (`identity`), and is not restored under others.
 
-Of several processes the first saves and restores; it tells the others what it found. What is stored are arrays of the
-host: nothing of it depends on how many processes or devices there were.
+Process 0 saves and restores, and sends the other processes what it restored. Stored are host arrays, which do not
+depend on the number of processes or devices.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from neuron_mech.lazily import checkpoint as ocp
 from neuron_mech.store import files, identity
 from neuron_mech.store.orbax_errors import mute_abandoned_reads, of_the_machine, reason
 
-# Orbax logs every save, and a failed one as a traceback for each of its threads; what a user must know, we say.
+# Orbax logs every save, and a traceback for each of its threads when one fails; we say what a user must know.
 logging.set_verbosity(logging.FATAL)
 
 KEEP = 2
-"""Checkpoints kept: the newest, and the one to fall back to."""
+"""Number of checkpoints kept: the newest, and one to fall back to."""
 
 _OF = "of"
-"""Beside the arrays' checksums, the facts that say whose a checkpoint is, and theirs."""
+"""Key, beside those of the arrays' checksums, of the facts that identify the run and of their checksum."""
 
 
 class Restored(NamedTuple):
@@ -52,8 +51,8 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run, numbered by step. Use as a context manager.
 
-    A save is complete when `save` returns: a process killed later, or during the next save, finds it again. `of` are
-    the facts that say whose they are (see `identity`): values that JSON has.
+    A checkpoint is complete when `save` returns, and survives a process that is killed later or during the next save.
+    `of` are the facts that identify the run (see `identity`), values that JSON can hold.
     """
 
     def __init__(self, directory: Path, of: Mapping[str, Any] | None = None):
@@ -61,7 +60,7 @@ class Checkpoints:
         self.of = dict(of or {})
         if processes.first():
             self.directory.mkdir(parents=True, exist_ok=True)
-            # Alone, it waits for no other process.
+            # Only process 0, so that Orbax waits for no other.
             alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="first")
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -82,12 +81,12 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Newest step on disk, verified or not; process 0 knows."""
+        """The newest step on disk, verified or not; None in other processes than 0."""
         return self._manager.latest_step() if processes.first() else None
 
     @property
     def aside(self) -> Path:
-        """Where checkpoints are moved that do not verify."""
+        """Directory for checkpoints that do not verify."""
         return self.directory.with_name(self.directory.name + "-damaged")
 
     def save(self, step: int, state: PyTree) -> None:
@@ -100,7 +99,7 @@ class Checkpoints:
         arrays = jax.device_get(_to_arrays(state))
         free = shutil.disk_usage(self.directory).free
         try:
-            # Asked beforehand, since Orbax leaves threads behind when it runs out of room halfway.
+            # Checked before, since Orbax leaves threads behind when the disk becomes full during a save.
             if free < nbytes(state):
                 raise OSError("No space left on device")
             self._manager.save(
@@ -123,9 +122,9 @@ class Checkpoints:
     def restore(self, like: PyTree) -> Restored | None:
         """The newest state that verifies, in the structure of `like` (arrays or shapes); None where none was saved.
 
-        What is a shape in `like` comes back as the host's array. A checkpoint that does not verify is moved to
-        `checkpoints-damaged` beside. Raises RunError when none does, or where the machine cannot read one, and
-        InputError for one of other facts than `of`.
+        A shape in `like` is restored as a host array. A checkpoint that does not verify is moved to
+        `checkpoints-damaged`. Raises RunError where none verifies or one cannot be read because of the machine, and
+        InputError where a checkpoint has other facts than `of`.
         """
         shapes = _to_arrays(like)
         arrays, step, damaged = (self._newest(shapes) if processes.first() else None) or (shapes, -1, [])
@@ -159,7 +158,7 @@ class Checkpoints:
 
     def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         expected = self._manager.restore(step, args=ocp.args.Composite(checksums=ocp.args.JsonRestore())).checksums
-        # Whose it is comes first: what belongs to something else is not damaged. One of an older version does not say.
+        # The facts are checked first: another run's checkpoint is not damaged. Those of older versions have none.
         of, checksum = expected.get(_OF, [self.of, _checksum(self.of)])
         if checksum != _checksum(of):
             raise ValueError("checksum of what it belongs to differs")
@@ -175,11 +174,10 @@ class Checkpoints:
 
 
 def look(directory: Path, part: Callable[[dict[str, Any]], dict[str, Any]]) -> Restored | None:
-    """Part of the newest state in `directory` whose part verifies, as nested dicts of the host's arrays.
+    """A part of the newest state in `directory` for which the part verifies, as nested dicts of host arrays.
 
-    `part` chooses it from the nested dict of all that was saved. For looking into a run, under way or not: nothing
-    else is read, needs no device, and is moved or changed. None where nothing was saved. Raises RunError where no
-    checkpoint verifies.
+    `part` selects it from the nested dict of everything saved. Nothing else is read, and nothing is moved or changed:
+    the run may be in progress. Needs no device. None where nothing was saved. Raises RunError where none verifies.
     """
     saved = [path for path in directory.glob("*") if path.name.isdecimal()]
     damaged: list[str] = []
@@ -206,14 +204,14 @@ def _looked(path: Path, part: Callable[[dict[str, Any]], dict[str, Any]]) -> dic
 
 
 def _verify(found: dict[str, Any], expected: dict[str, str]) -> None:
-    """Raise ValueError where an array is not what was saved."""
+    """Raise ValueError where an array does not have its checksum."""
     actual = checksums(found)
     if wrong := sorted(name for name in actual if actual[name] != expected.get(name)):
         raise ValueError(f"checksum of {', '.join(wrong[:3])} differs")
 
 
 def nbytes(state: PyTree) -> int:
-    """Bytes of all arrays, or of what their shapes would take."""
+    """Size in bytes of all arrays, or of arrays of these shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_to_arrays(state)))
 
 
@@ -232,13 +230,13 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _to_arrays(state: PyTree) -> dict[str, Any]:
-    """Nested dicts of arrays by field name, typed random keys as the integers they hold: what Orbax stores."""
+    """The state as nested dicts of arrays by field name, as Orbax stores it; typed random keys become integers."""
     plain = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
     return serialization.to_state_dict(plain)
 
 
 def _from_arrays(arrays: dict[str, Any], like: PyTree) -> PyTree:
-    """The inverse of `_to_arrays`, in the structure of `like`; on the device what is there in `like`."""
+    """The inverse of `_to_arrays`, in the structure of `like`; arrays are on the device where they are in `like`."""
 
     def placed(leaf: np.ndarray, old: Any) -> Any:
         if _is_key(old):

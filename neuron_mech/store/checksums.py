@@ -1,7 +1,7 @@
-"""Result files that are whole or not believed.
+"""Checksums of result files, by which damaged or missing ones are noticed and made again.
 
-A result file counts where it is there and its SHA-256 is the one that `checksums.json` has of it; a step counts as done
-where all the files that it wrote do. What is damaged or gone is not done, and is made again.
+`checksums.json` holds the SHA-256 of every result file, and the files of every step of work. A step counts as done
+where all its files exist and have their checksums.
 """
 
 import functools
@@ -16,19 +16,20 @@ from neuron_mech.store import files
 T = TypeVar("T")
 
 CHECKSUMS = "checksums.json"
-"""Of a run's result files."""
+"""Name of the file with the checksums."""
 
 RUN = ("config.json", "options.json")
-"""What says which run a directory holds: one of a preset, or of a text."""
+"""Files that say which run a directory holds: a run of a preset, or of a text."""
 
 FOLDERS = ("figures", "videos")
-"""Of a run's directory, those that hold result files."""
+"""Folders of a run's directory that hold result files."""
 
 
 def write_result(path: Path, save: Callable[[Path], Any]) -> None:
-    """Write a file of results: as `files.write`, its checksum noted, and for the `step` under way.
+    """Write a result file by `files.write`, note its checksum, and count it among the files of the current `step`.
 
-    It is noted before the file is in place, beside the last one: a process killed in between leaves what is believed.
+    The new checksum is noted before the file is in place, and the previous one is kept beside it: if the process is
+    killed in between, either file is valid.
     """
     root, name = _place(path)
 
@@ -49,19 +50,20 @@ def write_result_text(path: Path, text: str) -> None:
 
 
 def owed(path: Path) -> None:
-    """Count a file among those of the `step` under way, written or not: where it is not, the step is not done."""
+    """Count a file among those of the current `step`, even if it was not written: then the step is not done."""
     if _under_way:
         _under_way[-1].append(_place(path))
 
 
 _under_way: list[list[tuple[Path, str]]] = []
-"""Of every step under way, the outermost first: (run's directory, name) of the files that belong to it."""
+"""(run's directory, file name) of the files of each step in progress, the outermost step first."""
 
 
 def step(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Decorate what makes the files of one step, a function of a run or session whose `directory` they are in.
+    """Decorate the function that does one step of work; its first argument has the run's `directory`.
 
-    When it ends well, the step is done with the files it wrote (see `lost`); files of a step inside it are that one's.
+    When the function returns, the step is noted as done, with the files written in that directory (see `lost`). Files
+    of a step inside it belong to the inner one.
     """
 
     def decorated(make: Callable[..., T]) -> Callable[..., T]:
@@ -86,7 +88,7 @@ def step(name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
 
 
 def lost(directory: Path, name: str) -> list[str] | None:
-    """What is wrong with the files of a step that was done, in a few words each; None where it never was."""
+    """What is wrong with the files of a step that was done, a few words each; None where it was never done."""
     noted = _noted(directory)
     if name not in noted["done"]:
         return None
@@ -100,14 +102,14 @@ def all_lost(directory: Path) -> list[str]:
 
 
 def whole(path: Path) -> bool:
-    """Whether a file is there, and is what was written where that was noted."""
+    """Whether a file exists and, where its checksum was noted, has it."""
     root, name = _place(path)
     sums = _noted(root)["files"].get(name)
     return path.exists() if sums is None else not _trouble(path, sums)
 
 
 def as_written(path: Path, content: bytes) -> bool:
-    """Whether this is what was written to a file, where that was noted."""
+    """Whether `content` has the checksum noted for a file, if one was noted."""
     root, name = _place(path)
     sums = _noted(root)["files"].get(name, [])
     return not sums or _sha256(content) in sums
@@ -123,15 +125,16 @@ def _trouble(path: Path, sums: Collection[str]) -> str:
 
 
 def _place(path: Path) -> tuple[Path, str]:
-    """(run's directory, name of a file within): result files are in it, or in one of its folders."""
+    """(the run's directory, the file's name in it): result files are in the directory or in one of its FOLDERS."""
     root = path.parent.parent if path.parent.name in FOLDERS else path.parent
     return root, path.relative_to(root).as_posix()
 
 
 def _noted(root: Path) -> dict[str, dict[str, list[str]]]:
-    """checksums.json: `files`, the checksums of each by name, and `done`, the files of each step; empty if unreadable.
+    """checksums.json: `files`, the checksums of each file, and `done`, the files of each step.
 
-    Then nothing counts as done, which costs time and no result. So does one that names files outside the directory.
+    Empty where it cannot be read or names a file outside the directory. Then nothing counts as done, which costs time
+    but loses no result.
     """
     try:
         found = files.read_json(root / CHECKSUMS)
@@ -143,7 +146,7 @@ def _noted(root: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def _note(root: Path, noted: Mapping[str, Any]) -> None:
-    """Write checksums.json, where this is a run's directory: of a file elsewhere nothing is kept."""
+    """Write checksums.json, but only in a run's directory."""
     if not any((root / name).exists() for name in RUN):
         return
     files.write_text(root / CHECKSUMS, json.dumps(noted, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""A run's directory: who may write it, which config it belongs to, and what else must be as it was."""
+"""A run's directory: its lock, its config, and the facts that must not change."""
 
 import dataclasses
 import json
@@ -20,16 +20,16 @@ from neuron_mech.store import files, identity
 
 @contextmanager
 def held(directory: Path) -> Iterator[Path]:
-    """Hold the directory against other processes; create it where it is new.
+    """Lock the directory against other processes; create it where it does not exist.
 
-    Raises InputError where it cannot be written, holds a link, or is held by another process.
+    Raises InputError where it cannot be written, holds a link, or is locked by another process.
     """
     holder = directory / ".holder"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         files.check(directory)
         files.part(holder).unlink()
-        # The kernel drops the lock with the process, however it dies; a file system without locks does not.
+        # The kernel releases the lock when the process dies; on a file system without locks the file stays.
         lock = filelock.FileLock(directory / ".lock")
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -51,7 +51,7 @@ def held(directory: Path) -> Iterator[Path]:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a directory, as it said."""
+    """The process that holds a directory, as it noted there."""
     try:
         return f" ({files.read_text(path).strip()})"
     except (OSError, ValueError):
@@ -60,10 +60,10 @@ def _holder(path: Path) -> str:
 
 @contextmanager
 def opened(directory: Path, config: Config) -> Iterator[Path]:
-    """Hold the directory for this run and this config. Of several processes, 0 does.
+    """Lock the directory for a run of this config, and write config.json. Only process 0 does so.
 
-    Raises InputError where it cannot be held, or belongs to another config. A request that is refused, or fails, before
-    anything was saved that it could go on from leaves nothing, so that the one that was meant can have the directory.
+    Raises InputError where it cannot be locked, or belongs to another config. If the block fails before a checkpoint
+    was saved, the new files are removed, so that a corrected command can use the directory.
     """
     if not processes.first():
         yield directory
@@ -82,14 +82,14 @@ def opened(directory: Path, config: Config) -> Iterator[Path]:
         try:
             yield directory
         except BaseException as error:
-            # Checkpoints that were there before are somebody's: what goes on from them stays, unless it is refused.
+            # With checkpoints that were there before, the directory stays as it is, unless the config was refused.
             if fresh and (isinstance(error, InputError) or directory / "checkpoints" not in before):
                 _vacate(directory, before)
             raise
 
 
 def _vacate(directory: Path, before: set[Path]) -> None:
-    """Remove what a run that came to nothing has left, unless there is something to go on from."""
+    """Remove the new files of a run that failed, unless it saved a checkpoint."""
     made = set(directory.iterdir()) - before
     saved = directory / "checkpoints" in made and any(p.name.isdecimal() for p in (directory / "checkpoints").glob("*"))
     if not saved and all(path.suffix == ".json" or path.name in ("checkpoints", "trajectories") for path in made):
@@ -100,7 +100,7 @@ def _vacate(directory: Path, before: set[Path]) -> None:
 def read_config(directory: Path) -> Config:
     """The config of the run in `directory`.
 
-    Raises InputError where there is none that can be read, for a preset that does not exist, and as `files.check` does.
+    Raises InputError where there is none or it cannot be read, for an unknown preset, and as `files.check` does.
     """
     files.check(directory)
     path = directory / "config.json"
@@ -129,10 +129,10 @@ def read_config(directory: Path) -> Config:
 
 
 def bind(directory: Path, facts: Mapping[str, Any]) -> None:
-    """Store what the run in `directory` is (see `identity`), or hold it against what is stored there.
+    """Store the facts of the run in `directory` (see `identity`), or compare them with those that are stored there.
 
-    Every process holds its own facts, those of the data that it reads above all, against process 0's. Raises
-    InputError, naming the facts that differ.
+    Every process compares its own facts, such as its copy of the data, with process 0's. Raises InputError that names
+    the facts that differ.
     """
     path = directory / "identity.json"
 
@@ -153,7 +153,7 @@ def bind(directory: Path, facts: Mapping[str, Any]) -> None:
 def seed_directories(directory: Path) -> list[Path]:
     """The run's directory, and those of its repetitions with other seeds, in the order of their seeds.
 
-    Raises InputError for one that holds another run than this one with its seed.
+    Raises InputError for a directory seedN that does not hold this run with seed N.
     """
     others = [path for path in directory.glob("seed*") if path.is_dir() and path.name[4:].isdecimal()]
     for path in others:
@@ -169,14 +169,14 @@ def seed_directories(directory: Path) -> list[Path]:
 
 
 def _facts(directory: Path) -> dict[str, Any]:
-    """What is known of which run a directory holds: its config, and what `bind` stored."""
+    """The facts of the run in a directory: its config, and those that `bind` stored."""
     path = directory / "identity.json"
     stored = _parsed(path, path.read_bytes()) if path.exists() else {}
     return identity.of_config(read_config(directory)) | stored
 
 
 def _parsed(path: Path, content: bytes) -> dict[str, Any]:
-    """An object of JSON. Raises InputError where it is none."""
+    """The JSON object in `content`. Raises InputError for anything else."""
     try:
         found = json.loads(content)
         if not isinstance(found, dict):

@@ -1,6 +1,6 @@
 """Files of a run directory: written whole or not at all, never through a link, and read with distrust.
 
-A run directory may be somebody else's. Nothing in it is followed to a file outside, and nothing is read before its size
+A run directory may come from somebody else. So links out of it are never followed, and nothing is read before its size
 is known. All text is UTF-8, whatever the locale.
 """
 
@@ -26,13 +26,13 @@ from neuron_mech.errors import InputError, RunError, first_line
 from neuron_mech.lazily import h5py
 
 LARGEST = 2**32
-"""Bytes of a file that is read whole, at most."""
+"""Largest size in bytes of a file that is read whole."""
 
 LARGEST_TEXT = 2**24
-"""The same of text."""
+"""Largest size in bytes of a text file."""
 
 UNFOLDED = 20
-"""How many times its own size an HDF5 file may claim to hold, beyond 64 MB: only average signs are compressed."""
+"""Largest ratio of an HDF5 file's uncompressed size (beyond 64 MB) to its own; only average signs are compressed."""
 
 _PART = re.compile(r"\..*\.[0-9a-f]{16}\.part(\.\w+)?")
 
@@ -45,20 +45,20 @@ _ADVICE = {
     errno.ENAMETOOLONG: "name a directory with a shorter path",
     errno.EMLINK: "put a copy in its place",
 }
-"""What helps against an error of the system's; against others, looking at the disk."""
+"""What the user can do about an error of the system; about any other: look at the disk."""
 
 
 def check(directory: Path) -> None:
-    """Raise InputError where a run directory holds a link, or anything else that is no file and no directory.
+    """Raise InputError where a run directory holds a link, or anything else that is neither a file nor a directory.
 
-    Links lead out of it, to files that would be shown or changed. The directory itself may be one.
+    A link could lead to files elsewhere, which would be shown or changed. The directory itself may be a link.
     """
     pending = [str(directory)]
     while pending:
         try:
             entries = list(os.scandir(pending.pop()))
         except OSError:
-            continue  # gone, or not to be read: then it does no harm
+            continue  # gone, or unreadable: no harm
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
@@ -68,9 +68,9 @@ def check(directory: Path) -> None:
 
 
 def part(path: Path) -> Path:
-    """A new, empty file beside `path`, to be filled and put in its place.
+    """A new, empty file beside `path`, to be filled and then moved to `path`.
 
-    Nobody can know its name beforehand. The suffix stays last, since matplotlib and others choose the format by it.
+    Its name is random. The suffix of `path` stays last, since matplotlib and others choose the format by it.
     """
     made = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
     os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -78,7 +78,7 @@ def part(path: Path) -> Path:
 
 
 def remove_parts(directory: Path) -> None:
-    """Remove what a process that was killed while it wrote has left behind."""
+    """Remove the partial files of processes that were killed while writing."""
     for path in directory.rglob(".*.part*"):
         if _PART.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def remove_parts(directory: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the system's errors into a RunError that says what helps."""
+    """Turn an OSError into a RunError that says what the user can do."""
     try:
         yield
     except OSError as error:
@@ -99,7 +99,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def advice(error: BaseException) -> str:
-    """What helps against an error of the system's. HDF5, TensorStore and Orbax hide its number in their texts."""
+    """What the user can do about an error of the system. HDF5, TensorStore and Orbax have its number in their texts."""
     text = str(error)
     if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
         return _ADVICE[errno.ENOSPC]
@@ -109,9 +109,9 @@ def advice(error: BaseException) -> str:
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Let `save` write a file beside `path`, then put it in place in one motion: readers see it whole or not at all.
+    """Call `save` with a new path beside `path`, then move that file to `path`: readers see it whole or not at all.
 
-    Of several processes, 0 does. Raises RunError where it cannot be written; what stood at `path` stays.
+    Only process 0 writes. Raises RunError where it cannot be written; the old file at `path` then stays.
     """
     if not processes.first():
         return
@@ -135,7 +135,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read(path: Path, largest: int = LARGEST) -> bytes:
-    """A whole file. Raises OSError, before anything is read, for a link, for what is no file, and for too much."""
+    """The bytes of a file. Raises OSError before reading where it is a link, not regular, or above `largest` bytes."""
     with _opened(path, os.O_RDONLY) as file:
         if (size := os.fstat(file.fileno()).st_size) > largest:
             raise OSError(errno.EFBIG, f"it has {size:,} bytes, and {largest:,} are read at most", str(path))
@@ -143,12 +143,12 @@ def read(path: Path, largest: int = LARGEST) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A text file. Raises OSError as `read` does, and ValueError where it is no UTF-8."""
+    """The text of a file. Raises OSError as `read` does, and ValueError where it is not UTF-8."""
     return read(path, LARGEST_TEXT).decode()
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises OSError as `read` does, and ValueError where it is none."""
+    """The content of a JSON file. Raises OSError as `read` does, and ValueError where it is not JSON."""
     try:
         return json.loads(read_text(path))
     except RecursionError:
@@ -156,7 +156,7 @@ def read_json(path: Path) -> Any:
 
 
 def change(path: Path) -> BinaryIO:
-    """A file to be changed where it is. Raises OSError for a link, and for a file that has another name too."""
+    """A file opened to be changed in place. Raises OSError for a link, and for a file with a second (hard) link."""
     file = _opened(path, os.O_RDWR)
     if os.fstat(file.fileno()).st_nlink > 1:
         file.close()
@@ -165,7 +165,7 @@ def change(path: Path) -> BinaryIO:
 
 
 def _opened(path: Path, flags: int) -> BinaryIO:
-    """An open file that is no link. O_NONBLOCK: a pipe would be waited for."""
+    """A regular file, opened without following a link; O_NONBLOCK, since opening a pipe would wait."""
     file = os.fdopen(os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK), "rb" if flags == os.O_RDONLY else "r+b")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -174,9 +174,9 @@ def _opened(path: Path, flags: int) -> BinaryIO:
 
 
 def read_array(path: Path, mapped: bool = False) -> np.ndarray:
-    """A .npy file, in memory or mapped from the disk.
+    """The array in a .npy file, read or memory-mapped.
 
-    Raises OSError as `read` does, and ValueError where its size is not that of the array that it claims to hold.
+    Raises OSError as `read` does, and ValueError where the file's size does not fit the array in its header.
     """
     with _opened(path, os.O_RDONLY) as file:
         headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -195,7 +195,7 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
 
 
 def check_hdf5(file: h5py.File, size: int) -> None:
-    """Raise ValueError for an HDF5 file of `size` bytes that leads to other files, or claims to hold absurdly much."""
+    """Raise ValueError for an HDF5 file of `size` bytes that links to other files or claims an absurd content."""
     held, seen, pending = 0, set(), [file["/"]]
     while pending:
         group = pending.pop()

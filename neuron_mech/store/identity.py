@@ -1,7 +1,7 @@
-"""What a run must find again as it was: its config, its data, and the settings of the process that decide numbers.
+"""The facts that identify a run: its config, fingerprints of its data, and the settings of JAX that change results.
 
-A name and a path say none of this. So a run's facts are stored in its directory (`store.bind`) and in every checkpoint,
-and whatever goes on from either is refused under others, with a line that says which differ.
+They are stored in the run's directory (`store.bind`) and in every checkpoint. Continuing under different facts is
+refused, with a line that names the differences.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from neuron_mech.config import Config, fields
 
 
 def of_config(config: Config) -> dict[str, Any]:
-    """Every field of a config by name, as JSON has it."""
+    """Every field of a config by name, with lists instead of tuples, as in JSON."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields(config).items()}
 
 
 def changed(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The facts that are other here, each as `name: there / here`; one that was not stored yet is taken to be the same.
+    """The facts of `there` that differ `here`, each as `name: there / here`; facts that `there` lacks are not compared.
 
     Of a fingerprint, the first digits are shown.
     """

@@ -1,7 +1,7 @@
-"""Labelled arrays on disk: NetCDF results, and plain arrays that are filled where they lie.
+"""Labelled arrays on disk: NetCDF results, and plain arrays that are filled on disk.
 
-What is known of single neurons has one dimension `neuron`, all sites in turn: the coordinates `neuron_site` and
-`neuron_index` say whose each value is, and select it: `neuron_constancy.sel(neuron_site="dense2", neuron_index=17)`.
+Values of single neurons have one dimension `neuron` for the neurons of all sites in turn. The coordinates `neuron_site`
+and `neuron_index` identify each neuron, and select it: `neuron_constancy.sel(neuron_site="dense2", neuron_index=17)`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from neuron_mech.store import checksums, files
 from neuron_mech.store.directory import seed_directories
 
 FORMAT = 2
-"""Version of the result files' layout, their attribute `format`. Files of before it have none, and are refused."""
+"""Version of the result files' layout: their attribute `format`. Other versions, and files without one, are refused."""
 
 
 @contextmanager
 def arrays(shapes: Mapping[Path, tuple[tuple[int, ...], np.dtype]]) -> Iterator[dict[Path, np.memmap]]:
-    """New .npy files of these shapes and types, to be filled on disk; put in place together when the block ends well.
+    """New .npy files of these shapes and types, as memory maps to be filled; moved into place when the block ends well.
 
     Raises InputError where the disk has no room for them, RunError where they cannot be written.
     """
@@ -46,7 +46,6 @@ def arrays(shapes: Mapping[Path, tuple[tuple[int, ...], np.dtype]]) -> Iterator[
                 f"{next(iter(shapes)).parent} has {free / 1e9:.1f} GB free, and {need / 1e9:.1f} GB are to be written: "
                 "make room, or name another --run-dir"
             )
-        # Each is cut to its size beforehand, and unwritten pages take no memory.
         open_file = np.lib.format.open_memmap
         written = {}
         for path, (shape, kind) in shapes.items():
@@ -63,23 +62,23 @@ def arrays(shapes: Mapping[Path, tuple[tuple[int, ...], np.dtype]]) -> Iterator[
 
 
 def about(units: str, description: str) -> dict[str, str]:
-    """The attributes that every variable of a result file has."""
+    """The attributes of a variable in a result file."""
     return {"units": units, "description": description}
 
 
 def of_site(site: str, neurons: Sequence[int] | np.ndarray, variables: Mapping, dim: str = "neuron") -> xr.Dataset:
-    """Variables over the neurons of one site, by which `dim` goes; `neurons` are their indices within the site."""
+    """Variables over the neurons of one site, along `dim`; `neurons` are the neurons' indices within the site."""
     coords = {f"{dim}_site": (dim, np.full(len(neurons), site, object)), f"{dim}_index": (dim, np.asarray(neurons))}
     return xr.Dataset(variables, coords)
 
 
 def stacked(parts: Sequence[xr.Dataset], dim: str = "neuron") -> xr.Dataset:
-    """`of_site` of several sites as one dataset, in their order; its neurons are selected by site and index."""
+    """Datasets of `of_site` of several sites joined along `dim`; its neurons are selected by site and index."""
     return selectable(xr.concat(parts, dim, combine_attrs="override"))
 
 
 def selectable(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with its neurons selected by site and index, by whatever prefix: `.sel(neuron_site="dense2")`."""
+    """The dataset with an index over (site, index) for every dimension of neurons: `.sel(neuron_site="dense2")`."""
     for dim in set(dataset.dims) - set(dataset.indexes):
         if {f"{dim}_site", f"{dim}_index"} <= set(dataset.coords):
             dataset = dataset.set_xindex([f"{dim}_site", f"{dim}_index"])
@@ -87,21 +86,21 @@ def selectable(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
-    """Write a labelled dataset as NetCDF-4. The same values give the same bytes: no time or host is stored."""
+    """Write a labelled dataset as a NetCDF-4 result file. The same values give the same bytes."""
     plain = dataset.reset_index([dim for dim in dataset.dims if f"{dim}_site" in dataset.indexes])
     plain = plain.assign_attrs(format=FORMAT)
     checksums.write_result(path, lambda part: plain.to_netcdf(part, engine="h5netcdf"))
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """A result file, loaded and closed, its neurons selected by site and index.
+    """The dataset in a result file, in memory, in every process; its neurons are selected by site and index.
 
-    Of several processes, 0 reads it and tells the others. Raises InputError where it is missing, damaged, leads to
-    other files, or is of another format than this version's.
+    Raises InputError where the file is missing, damaged or links to other files, and FormatError where it is of another
+    format than FORMAT.
     """
 
     def read() -> bytes:
-        """What it holds, or after a mark why there is nothing: all processes come to the same end."""
+        """The content after "=", or the reason why there is none after "!", so that all processes end alike."""
         try:
             content = files.read(path)
         except OSError as error:
@@ -136,11 +135,11 @@ class FormatError(InputError):
 
 
 def load(run_dir: str | Path) -> xr.DataTree:
-    """Everything that a run directory holds in result files, as one tree.
+    """All result files of a run directory as one tree of datasets.
 
-    A node for each file, by its name without the ending, and a node `seedN` for each repetition with another seed,
-    with its files below. The attributes of the root are the run's config, by `section.field`. Everything is read into
-    memory. Neurons are selected by site and index.
+    There is a node for each file, named as the file without its suffix, and a node `seedN` for each repetition with
+    another seed, with its files below. The root's attributes are the run's config, by `section.field`. Everything is
+    read into memory. Neurons are selected by site and index.
 
     Arguments:
         run_dir: `runs/PRESET`, or any other directory with result files, such as one of `results/`.
@@ -163,7 +162,7 @@ def load(run_dir: str | Path) -> xr.DataTree:
     for of_seed in seed_directories(directory):
         below = of_seed.relative_to(directory)
         for path in sorted(of_seed.glob("*.nc")):
-            if "." not in path.stem:  # one that was set aside as damaged has another name
+            if "." not in path.stem:  # unlike binarization.damaged.nc, which was moved away
                 nodes[(below / path.stem).as_posix()] = read_dataset(path)
     if len(nodes) == 1:
         raise InputError(f"{directory} holds no result files: name a run's directory, such as runs/digits")
@@ -171,7 +170,7 @@ def load(run_dir: str | Path) -> xr.DataTree:
 
 
 def _settings(directory: Path) -> dict[str, Any]:
-    """What says which run a directory holds, by `section.field`; nothing where that is not there."""
+    """The config of the run in a directory, by `section.field`; {} where there is none."""
     found: dict[str, Any] = {}
     for path in (directory / name for name in checksums.RUN):
         try:
@@ -195,5 +194,5 @@ def _texts(dataset: xr.Dataset) -> Iterator[str]:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file, for process 0 and so for all."""
+    """Whether a file exists for process 0, which is what all processes use."""
     return processes.broadcast(lambda: str(path.exists()).encode()) == b"True"

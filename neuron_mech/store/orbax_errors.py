@@ -1,4 +1,4 @@
-"""What the errors of Orbax, TensorStore and the system below them mean for who asked."""
+"""What errors of Orbax, TensorStore and the operating system below them mean for the user."""
 
 import errno
 import os
@@ -19,11 +19,11 @@ _MACHINE = (
     errno.ESTALE,
     errno.ETIMEDOUT,
 )
-"""What a system answers that cannot read a file, whole or not."""
+"""Errors of a system that cannot read a file, whether the file is damaged or not."""
 
 
 def of_the_machine(error: BaseException, directory: Path) -> str:
-    """What keeps the machine from reading a checkpoint's files; nothing where these are to blame, gone or not whole."""
+    """Why the machine cannot read a checkpoint's files; "" where the files themselves are damaged or missing."""
     if isinstance(error, OSError) and error.errno in _MACHINE:
         return os.strerror(error.errno)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
@@ -42,10 +42,10 @@ def of_the_machine(error: BaseException, directory: Path) -> str:
 
 
 def mute_abandoned_reads() -> None:
-    """From here on, drop what Orbax's coroutines raise as they are thrown away, and TensorStore's threads after them.
+    """From now on ignore errors raised by Orbax's and TensorStore's abandoned reads.
 
-    When one array cannot be read, those still under way are abandoned, and Python prints a page for each at any later
-    time, though the failure has been dealt with.
+    When one array cannot be read, the other reads are abandoned, and Python prints a page for each at some later time,
+    although the failure has been handled.
     """
     if sys.unraisablehook is not _report_others:
         _reports.append(sys.unraisablehook)
@@ -53,7 +53,7 @@ def mute_abandoned_reads() -> None:
 
 
 _reports: list[Callable[[Any], Any]] = []
-"""What reported an error that nobody catches, before it was told to pass over some; the last one counts."""
+"""The hooks for uncaught errors that were installed before; the last one is used."""
 
 
 def _report_others(unraisable: Any) -> None:
@@ -64,7 +64,7 @@ def _report_others(unraisable: Any) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What a long library error says happened, in a line."""
+    """The cause given in a library's long error message, in one line."""
     text = str(error)
     if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
         return "No space left on device"

@@ -1,8 +1,8 @@
-"""The variables of a run's network by themselves: from its newest checkpoint, or as an export brought them along.
+"""The variables of a run's network: from its newest checkpoint, or from an export of the run.
 
-Exported, they are one NPZ file beside the results, with an array for each, named by its path, such as
-`variables/params/logits/bias`. A run's directory that holds it is an export: there is no state to go on from, and
-nothing is trained in it.
+An export has them in one NPZ file beside the results, each array named by its path, such as
+`variables/params/logits/bias`. A run's directory with this file is an export: it has no checkpoint to continue from,
+and nothing is trained in it.
 """
 
 import io
@@ -22,28 +22,28 @@ FILE = "parameters.npz"
 
 
 class Parameters(NamedTuple):
-    """A network's variables, as far as it was trained."""
+    """A network's variables, and how far it was trained."""
 
     variables: dict[str, Any]
-    """What `model.apply` takes: nested dicts of the host's arrays; empty where no checkpoint was saved."""
+    """What `model.apply` takes: nested dicts of host arrays; empty where no checkpoint was saved."""
     step: int
-    """Training steps done."""
+    """Number of training steps done."""
     steps: int
-    """Those of the whole run; 0 where no checkpoint was saved."""
+    """Number of training steps of the whole run; 0 where no checkpoint was saved."""
     damaged: tuple[str, ...] = ()
     """One line for each newer checkpoint that does not verify."""
 
 
 def exported(directory: Path) -> bool:
-    """Whether a directory is an unpacked export of a run. Of several processes, 0 looks."""
+    """Whether a directory is an unpacked export of a run, for all processes alike."""
     return store.exists(directory / FILE)
 
 
 def newest(directory: Path) -> Parameters:
-    """The parameters of the run in `directory`: of its newest checkpoint that verifies, or as an export has them.
+    """The parameters of the run in `directory`, from its newest checkpoint that verifies or from its export.
 
-    Neither the data set nor a device is needed, and nothing is changed. Raises RunError where no checkpoint verifies,
-    and InputError where an export's file is damaged.
+    Needs neither the data set nor a device, and changes nothing. Raises RunError where no checkpoint verifies, and
+    InputError where an export's file is damaged.
     """
     if exported(directory):
         return read(directory)
@@ -56,13 +56,13 @@ def newest(directory: Path) -> Parameters:
 
 
 def _part(state: dict[str, Any]) -> dict[str, Any]:
-    """Of a run's state (`planning.RunState`), the variables and how far they were trained."""
+    """The part of a run's state (`planning.RunState`) with the variables, the step, and the losses."""
     kept = {name: state["train"][name] for name in ("params", "statistics", "step")}
     return {"train": kept, "history": {"loss": state["history"]["loss"]}}
 
 
 def to_bytes(found: Parameters) -> bytes:
-    """The content of an export's file: NPZ. The same parameters give the same bytes."""
+    """The NPZ file of an export, as bytes. The same parameters give the same bytes."""
     arrays = traverse_util.flatten_dict({"variables": found.variables}, sep="/")
     content = io.BytesIO()
     np.savez(content, **arrays, step=found.step, steps=found.steps)
@@ -70,9 +70,9 @@ def to_bytes(found: Parameters) -> bytes:
 
 
 def read(directory: Path) -> Parameters:
-    """What an export brought along, unpacked in `directory`. Raises InputError where it is missing or damaged.
+    """The parameters in an export that is unpacked in `directory`, in every process.
 
-    Of several processes, 0 reads it and tells the others.
+    Raises InputError where the file is missing or damaged.
     """
     path = directory / FILE
     try:

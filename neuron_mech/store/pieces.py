@@ -1,9 +1,9 @@
-"""Files in pieces of limited size, and back: zip files that every tool opens, whole or refused by name.
+"""Packing files into zip files of limited size ("pieces"), and unpacking them; damaged pieces are refused by name.
 
-The first piece is NAME.zip. It holds pieces.json: every file's checksum, and that of every other piece. The others lie
-beside it as NAME.DIGEST.zip, named after their content, so that packing again leaves a whole set at any moment: new
-pieces are written first, then NAME.zip in one motion, and then those are removed that it does not name any more. A file
-too large for a piece is cut into FILE.part001, FILE.part002 and so on, which `cat` puts together again.
+The first piece is NAME.zip. It holds pieces.json with the checksums of all files and of all other pieces. The others
+are beside it as NAME.DIGEST.zip, named after their content, so that there is a complete set at any moment of packing
+again: new pieces are written first, then NAME.zip replaces the old one, then pieces that it no longer names are
+removed. A file too large for a piece is cut into FILE.part001, FILE.part002 and so on; `cat` joins them again.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from neuron_mech.store import files
 
 INDEX = "pieces.json"
 SMALLEST = 1_000_000
-"""Bytes of a piece that hold the index of any run, and something beside it."""
+"""Smallest size of a piece in bytes: it holds the index of any run, and some content."""
 
 
 def check(first: Path, limit: int = SMALLEST) -> None:
-    """Raise InputError where pieces cannot be written as `first`, or are to be too small."""
+    """Raise InputError where pieces cannot be written as `first`, or `limit` is too small."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.zip", first.name):
         raise InputError(f"{first} is no name for an export: give one of letters, digits, '.', '_', '-' and .zip")
     if limit < SMALLEST:
@@ -42,13 +42,13 @@ def check(first: Path, limit: int = SMALLEST) -> None:
 
 
 def pack(files: Mapping[str, bytes], first: Path, limit: int) -> list[Path]:
-    """Write `files` (by path, with slashes) in pieces of at most `limit` bytes; the paths of the pieces, `first` first.
+    """Write `files` (by path, with slashes) in pieces of at most `limit` bytes; returns the paths of the pieces.
 
-    What comes first is in the first piece as far as it fits. The same files give the same bytes. Raises InputError as
-    `check` does, and RunError where a piece cannot be written; the pieces that were there before are then intact.
+    The first files are in the first piece, as far as they fit. The same files give the same bytes. Raises InputError as
+    `check` does, and RunError where a piece cannot be written; an earlier set of pieces is then intact.
     """
     check(first, limit)
-    # However little deflating saves, a part and what the zip file says of it fit a piece.
+    # A part fits a piece, with its zip headers, even if it cannot be compressed.
     most = limit - limit // 1000 - 2000
     parts = {name: _cut(data, most) for name, data in files.items()}
     reserved = 1000 + sum(250 + len(name) + len(parts[name]) * (120 + len(first.name)) for name in files)
@@ -76,10 +76,10 @@ def pack(files: Mapping[str, bytes], first: Path, limit: int) -> list[Path]:
 
 
 def unpack(first: Path, directory: Path) -> list[str]:
-    """Put the files of the pieces that `first` names into a new `directory`: all of them, or none; their paths.
+    """Unpack the files of all pieces that `first` names into a new `directory`, all or none; returns their paths.
 
-    Raises InputError, naming it, for a piece that is missing or damaged, and where the directory holds something;
-    RunError where they cannot be written.
+    Raises InputError that names a missing or damaged piece, or a directory that is not empty, and RunError where the
+    files cannot be written.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} is there already: name a new directory to unpack into")
@@ -130,7 +130,7 @@ def _members(name: str, parts: Sequence[bytes]) -> list[tuple[str, bytes]]:
 
 
 def _grouped(members: list[tuple[str, bytes]], limit: int, reserved: int) -> list[list[tuple[str, bytes]]]:
-    """Members by piece: each in the first that still has room. `reserved` bytes of the first are taken."""
+    """Members by piece, each in the first piece with room for it; `reserved` bytes of the first piece are taken."""
     groups: list[list[tuple[str, bytes]]] = [[]]
     sizes = [reserved]
     for name, data in members:
@@ -159,7 +159,7 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _index(first: Path) -> dict[str, Any]:
-    """pieces.json of a first piece, which names nothing outside the directory it is unpacked into."""
+    """pieces.json of a first piece. Raises ValueError where it names a file outside the directory."""
     with zipfile.ZipFile(first) as archive:
         index = json.loads(archive.read(INDEX))
     inside = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")

@@ -1,6 +1,6 @@
-"""Where results come from: machine, versions, and the seconds each step took. Kept apart from the results themselves.
+"""Provenance of results: machine, versions, and the seconds of each step, in provenance.json.
 
-Result files hold no time and no host, so that a resumed run's are the undisturbed run's; provenance.json holds both.
+They are not in the result files, so that a resumed run gives the same bytes as an undisturbed one.
 """
 
 import importlib.metadata
@@ -24,7 +24,7 @@ PACKAGES = ("neuron_mech", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 
 def machine() -> dict[str, Any]:
-    """Device, processor, cores, and versions of what computes."""
+    """Device, platform, number of cores, and versions of the main packages."""
     device = jax.devices()[0]
     return {
         "device": f"{jax.device_count()} x {device.device_kind}" if device.platform != "cpu" else _processor(),
@@ -38,7 +38,7 @@ def machine() -> dict[str, Any]:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """Machine, versions and seconds of a run and its repetitions with other seeds, which add up; {} where unknown."""
+    """Machine, versions and seconds of a run, summed over its repetitions with other seeds; {} where unknown."""
     found = [_stored(place) for place in store.seed_directories(directory)]
     seconds: Counter[str] = Counter()
     for one in found:
@@ -49,12 +49,13 @@ def read(directory: Path) -> dict[str, Any]:
 
 @contextmanager
 def timed(directory: Path, step: str) -> Iterator[None]:
-    """Add the seconds of what is done inside to those of earlier calls, and say on what machine.
+    """Add the seconds spent in the block to those of the step's earlier calls, and note the machine.
 
-    Seconds of steps timed inside it are theirs alone. What is stopped by a signal counts, what fails does not.
+    Seconds of steps that are timed inside the block are not counted twice. A block that is stopped by a signal counts,
+    one that fails does not.
     """
     if not _stored(directory):
-        _add(directory, step, 0.0)  # on what machine it began, should it be killed
+        _add(directory, step, 0.0)  # notes the machine, in case the process is killed
     began, done = time.monotonic(), False
     _inside.append(0.0)
     try:
@@ -72,9 +73,9 @@ def timed(directory: Path, step: str) -> Iterator[None]:
 
 
 def others(directory: Path) -> list[str]:
-    """What of the machine is other than what the run in `directory` was begun on, each as `name: there / here`.
+    """Differences between this machine and the one that the run was begun on, each as `name: there / here`.
 
-    Bits of a run that goes on are those of one left alone only where this is empty.
+    Only where there are none does a resumed run give the same bits as an undisturbed one.
     """
 
     def flat(found: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def others(directory: Path) -> list[str]:
 
 
 _inside: list[float] = []
-"""Of every step that is under way, the outermost first: seconds of the steps that were timed inside it."""
+"""For each step in progress, the outermost first: seconds of the steps that were timed inside it."""
 
 
 def _add(directory: Path, step: str, seconds: float) -> None:
@@ -97,7 +98,7 @@ def _add(directory: Path, step: str, seconds: float) -> None:
 
 
 def _stored(directory: Path) -> dict[str, Any]:
-    """provenance.json, or {} where it is missing or cannot be read: nothing depends on it."""
+    """provenance.json, or {} where it is missing or cannot be read: no result depends on it."""
     try:
         found = files.read_json(directory / "provenance.json")
     except (OSError, ValueError):
@@ -118,7 +119,7 @@ def _version(name: str) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, where the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

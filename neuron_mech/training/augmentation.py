@@ -7,14 +7,14 @@ from jaxtyping import Array, Bool, Int
 from neuron_mech.training.datasets import Samples
 
 SHIFT = 0.1
-"""Largest shift, as a share of the height and of the width."""
+"""Largest shift, as a share of the image's height and width."""
 
 
 def augmented(samples: Samples, key: Array) -> Samples:
     """A batch whose images are flipped left to right with probability 1/2, and shifted down and right at random.
 
-    A shift is uniform in [-SHIFT, SHIFT] of the image's size, rounded to whole pixels: 32 pixels are shifted by -3 to
-    3. What comes into view repeats the edge.
+    A shift is uniform in [-SHIFT, SHIFT] of the image's size, rounded to whole pixels: images of 32 pixels are shifted
+    by -3 to 3. New pixels repeat the edge.
     """
     batch, height, width = samples.images.shape[:3]
     flip, down, right = jax.random.split(key, 3)

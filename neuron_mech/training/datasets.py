@@ -1,4 +1,4 @@
-"""Data sets of permanent samples: whole ones on the device, or streams from the disk.
+"""Data sets whose samples have permanent ids: in memory on the device, or as streams from the disk.
 
 A sample's id is its row in the split as TensorFlow Datasets (or scikit-learn, after one fixed split) stores it, so that
 an id means the same image in every run.
@@ -25,11 +25,11 @@ __all__ = ["Dataset", "Samples", "Stream", "builder", "directory", "load", "walk
 
 
 def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -> Dataset:
-    """Load a data set, with a progress bar where that takes seconds, or open it as a stream.
+    """Load a data set into memory, with a progress bar, or open it as a stream.
 
     `data_dir` is where TensorFlow Datasets keeps prepared data; None means its own default, TFDS_DATA_DIR or
-    ~/tensorflow_datasets. `workers` are the processes that decode a stream; None: one a core, 16 at most. Raises
-    InputError where the data set is not prepared there or cannot be read.
+    ~/tensorflow_datasets. `workers` is the number of processes that decode a stream; None means one a core, at most 16.
+    Raises InputError where the data set is not prepared there or cannot be read.
     """
     if data.name == "digits":
         if data.stream:
@@ -52,13 +52,13 @@ def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -
 
 
 def with_random_labels(dataset: "Dataset[Samples]", seed: int) -> "Dataset[Samples]":
-    """The data set with its training labels dealt to the images at random. Test labels stay as they are."""
+    """The data set with its training labels permuted at random. Test labels stay as they are."""
     dealt = jax.random.permutation(random_stream(seed, "random labels"), dataset.train.labels)
     return replace(dataset, train=dataset.train.replace(labels=dealt))
 
 
 def _first(samples: Any, data: Data, part: str) -> Any:
-    """The first so many samples of a split, as its field says."""
+    """The first samples of a split, as many as `data.train_images` or `data.test_images` says."""
     count = getattr(data, f"{part}_images")
     if count == "all" or count == len(samples):
         return samples
@@ -68,7 +68,7 @@ def _first(samples: Any, data: Data, part: str) -> Any:
 
 
 def _digits() -> Dataset:
-    """scikit-learn's 1,797 digits of 8x8 pixels, 0 to 16: 1,437 to train on, 360 to test, classes in proportion."""
+    """scikit-learn's 1,797 digits, 8x8 pixels with values 0 to 16: 1,437 for training, 360 for testing, stratified."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -83,7 +83,7 @@ def _digits() -> Dataset:
 
 
 def tensorflow_datasets() -> Any:
-    """TensorFlow Datasets. Raises InputError, naming what to install, where it or what it reads with is missing."""
+    """The module tensorflow_datasets. Raises InputError, naming what to install, where it or a reader is missing."""
     missing = [name for name in ("tensorflow_datasets", "array_record", "grain") if find_spec(name) is None]
     if missing:
         raise InputError(
@@ -105,7 +105,7 @@ BY_HAND = {
     "imagenet2012": "ImageNet must be downloaded by hand (an account at image-net.org: ILSVRC2012_img_train.tar and "
     "ILSVRC2012_img_val.tar into DIR/downloads/manual), then "
 }
-"""What comes before `prepare_data`, for data sets that TensorFlow Datasets may not download."""
+"""What to do before `prepare_data`, for data sets that TensorFlow Datasets cannot download."""
 
 
 def builder(name: str, data_dir: Path | None) -> Any:
@@ -146,15 +146,12 @@ def builder(name: str, data_dir: Path | None) -> Any:
 
 
 def _test_split(found: Any) -> str:
-    """What is tested on: ImageNet's labels of its test images are not public, so there its validation images."""
+    """The split for testing; of ImageNet the validation images, since its test labels are not public."""
     return "test" if "test" in found.info.splits and found.name not in BY_HAND else "validation"
 
 
 def _reader(found: Any, split: str, pixels: int | None = None) -> Reader:
-    """What reads and decodes a split's images, in memory or as a stream: the one place that knows how they are stored.
-
-    Raises InputError for images whose values cannot be read exactly.
-    """
+    """The reader of a split's images. Raises InputError for images whose values cannot be read exactly."""
     tfds = tensorflow_datasets()
     feature = found.info.features["image"]
     kind, shape = np.dtype(feature.np_dtype), feature.shape
@@ -180,7 +177,7 @@ def _reader(found: Any, split: str, pixels: int | None = None) -> Reader:
 def _tfds(found: Any, data: Data) -> Dataset[Samples]:
     def part(split: str, count: int | str) -> Samples:
         reader, blocks = _reader(found, split), []
-        some = reader.ids[: count if isinstance(count, int) else None]  # what is left out is not read
+        some = reader.ids[: count if isinstance(count, int) else None]  # images that are not used are not read
         reader = replace(reader, ids=some, block=1000)
         for index in tqdm(range(len(reader)), desc=f"reading {reader.name}", unit="k images", leave=False):
             blocks.append(reader(index))

@@ -1,4 +1,4 @@
-"""The facts of a run that its data are part of; see `store.identity`."""
+"""The facts that identify a run (see `store.identity`), with fingerprints of its data."""
 
 import hashlib
 from pathlib import Path
@@ -13,16 +13,16 @@ from neuron_mech.store.identity import digest, of_config
 from neuron_mech.training.datasets import Dataset, Samples, Stream
 
 WHOLE = 2**30
-"""Bytes of a stream's files up to which all of them are read for its fingerprint."""
+"""A stream whose files have at most this many bytes together is read whole for its fingerprint."""
 
 _PLACES, _PLACE = 16, 2**16
-"""Of larger files, so many places of so many bytes each are, the first and the last among them."""
+"""Of a larger stream, each file is read at _PLACES places of _PLACE bytes each, from its start to its end."""
 
 
 def of(config: Config, dataset: Dataset) -> dict[str, Any]:
-    """The facts of a run by name, as JSON has them: the config's fields, fingerprints of the data, and settings.
+    """The facts of a run by name, for JSON: the config's fields, fingerprints of the data, and settings of JAX.
 
-    `dataset` is as it was loaded: labels that are dealt at random follow from it, the seed and the settings.
+    `dataset` is as loaded, before its labels are permuted: that follows from the seed and the settings.
     """
     found = of_config(config) | {"classes": dataset.classes}
     for part, samples in (("training", dataset.train), ("test", dataset.test)):
@@ -31,9 +31,9 @@ def of(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 
 def fingerprints(samples: Samples | Stream) -> dict[str, str]:
-    """SHA-256 over images and over labels; of a stream over its files (see `WHOLE`) and the rows that are read.
+    """SHA-256 of the images and of the labels; of a stream, of its files (see `WHOLE`) and of the rows that are read.
 
-    A second for a gigabyte, about. Raises InputError where a file cannot be read.
+    Takes about a second for a gigabyte. Raises InputError where a file cannot be read.
     """
     if isinstance(samples, Samples):
         return {"images": digest(samples.images), "labels": digest(samples.labels)}

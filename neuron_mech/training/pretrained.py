@@ -1,4 +1,4 @@
-"""Networks that are not trained here: Keras's weights for ImageNet, kept beside the data as a verified checkpoint."""
+"""Keras's ResNet50 weights for ImageNet, kept beside the data sets as a checkpoint with checksums."""
 
 import shutil
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from neuron_mech.training.models import ResNet50
 from neuron_mech.training.models.resnet import shapes
 
 NETWORK = ResNet50(variant="keras3", classes=1000)
-"""Keras's network, or as far as weights go, any of its years."""
+"""Keras's network. Its weights have the same shapes in every version of Keras."""
 
 
 def save(variables: Mapping[str, Any], data_dir: Path | None = None) -> None:
-    """Keep Keras's weights, as variables of NETWORK, in the place of any before; they are read back and verified.
+    """Save Keras's weights, given as variables of NETWORK, replacing any before, then read them back to verify them.
 
     Raises RunError where they cannot be written.
     """
@@ -31,9 +31,9 @@ def save(variables: Mapping[str, Any], data_dir: Path | None = None) -> None:
 
 
 def restore(model: ResNet50, data_dir: Path | None = None) -> dict[str, Any]:
-    """The variables that `save` kept, each array's checksum verified.
+    """The variables that `save` stored, verified by their checksums.
 
-    Raises InputError, naming the command that prepares them, where there are none, or where they do not fit `model`;
+    Raises InputError, naming the command that prepares them, where there are none or they do not fit `model`, and
     RunError where they do not verify.
     """
     where, expected = directory(data_dir), shapes(NETWORK)
@@ -58,5 +58,5 @@ def restore(model: ResNet50, data_dir: Path | None = None) -> dict[str, Any]:
 
 
 def directory(data_dir: Path | None) -> Path:
-    """Where the checkpoint is, in a directory of its own beside the data sets."""
+    """The directory of the checkpoint, beside the data sets."""
     return datasets.directory(data_dir) / "keras-resnet50" / "checkpoints"

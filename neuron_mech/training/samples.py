@@ -1,7 +1,7 @@
-"""Samples that keep a permanent id each, their row: `Samples` are arrays on the device, a `Stream` is files.
+"""Samples with permanent ids, their rows: `Samples` are arrays on the device, a `Stream` reads files.
 
-Both are looked through by the same code: they have a length, `rows`, a `blank` sample, and `chunks`, which `walk` draws
-a bar for.
+Both have a length, `rows`, a `blank` sample, and `chunks`, so the same code works on either. `walk` is `chunks` with a
+progress bar.
 """
 
 import time
@@ -24,14 +24,14 @@ from neuron_mech.training.streaming import Reader, Reading
 
 
 class Samples(struct.PyTreeNode):
-    """Images as stored (whole values) and integer labels; `inputs` are what a network sees of them."""
+    """Images as stored (unsigned integers) and integer labels; `inputs` are the images as a network takes them."""
 
     images: UInt[Array, "*samples height width channels"]
     labels: Int[Array, "*samples"]
     largest: int = struct.field(pytree_node=False)
-    """The value that stands for 1."""
+    """The stored value that becomes 1.0."""
     pixels: int | None = struct.field(pytree_node=False, default=None)
-    """Height and width of `inputs`; None for those of `images`."""
+    """Height and width of `inputs`; None for the size of `images`."""
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -42,13 +42,9 @@ class Samples(struct.PyTreeNode):
 
     @property
     def blank(self) -> "Samples":
-        """One sample of zeros: what a network needs to know its input's shape."""
-        return Samples(
-            jnp.zeros((1, *self.images.shape[1:]), self.images.dtype),
-            jnp.zeros(1, jnp.int32),
-            self.largest,
-            self.pixels,
-        )
+        """One sample of zeros, from which a network learns its input's shape."""
+        images = jnp.zeros((1, *self.images.shape[1:]), self.images.dtype)
+        return Samples(images, jnp.zeros(1, jnp.int32), self.largest, self.pixels)
 
     def chunks(self, size: int) -> "Iterator[Samples]":
         """All samples in order, `size` at a time; the last chunk may be smaller."""
@@ -57,15 +53,16 @@ class Samples(struct.PyTreeNode):
 
     @property
     def inputs(self) -> Float[Array, "samples height width channels"]:
-        """All images as float32 in [0, 1], interpolated where `pixels` is another size than theirs (bilinear, and
-        smoothed before they are made smaller): ask a batch of `rows` for them, not a whole data set.
+        """All images as float32 in [0, 1], resized to `pixels` (bilinear, with antialiasing).
+
+        Use it on a batch of `rows`, not on a whole data set.
         """
         return self.prepared(self.images)
 
     def prepared(
         self, images: UInt[Array, "several height width channels"]
     ) -> Float[Array, "several rows columns channels"]:
-        """`inputs` of other images, stored as these are."""
+        """`inputs` of other images that are stored as these are."""
         scaled = images.astype(jnp.float32) / self.largest
         size = scaled.shape[:1] + 2 * (self.pixels,) + scaled.shape[3:] if self.pixels else scaled.shape
         return scaled if size == scaled.shape else jax.image.resize(scaled, size, "bilinear")
@@ -73,18 +70,18 @@ class Samples(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Stream:
-    """Samples that stay on disk: `chunks` reads, decodes and crops them as they are asked for.
+    """Samples that stay on disk: `chunks` reads, decodes and crops them one chunk after another.
 
-    Memory holds a few blocks a worker and one chunk, whatever the number of images. `data.corrupt` decides what
-    becomes of an image that cannot be decoded; where such are skipped, chunks hold what is left.
+    Memory holds a few blocks for each worker and one chunk, whatever the number of images. Where `corrupt` is skip,
+    images that cannot be decoded are missing in the chunks.
     """
 
     reader: Reader
     corrupt: Literal["stop", "skip"] = "stop"
     workers: int = 0
-    """Processes that read and decode; 0: all in this one, when it is asked for."""
+    """Number of processes that read and decode; 0: this process does."""
     files: tuple[Path, ...] = ()
-    """What the records are read from."""
+    """The files with the records."""
 
     def __len__(self) -> int:
         return len(self.reader.ids)
@@ -93,21 +90,17 @@ class Stream:
         """The samples with these ids, in this order."""
         return replace(self, reader=replace(self.reader, ids=self.reader.ids[ids]))
 
-    def shard(self, index: int, count: int) -> "Stream":
-        """The share of process `index` of `count`: every image is in exactly one."""
-        return self.rows(np.arange(index, len(self), count))
-
     @property
     def blank(self) -> Samples:
-        """One sample of zeros: what a network needs to know its input's shape."""
+        """One sample of zeros, from which a network learns its input's shape."""
         blank = jnp.zeros((1, *self.reader.shape), self.reader.dtype)
         return Samples(blank, jnp.zeros(1, jnp.int32), largest=np.iinfo(self.reader.dtype).max)
 
     def chunks(self, size: int) -> Iterator[Samples]:
         """All samples in order, `size` at a time; the last chunk may be smaller.
 
-        At the end says how fast images could be read and how fast they were used: the lower rate binds. Raises
-        RunError for a corrupt image that is not skipped, naming it, and for a worker that dies.
+        At the end it prints how fast images could be read and how fast they were used; the lower rate is the limit.
+        Raises RunError that names a corrupt image where they are not skipped, and for a worker that dies.
         """
         reading = Reading(self.reader, self.workers)
         images, spent = 0, list[float]()
@@ -121,7 +114,7 @@ class Stream:
         self._check(reading.corrupt)
         if not images:
             raise RunError(f"{self.reader.name}: none of {len(self):,} images can be read: prepare the data again")
-        # What the median chunk took: the first is compiled for, and the last may be.
+        # The median over chunks, since the first includes compilation, and the last one may.
         read_rate, use_rate = images * max(self.workers, 1) / reading.seconds, 1 / float(np.median(spent))
         tqdm.write(
             f"{self.reader.name}: {images:,} images; input {read_rate:.0f} images/s ({_processes(self.workers)}), "
@@ -168,16 +161,16 @@ class Dataset(Generic[Split]):
 
     def __post_init__(self) -> None:
         for part, samples in (("training", self.train), ("test", self.test)):
-            # A stream's labels are known as they are read: its reader looks at them.
+            # A stream's labels are checked by its reader.
             labels = samples.labels if isinstance(samples, Samples) else np.zeros(0, np.int32)
             check_labels(labels, self.classes, f"data.name {self.name}: {part} labels")
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes on the device."""
+        """Bytes of the samples on the device; 0 for streams."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves((self.train, self.test)) if isinstance(leaf, jax.Array))
 
     @property
     def top(self) -> int:
-        """A network is right where the label is among so many of its largest outputs: 5 of ImageNet's 1,000, else 1."""
+        """Number of largest outputs among which the label must be for accuracy: 5 for 1,000 classes or more, else 1."""
         return 5 if self.classes >= 1000 else 1

@@ -1,6 +1,6 @@
 """The pure training step, which returns activation gradients beside the loss, and evaluation.
 
-Nothing here is jitted and nothing keeps state: the callers own the `jit`, and with it the donation of buffers.
+Nothing here is jitted or keeps state: the callers jit, and decide which buffers are donated.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,10 +22,10 @@ from neuron_mech.training.datasets import Samples
 
 
 class TrainState(struct.PyTreeNode):
-    """All that the next step depends on, besides its batch.
+    """Everything that the next step depends on, besides its batch.
 
-    `statistics` holds the model's other collections (batch statistics), `key` never changes: step i draws its
-    dropout from `fold_in(key, i)`, so a resumed run repeats the stream.
+    `statistics` holds the model's other collections, such as batch statistics. `key` never changes: step i draws its
+    dropout from `fold_in(key, i)`, so that a resumed run draws the same.
     """
 
     step: Int[Array, "*runs"]
@@ -41,14 +41,14 @@ class TrainState(struct.PyTreeNode):
 
 
 def batches(config: Config, samples: int) -> int:
-    """Batches an epoch of so many training samples, the last smaller one counted."""
+    """Batches in an epoch of `samples` training samples, including the last, smaller one."""
     return -(-samples // config.train.batch_size)
 
 
 def optimizer(config: Config, samples: int) -> optax.GradientTransformation:
-    """Plain SGD, momentum 0; its step size is divided once, after `train.drop_after` of the epochs.
+    """Plain SGD without momentum, for a training set of `samples`.
 
-    `samples` is the size of the training set.
+    The step size is divided once by `train.drop_factor`, after `train.drop_after` of the epochs.
     """
     train = config.train
     drop = round(train.drop_after * train.epochs) * batches(config, samples)
@@ -63,10 +63,10 @@ def convolutional(sites: Iterable[Site]) -> bool:
 
 
 def stepwise(convolutional: bool) -> bool:
-    """Whether a loop over training steps or chunks is driven from the host, one compiled call each.
+    """Whether a loop over training steps or chunks runs on the host, with one compiled call for each.
 
-    On a CPU the gradients of a convolution inside a compiled loop took 7 (recording) to 26 times (training) as long as
-    outside. Elsewhere, and without convolutions, one call for the whole loop saves time.
+    On a CPU the gradients of a convolution inside a compiled loop took 7 times (recording) to 26 times (training) as
+    long as outside. On other devices, and without convolutions, one compiled call for the whole loop is faster.
     """
     return convolutional and jax.default_backend() == "cpu"
 
@@ -74,13 +74,13 @@ def stepwise(convolutional: bool) -> bool:
 def init(config: Config, model: nn.Module, sample: Samples) -> TrainState:
     """The state before the first step. `sample` gives the inputs' shape."""
     variables = model.init(random_stream(config.train.seed, "initialisation"), sample.inputs)
-    # init also sows; what a run carries is the parameters and the running statistics alone.
+    # init also returns what the model sows; only parameters and running statistics are part of the state.
     statistics = {k: v for k, v in variables.items() if k not in ("params", "intermediates", "perturbations")}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         statistics=statistics,
-        # What it carries does not depend on the number of samples.
+        # The optimizer's state does not depend on the number of samples.
         opt_state=optimizer(config, 1).init(variables["params"]),
         key=random_stream(config.train.seed, "dropout"),
     )

@@ -1,7 +1,7 @@
-"""Images that stay on disk until they are needed: read, decoded and cropped by Grain, in blocks, in order.
+"""Reading images from disk as they are needed: Grain reads, decodes and crops them, in blocks, in order.
 
-Worker processes hold a few blocks each, so memory does not grow with the number of images. What a block has gone
-through is the same in a worker as in this process.
+Worker processes hold a few blocks each, so memory does not grow with the number of images. Blocks are the same whether
+a worker or this process makes them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from neuron_mech.lazily import grain
 from neuron_mech.taps.objectives import check_labels
 
 BLOCK = 32
-"""Images of a stream's block."""
+"""Images in a block of a stream."""
 
 
 class Block(NamedTuple):
-    """Images of one size, their labels, one line for each that could not be decoded, and the seconds it all took."""
+    """Images of one size, their labels, one line for each image that could not be decoded, and the seconds taken."""
 
     images: UInt[np.ndarray, "images height width channels"]
     labels: Int[np.ndarray, " images"]
@@ -41,17 +41,17 @@ class Block(NamedTuple):
 
 
 MODES = {(8, 1): "L", (8, 3): "RGB", (8, 4): "RGBA", (16, 1): "I;16"}
-"""Pillow's modes, by bits of a value and channels: all images whose values are read exactly. Pillow has no other of 16
-bits, and would cut them to 8 in silence."""
+"""Pillow's modes by (bits of a value, channels), for images whose values are read exactly. Pillow has no other mode of
+16 bits, and would silently reduce other images to 8."""
 
 
 def prepared(stored: bytes | np.ndarray, mode: str, pixels: int | None) -> UInt[np.ndarray, "height width channels"]:
-    """An image, encoded or as an array of whole values, as an array in one of MODES, cropped to `pixels` squared.
+    """An image, encoded or as an array of integers, as an array in one of MODES, cropped to `pixels` x `pixels`.
 
-    What has 8 bits is converted to `mode` whatever it is (palettes, CMYK, with or without transparency); between 8 and
-    16 bits nothing is. As ImageNet networks are evaluated, the short side becomes 256/224 of `pixels` (bilinear,
-    smoothed), then the centre is cut out. None leaves the size. Raises OSError, ValueError or SyntaxError for what is
-    no whole image, or of other bits.
+    Every image of 8 bits is converted to `mode` (palettes, CMYK, with or without transparency); there is no conversion
+    between 8 and 16 bits. As usual for ImageNet, the short side is resized to 256/224 of `pixels` (bilinear with
+    antialiasing), then the centre is cut out; None keeps the size. Raises OSError, ValueError or SyntaxError for an
+    image that is damaged or of other bits.
     """
     if isinstance(stored, bytes):
         with Image.open(io.BytesIO(stored)) as opened:
@@ -72,7 +72,7 @@ def prepared(stored: bytes | np.ndarray, mode: str, pixels: int | None) -> UInt[
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """In `mode`, or as floats where that is of 16 bits. Raises ValueError where these are not the image's own bits."""
+    """The image in `mode`; as floats for 16 bits. Raises ValueError where the image has another number of bits."""
     deep = mode == "I;16"
     if image.mode.startswith(("I", "F")) != deep:
         raise ValueError(f"its values are of Pillow's mode {image.mode}, not of {16 if deep else 8} bits")
@@ -81,7 +81,10 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
 
 @dataclass(frozen=True)
 class Reader:
-    """Block number -> `Block`. `source` holds records of `image`, `label` and, if any, `file_name`."""
+    """A function of a block's number that reads the `Block`.
+
+    `source` gives records with `image`, `label` and, in some data sets, `file_name`.
+    """
 
     name: str
     source: Any
@@ -89,22 +92,22 @@ class Reader:
     shape: tuple[int, int, int]
     pixels: int | None
     bits: int = 8
-    """Of a pixel's value; with the channels, what is in MODES."""
+    """Bits of a pixel's value; with the channels, a key of MODES."""
     classes: int | None = None
-    """How many the labels are of; None: labels are not looked at."""
+    """Number of classes; None: labels are not checked."""
     block: int = BLOCK
-    """Images of a block."""
+    """Images in a block."""
 
     @property
     def dtype(self) -> np.dtype:
-        """Type of the images that it reads."""
+        """Type of the images."""
         return np.dtype(f"uint{self.bits}")
 
     def __len__(self) -> int:
         return -(-len(self.ids) // self.block)
 
     def __call__(self, block: int) -> Block:
-        """Nothing a record holds is an error here: what cannot be read is said in the block."""
+        """Read a block. A record that cannot be read becomes a line in `Block.corrupt`, not an error."""
         began = time.perf_counter()
         images, labels, corrupt = [], [], []
         rows = [int(row) for row in self.ids[block * self.block : (block + 1) * self.block]]
@@ -114,7 +117,7 @@ class Reader:
                 record = read()
                 if "file_name" in record:
                     what = f"{_text(record['file_name'])} ({what})"
-                if self.classes is not None and not 0 <= record["label"] < self.classes:  # what costs nothing, first
+                if self.classes is not None and not 0 <= record["label"] < self.classes:  # a quick check first
                     check_labels(np.atleast_1d(record["label"]), self.classes, "its label")
                 image = prepared(record["image"], MODES[self.bits, self.shape[-1]], self.pixels)
                 images.append(self._checked(image))
@@ -125,10 +128,10 @@ class Reader:
         return Block(stacked, np.array(labels, np.int32), corrupt, time.perf_counter() - began)
 
     def _records(self, rows: list[int]) -> list[Callable[[], Any]]:
-        """What gives each record: all are read at once where that can be and succeeds, several times as fast."""
+        """Functions that return one record each. Reading all at once, where possible, is several times as fast."""
         try:
             return [partial(_itself, record) for record in self.source.__getitems__(rows)]
-        except Exception:  # as above; one by one it is seen which
+        except Exception:  # as above; reading them one by one shows which is damaged
             return [partial(self.source.__getitem__, row) for row in rows]
 
     def _checked(self, image: np.ndarray) -> np.ndarray:
@@ -139,23 +142,23 @@ class Reader:
 
 @dataclass
 class Reading:
-    """One pass over a reader's images, regrouped to chunks of one size; what is seen on the way is counted."""
+    """One pass over a reader's images in chunks of one size, with counts of corrupt images and of seconds."""
 
     reader: Reader
     workers: int
-    """Processes that read and decode; 0: all in this one."""
+    """Number of processes that read and decode; 0: this process does."""
     corrupt: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    """Spent reading and decoding, summed over processes."""
+    """Seconds spent reading and decoding, summed over processes."""
 
     def blocks(self) -> Iterator[Block]:
         """All blocks in order. Raises RunError where a worker dies."""
-        flags.FLAGS.mark_as_parsed()  # Grain asks absl's flags, which only programs built on absl parse
+        flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which only programs built on absl parse
         steps = grain.MapDataset.range(len(self.reader)).map(self.reader)
         options = grain.MultiprocessingOptions(
             num_workers=min(self.workers, len(self.reader)), per_worker_buffer_size=2
         )
-        # No threads: a worker is the unit, and without workers all is done when it is asked for.
+        # No threads in a worker; without workers, every block is read when it is needed.
         stream = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         with closing(iter(stream.mp_prefetch(options, worker_init_fn=_begin_worker))) as blocks:
             try:
@@ -167,7 +170,7 @@ class Reading:
                 ) from error
 
     def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(images, labels) by `size`, a last smaller one too; corrupt images are left out, and counted."""
+        """(images, labels) in chunks of `size`, the last one smaller; corrupt images are left out, and counted."""
         images, labels = [], []
         held = 0
         for block in self.blocks():
@@ -200,7 +203,7 @@ def _exit(error: RuntimeError) -> str:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """A worker leaves Ctrl-C to its parent, and ends when its parent does, however that dies."""
+    """Set up a worker: it ignores Ctrl-C, which its parent handles, and ends when its parent ends or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

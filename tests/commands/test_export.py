@@ -31,17 +31,20 @@ from neuron_mech.runs import loop, measuring, planning
 from neuron_mech.store import checkpoints, parameters
 from neuron_mech.training import datasets
 
+pytestmark = pytest.mark.long
+
 
 def command(monkeypatch, module, *arguments):
     """The module's command line, in this process."""
     monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
-    if hasattr(module, "main") and module.__name__.endswith(("export", "report", "reproduce")):
+    name = module.__name__.rpartition(".")[2]
+    if name in ("export", "report", "reproduce"):
         module.main()
-    else:
-        name = module.__name__.rpartition(".")[2]
+    elif hasattr(module, "experiment"):
         kind = {"quantization": "QuantizationOptions", "binarization": "BinarizationOptions"}.get(name)
-        kind = "DynamicsOptions" if name == "learning_dynamics" else kind or "Seeded"
-        module.main(name, module.__doc__, module.experiment, getattr(module, kind))
+        module.main(name, module.__doc__, module.experiment, getattr(module, kind or "DynamicsOptions"))
+    else:
+        module.main_of_runs(name, module.__doc__, module.report, module.summary)
 
 
 def refused(monkeypatch, capsys, module, *arguments) -> str:

@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -11,7 +12,10 @@ from experiments.activation_functions import claims, measurement
 from experiments.command_line import exiting
 from experiments.early_layers import interventions
 from experiments.early_layers import measurement as early
+from experiments.open_questions import publishing
 from neuron_mech import store
+from neuron_mech.errors import InputError
+from neuron_mech.paper import claims as paper
 
 SMALL = {
     "early_layers": ("--images", "200", "--epochs", "2", "--depth", "3", "--neurons", "16", "--seeds", "2"),
@@ -61,11 +65,16 @@ def test_it_runs_and_goes_on_to_the_same_bytes(name, tmp_path, monkeypatch, caps
         assert variable.attrs["description"], variable.name
         assert variable.attrs["units"] == "1"
     assert {file.stem for file in (directory / "figures").glob("*.png")} == FIGURES[name]
-    listed = json.loads((directory / "claims.json").read_text(encoding="utf-8"))
-    for claim in listed:
-        assert claim["verdict"] in ("supported", "contradicted", "undecided", "not tested")
-        assert {"id", "statement", "value", "interval", "threshold", "beats_null", "scope"} <= set(claim)
+    text = (directory / "claims.json").read_text(encoding="utf-8")
+    jsonschema.validate(json.loads(text), paper.schema(), cls=jsonschema.Draft202012Validator)
+    for claim in paper.read(text):
         assert claim["id"] in said
+        assert claim["because"] in said
+    publishing.publish(directory, tmp_path)
+    place = tmp_path / "open_questions" / name
+    assert (place / "claims.json").read_text(encoding="utf-8") == text
+    assert {file.stem for file in place.glob("*.png")} == FIGURES[name]
+    assert (place / path.name).read_bytes() == path.read_bytes()
     # What was computed is not computed again, and what is lacking is.
     before = path.read_bytes()
     parts = sorted((directory / "parts").glob("*.nc"))
@@ -101,6 +110,11 @@ def test_what_cannot_be_done_is_one_line(name, arguments, said, tmp_path, monkey
     assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_finished_run_is_not_published(tmp_path):
+    with pytest.raises(InputError, match="is no finished run of early_layers"):
+        publishing.publish(tmp_path, tmp_path / "results")
 
 
 @pytest.mark.parametrize("name", SMALL)

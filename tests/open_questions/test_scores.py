@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from experiments.open_questions import findings
+from drawn import started
+from experiments.open_questions.judging import Measured, judged
 from experiments.open_questions.network import Layers
 from experiments.prioritisation import claims, planting, scores
 from experiments.prioritisation.measurement import look, sided_from
 from neuron_mech.lazily import xarray as xr
+from neuron_mech.paper.claims import Claim
 from neuron_mech.recording import separating
 from neuron_mech.training.datasets import Samples
 
@@ -59,7 +61,7 @@ def network(lenient):
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.integers(0, 17, (12, 3, 3, 1)), jnp.uint8)
     samples = Samples(images, jnp.asarray(rng.integers(0, 3, 12), jnp.int32), largest=16)
-    return model, model.init(jax.random.key(0), samples.inputs), samples
+    return model, started(model, 0, samples.inputs), samples
 
 
 def weight_gradients(model, variables, samples, i):
@@ -203,22 +205,26 @@ def test_a_gain_is_there_where_separation_tells_and_not_where_it_does_not():
 
 
 def test_verdicts():
-    of = findings.Condition
+    """Intervals and p-values are scipy's; a null that is not beaten overturns nothing."""
+    base = Claim("1, a", "", "", "", "the null", "")
     low, high, wide = np.array([0.1, 0.11, 0.12]), np.array([0.9, 0.91, 0.92]), np.array([0.0, 0.5, 1.0])
-    interval = stats.t.interval(0.95, 2, low.mean(), stats.sem(low))
-    np.testing.assert_allclose(findings.interval(low)[1:], interval)
     for values, verdict in ((high, "supported"), (low, "contradicted"), (wide, "undecided")):
-        found = findings.claim("x", "", "", [of("a", high, ">", 0.5), of("b", values, ">", 0.5)], "")
-        assert found["verdict"] == verdict
-        assert found["beats_null"] is None
-    assert findings.claim("x", "", "", [], "")["verdict"] == "not tested"
-    assert findings.claim("x", "", "", [of("a", np.array([np.nan, 1, 2]), ">", 0)], "")["verdict"] == "undecided"
-    beaten = findings.claim(
-        "x", "", "", [of("a", low, "<", 0.5, "null", high), of("b", low, "<", 0.5, "null", -high)], ""
-    )
-    assert beaten["verdict"] == "supported"
-    assert beaten["beats_null"] is False
-    assert "ahead of null" in findings.shown(beaten)
+        found = judged(base, [Measured("a", "", high, ">", 0.5), Measured("b", "", values, ">", 0.5)])
+        assert (found.verdict, found.beats_null) == (verdict, "not tested")
+        value, adjusted = found.conditions[1].value, found.conditions[1].adjusted
+        expected = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+        np.testing.assert_allclose((value.low, value.high), expected)
+        p = sorted(stats.ttest_1samp(of, 0.5, alternative="less").pvalue for of in (high, values))
+        both = [min(1, 2 * p[0]), min(1, max(2 * p[0], p[1]))]
+        assert adjusted == pytest.approx(both[0 if values is not high else 1])
+    few = judged(base, [Measured("a", "", np.array([np.nan, 1.0, 2.0]), ">", 0)])
+    assert few.conditions[0].value.seeds == 2
+    none = judged(base, [Measured("a", "here", np.full(3, np.nan), ">", 0), Measured("b", "", high, ">", 0)])
+    assert (none.verdict, none.because) == ("not tested", "no seed has a value of a (here)")
+    for null, mark in ((0.5 + low, "yes"), (low - 0.05, "no"), (wide, "undecided"), (np.full(3, np.nan), "not tested")):
+        found = judged(base, [Measured("a", "", low, "<", 0.5, null)])
+        assert (found.verdict, found.beats_null) == ("supported", mark)
+    assert judged(base, [Measured("a", "", high, ">", 0.5, low)]).beats_null == "yes"
 
 
 def test_patterns_that_are_dealt_to_other_samples_have_no_slope_but_their_own_have():

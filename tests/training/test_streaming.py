@@ -71,13 +71,6 @@ def test_workers_change_nothing(pair, capsys):
     assert "(2 workers), network " in said
 
 
-def test_every_image_is_in_exactly_one_shard(pair):
-    stream, _ = pair
-    shards = [stream.shard(index, 3) for index in range(3)]
-    assert sorted(np.concatenate([shard.reader.ids for shard in shards])) == list(range(SIZE))
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
-
-
 def test_a_worker_that_is_killed_ends_the_run_in_one_line(pair):
     stream, _ = pair
     many = replace(stream.rows(np.arange(40 * BLOCK) % SIZE), workers=2)

@@ -4,7 +4,8 @@ A claim is a list of conditions, "this value lies above (or below) that threshol
 supported where the whole 95 % interval of each lies on the right side, contradicted where one's lies on the wrong side
 (Holm's correction for their number), undecided else. Beside the verdict stands a second mark: whether the value beats
 the claim's null. Intervals are Student's t over seeds; of one run, twice the standard deviation between the seeds of
-digits. docs/claims.md states every claim; schema.json what claims.json holds.
+digits. docs/claims.md states every claim; schema.json what claims.json holds. Claims on other questions, from other
+files, are judged, printed and stored as these are: build a `Claim` of your own `Condition`s, and take `Claim.judged`.
 """
 
 import importlib.resources
@@ -62,18 +63,18 @@ CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
 
 
 VERSION = 2
-"""Of claims.json, as schema.json describes it. Version 1 was a list of claims with one mark."""
+"""Version of claims.json, which schema.json describes. Version 1 was a list of claims with one mark."""
 
 MARKS: dict[Verdict, str] = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not tested": "–"}
 BEATS: dict[Mark, str] = {"yes": "●", "no": "○", "undecided": "◐", "not tested": "·"}
-"""Of the second mark: the null is beaten, is not, or it is not known."""
+"""Signs for the second mark: whether the null is beaten."""
 
 UNFIT = (KeyError, AttributeError, IndexError, TypeError, ValueError, ArithmeticError)
-"""What it raises to ask a result file for what it does not hold, or holds in another shape."""
+"""Errors raised by reading from a result file what it lacks or has in another shape."""
 
 
 def claims(found: Findings) -> list[Claim]:
-    """All eleven claims on what was found. A claim whose files lack what it asks of them is not tested."""
+    """All eleven claims judged on these findings. A claim whose files lack data that it needs is not tested."""
     return [_judged(claim, found).judged() for claim in CLAIMS]
 
 
@@ -97,7 +98,7 @@ def text(found: Sequence[Claim]) -> str:
 
 
 def read(text: str | bytes) -> list[dict[str, Any]]:
-    """The claims that a claims.json holds. Raises ValueError where it is none, or of another version."""
+    """The claims in the text of a claims.json. Raises ValueError for other text, and for another version."""
     tree = json.loads(text)
     if not isinstance(tree, dict) or tree.get("version") != VERSION:
         version = tree.get("version") if isinstance(tree, dict) else 1
@@ -111,7 +112,7 @@ def schema() -> dict[str, Any]:
 
 
 def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:
-    """A line for each claim that rested on more values, or more seeds, in `stored`, what claims.json held."""
+    """A line for each claim that the claims.json `stored` based on more values or more seeds than `found` does."""
     try:
         entries = read(stored) if stored else []
         before = {entry["id"]: (entry["verdict"], *_rests_on(entry)) for entry in entries}
@@ -130,7 +131,7 @@ def fewer(stored: bytes, found: Sequence[Claim]) -> list[str]:
 
 
 def _rests_on(entry: dict) -> tuple[int, int]:
-    """How many values an entry of claims.json rests on, and how many seeds."""
+    """(number of values, number of seeds) that an entry of claims.json is based on."""
     values = entry["conditions"]
     return len(values), max((value["value"]["seeds"] for value in values), default=0)
 
@@ -148,13 +149,13 @@ def table(found: Sequence[Claim]) -> str:
     for claim in found:
         marks = f"{MARKS[claim.verdict]} {BEATS[claim.beats_null]}"
         beats = f"{claim.verdict}; beats its null: {claim.beats_null}"
-        said += [f"{claim.id:2d} {marks} {claim.statement} ({claim.figure}): {beats}", f"     {claim.because}"]
+        said += [f"{claim.id:>2} {marks} {claim.statement} ({claim.figure}): {beats}", f"     {claim.because}"]
         said += [f"     would decide: {claim.decided_by}"] if claim.decided_by else []
     return "\n".join(said)
 
 
 def comparison(one: Sequence[Claim], other: Sequence[Claim], names: tuple[str, str]) -> str:
-    """Two runs' verdicts side by side, with the value of what decides each."""
+    """Two runs' verdicts side by side, each with its deciding value."""
 
     def cell(claim: Claim) -> str:
         deciding = claim.deciding
@@ -164,12 +165,12 @@ def comparison(one: Sequence[Claim], other: Sequence[Claim], names: tuple[str, s
     lines = [f"one: {names[0]}", f"other: {names[1]}"]
     for a, b in zip(one, other, strict=True):
         agree = "same verdict" if a.verdict == b.verdict else "another verdict"
-        lines += [f"{a.id:2d} {a.statement}: {agree}", f"     one: {cell(a)}", f"     other: {cell(b)}"]
+        lines += [f"{a.id:>2} {a.statement}: {agree}", f"     one: {cell(a)}", f"     other: {cell(b)}"]
     return "\n".join(lines)
 
 
 def _finite(tree: object) -> object:
-    """JSON knows no infinity: an open interval ends in null."""
+    """The tree with null for numbers that JSON does not have: infinities and NaN."""
     if isinstance(tree, dict):
         return {key: _finite(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -8,11 +8,10 @@ from statistics import NormalDist
 import numpy as np
 
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.claims.claim import Claim, Condition, Null, Scope, untested
-from neuron_mech.paper.claims.estimates import estimate, mean
+from neuron_mech.paper.claims.claim import Claim, Condition, Null, Scope, condition, null, untested
+from neuron_mech.paper.claims.estimates import mean
 from neuron_mech.paper.claims.findings import Findings, label
-from neuron_mech.paper.claims.signs import difference, means
-from neuron_mech.paper.claims.spread import between_seeds
+from neuron_mech.paper.claims.signs import means
 
 CLEAR = round(NormalDist().cdf(0.5 / 2**0.5), 3)
 """AUC of two normal distributions half a standard deviation apart (Cohen's d = 1/2, a medium effect): 0.638."""
@@ -41,8 +40,7 @@ def categories_separate(found: Findings) -> Claim:
         where, what = label(found.dynamics[0], site), "AUC at the end"
         conditions.append(_clear(what, where, own, _controls(found, site, own), scope))
         if scope == "paper":
-            value = estimate(own, between_seeds(what))
-            conditions.append(Condition(what, where, value, "<", 0.99, unit=""))
+            conditions.append(condition(what, where, own, "<", 0.99, unit=""))
         for name, said in (
             ("half_auc", "AUC at the end, categories of the first half of training"),
             ("position_mean_auc", "AUC at the end of the mean over positions"),
@@ -56,7 +54,7 @@ def categories_separate(found: Findings) -> Claim:
 
 
 def _clear(what: str, where: str, values: list[float], nulls: tuple[Null, ...], scope: Scope) -> Condition:
-    return Condition(what, where, estimate(values, between_seeds(what)), ">", CLEAR, nulls, "", scope)
+    return condition(what, where, values, ">", CLEAR, nulls=nulls, unit="", scope=scope)
 
 
 def _auc(files: list[xr.Dataset], partition: str, site: str, row: int) -> list[float]:
@@ -64,16 +62,14 @@ def _auc(files: list[xr.Dataset], partition: str, site: str, row: int) -> list[f
 
 
 def _controls(found: Findings, site: str, own: list[float]) -> tuple[Null, ...]:
-    spread = between_seeds("AUC at the end")
     start, other = _auc(found.dynamics, "own", site, 0), _auc(found.dynamics, "another neuron's", site, -1)
     nulls = [
-        Null("before the first step", float(np.mean(start)), estimate(difference(own, start), spread)),
-        Null("another neuron's categories", float(np.mean(other)), estimate(difference(own, other), spread), False),
+        null("before the first step", "AUC at the end", own, start),
+        null("another neuron's categories", "AUC at the end", own, other, False),
     ]
     if "class_auc" in found.dynamics[0]:
         classes = means(found.dynamics, "class_auc", site)
-        ahead = estimate(difference(own, classes), spread)
-        nulls.append(Null("each class in the category of most of it", float(np.mean(classes)), ahead, False))
+        nulls.append(null("each class in the category of most of it", "AUC at the end", own, classes, False))
     return tuple(nulls)
 
 
@@ -100,8 +96,7 @@ def no_translation(found: Findings) -> Claim:
         climbed = [(b - a) / (b - 50) for a, b in zip(start, end, strict=True)]
         scope: Scope = "paper" if site == sites[0] and separated == "supported" else "beyond"
         what = "climbed share of the finally highest's rank"
-        value = estimate(climbed, between_seeds(what))
-        conditions.append(Condition(what, label(found.dynamics[0], site), value, ">", 0.1, scope=scope))
+        conditions.append(condition(what, label(found.dynamics[0], site), climbed, ">", 0.1, scope=scope))
     reason = "" if separated == "supported" else f"it speaks of the separation of claim 5, which is {separated}"
     return dataclasses.replace(base, conditions=tuple(conditions), untested=reason)
 
@@ -134,20 +129,18 @@ def classes_are_whole(found: Findings) -> Claim:
             if name in found.classes[0]
         }
         own = [wholly(share, 0.1) for share in shares["low_share"]]
-        nulls = []
-        for name, said in (
-            ("first_low_share_by_class", "by the first recording alone"),
-            ("permuted_low_share", "labels dealt at random"),
-        ):
-            if name in shares:
-                other = [wholly(share, 0.1) for share in shares[name]]
-                ahead = estimate(difference(own, other), between_seeds(what))
-                nulls.append(Null(said, float(np.mean(other)), ahead, name != "permuted_low_share"))
+        nulls = tuple(
+            null(said, what, own, [wholly(share, 0.1) for share in shares[name]], decides)
+            for name, said, decides in (
+                ("first_low_share_by_class", "by the first recording alone", True),
+                ("permuted_low_share", "labels dealt at random", False),
+            )
+            if name in shares
+        )
         curve = tuple((t, float(np.mean([wholly(s, t) for s in shares["low_share"]]))) for t in TOLERANCES)
         scope: Scope = "paper" if site == sites[0] and where == "dense2-relu" else "beyond"
-        value = estimate(own, between_seeds(what))
         conditions.append(
-            Condition(what, where, value, ">", 0.5, tuple(nulls), scope=scope, curve=curve, curve_of="tolerance")
+            condition(what, where, own, ">", 0.5, nulls=nulls, scope=scope, curve=curve, curve_of="tolerance")
         )
     reason = "" if any(c.scope == "paper" for c in conditions) else "the paper says it of dense2-relu"
     missing = (

@@ -1,14 +1,18 @@
-"""What a claim is: conditions on measured values, its two marks, and what would decide it where they do not.
+"""A claim: conditions on measured values, two marks, and which further run would decide what is undecided.
 
 Mark (a), the verdict, is whether the paper's sentence holds. Mark (b) is whether the value beats a null, that is,
 whether what the sentence describes is learning's doing. A null never overturns the sentence.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from neuron_mech.paper.claims.estimates import LEVEL, Estimate, holm
+import numpy as np
+
+from neuron_mech.paper.claims.estimates import LEVEL, Estimate, estimate, holm
+from neuron_mech.paper.claims.spread import between_seeds
 
 Verdict = Literal["supported", "contradicted", "undecided", "not tested"]
 Mark = Literal["yes", "no", "undecided", "not tested"]
@@ -20,18 +24,18 @@ WRONG = (1 - LEVEL) / 2
 
 @dataclass(frozen=True)
 class Null:
-    """What the value would be without what the claim is about."""
+    """A value measured where what the claim is about is missing, for comparison."""
 
     name: str
     value: float
     ahead: Estimate | None
-    """How far the value is ahead of it; None where the null says nothing, and why is in its name."""
+    """How far the measured value is ahead of the null's; None where the null says nothing (its name says why)."""
     decides: bool = True
-    """Whether it is the claim's null, whose being beaten is mark (b); others are shown beside."""
+    """Whether mark (b) depends on this null; others are only shown."""
 
     @property
     def beaten(self) -> Mark:
-        """Whether the value is ahead by its whole interval, or behind by it."""
+        """Yes where the whole interval of `ahead` is above 0, no where it is at or below 0."""
         if self.ahead is None:
             return "not tested"
         return "yes" if self.ahead.low > 0 else "no" if self.ahead.high <= 0 else "undecided"
@@ -39,10 +43,10 @@ class Null:
 
 @dataclass(frozen=True)
 class Condition:
-    """One value against a threshold, and beside its nulls."""
+    """A measured value, the threshold it is compared with, and its nulls."""
 
     what: str
-    """Name of the measure."""
+    """The measure's name."""
     site: str
     value: Estimate
     relation: Literal[">", "<"]
@@ -50,28 +54,28 @@ class Condition:
     nulls: tuple[Null, ...] = ()
     unit: str = "%"
     scope: Scope = "paper"
-    """paper: of a site and network that the sentence is about, and so decides. beyond: shown beside."""
+    """paper: the sentence is about this site and network, so the condition decides. beyond: it is only shown."""
     curve: tuple[tuple[float, float], ...] = ()
-    """(level, value) at other thresholds of what is counted, where the measure has one: mean over seeds."""
+    """(level, value) pairs, mean over seeds, for measures that depend on a level."""
     curve_of: str = ""
-    """What the curve is over."""
+    """Name of the curve's level."""
     adjusted: float = 1.0
-    """P of the right side, adjusted for the number of the claim's deciding conditions (Holm)."""
+    """P-value of the condition, adjusted for the number of the claim's deciding conditions (Holm)."""
 
     @property
     def holds(self) -> Mark:
-        """Whether the whole interval lies on the right side; no: on the wrong one, after Holm's correction."""
+        """Yes where the whole interval is on the right side of the threshold; no where `adjusted` is below WRONG."""
         right = self.value.low > self.threshold if self.relation == ">" else self.value.high < self.threshold
         return "yes" if right else "no" if self.adjusted <= WRONG else "undecided"
 
     def shown(self, number: float) -> str:
-        """A number of this condition in its unit."""
+        """A number in this condition's unit."""
         if self.unit in ("%", "points"):
             return f"{round(100 * number, 1) + 0.0:.1f} {self.unit}"  # + 0: no minus before a zero
         return f"{number:.3g}{' ' + self.unit if self.unit else ''}"
 
     def interval(self) -> str:
-        """The value's interval, its unit said once."""
+        """The value's interval as text, with the unit once."""
         if abs(self.value.low) == float("inf"):
             return "one run, spread between seeds unknown"
         low, high = self.shown(self.value.low), self.shown(self.value.high)
@@ -108,38 +112,40 @@ class Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """One of the paper's claims, and what became of it."""
+    """One of the paper's claims, or one on a question that it leaves open, with what was measured of it."""
 
-    id: int
+    id: int | str
+    """Of the paper's eleven, a number; of another, its name, a comma, and the network that it was asked of."""
     figure: str
+    """Of the paper; or the part of it that leaves the question open."""
     statement: str
     threshold_from: str
-    """Where the threshold comes from."""
+    """Which threshold, and where it comes from."""
     null: str
-    """What mark (b) is held against."""
+    """The null of mark (b), in words."""
     file: str
-    """The result file it is read from."""
+    """Result files that the claim is judged by."""
     conditions: tuple[Condition, ...] = ()
     untested: str = ""
-    """Why it was not tested."""
+    """Why the claim was not tested."""
     missing: tuple[str, ...] = ()
-    """What is not there of what its conditions or nulls need, each with what it would take."""
+    """Missing data that conditions or nulls need, each with how to get it."""
 
     @property
     def deciding_conditions(self) -> tuple[Condition, ...]:
-        """Those of scope paper, with their p-values adjusted for one another."""
+        """The conditions of scope paper."""
         return tuple(c for c in self.conditions if c.scope == "paper")
 
     @property
     def deciding(self) -> Condition | None:
-        """The condition to be shown first: one that fails, else one that is undecided, else the first."""
+        """The condition to show first: one that fails, else one that is undecided, else the first."""
         among = self.deciding_conditions or self.conditions
         order = {"no": 0, "undecided": 1, "yes": 2}
         return min(among, key=lambda c: order[c.holds], default=None)
 
     @property
     def verdict(self) -> Verdict:
-        """Mark (a): supported where every condition of scope paper holds, contradicted where one fails."""
+        """Mark (a): supported where every deciding condition holds, contradicted where one fails."""
         marks = {condition.holds for condition in self.deciding_conditions}
         if not marks:
             return "not tested"
@@ -147,7 +153,7 @@ class Claim:
 
     @property
     def beats_null(self) -> Mark:
-        """Mark (b): whether the value is ahead of the claim's null at every deciding condition that has one."""
+        """Mark (b): yes where the value beats the null at every deciding condition that has a null."""
         among = self.deciding_conditions or self.conditions
         marks = {null.beaten for c in among for null in c.nulls if null.decides} - {"not tested"}
         if not marks:
@@ -156,7 +162,7 @@ class Claim:
 
     @property
     def because(self) -> str:
-        """Why, in a sentence: the deciding conditions, or why there are none."""
+        """The reason for the verdict: the deciding conditions in words, or why there are none."""
         if not self.conditions:
             return self.untested
         said = "; ".join(c.sentence() for c in (self.deciding_conditions or self.conditions))
@@ -166,7 +172,7 @@ class Claim:
 
     @property
     def decided_by(self) -> str:
-        """Which run would decide an undecided verdict or mark; empty where both are decided."""
+        """What would decide an undecided verdict or mark; empty where both are decided."""
         needs = [c for c in self.deciding_conditions if c.holds == "undecided"]
         single = any(c.value.seeds < 3 for c in needs)
         said = []
@@ -184,16 +190,13 @@ class Claim:
         return "; ".join([*said, *self.missing])
 
     def judged(self) -> "Claim":
-        """The claim with its conditions' p-values adjusted for one another."""
-        own = self.deciding_conditions
-        adjusted = iter(holm([c.value.p_on_the_other_side(c.threshold, c.relation) for c in own]))
-        conditions = [
-            dataclasses.replace(
-                c,
-                adjusted=next(adjusted) if c.scope == "paper" else c.value.p_on_the_other_side(c.threshold, c.relation),
-            )
-            for c in self.conditions
-        ]
+        """The claim with `adjusted` p-values: those of deciding conditions corrected for their number (Holm)."""
+        p = [c.value.p_on_the_other_side(c.threshold, c.relation) for c in self.conditions]
+        corrected = iter(holm([p for p, c in zip(p, self.conditions, strict=True) if c.scope == "paper"]))
+        conditions = (
+            dataclasses.replace(c, adjusted=next(corrected) if c.scope == "paper" else own)
+            for c, own in zip(self.conditions, p, strict=True)
+        )
         return dataclasses.replace(self, conditions=tuple(conditions))
 
     def entry(self) -> dict:
@@ -219,6 +222,39 @@ class Claim:
         }
 
 
+def condition(
+    what: str,
+    site: str,
+    by_seed: Sequence[float] | np.ndarray,
+    relation: Literal[">", "<"],
+    threshold: float,
+    **details: Any,
+) -> Condition:
+    """The condition on the mean of one value a seed, with its interval; `details` are further fields of Condition."""
+    return Condition(what, site, estimate(by_seed, between_seeds(what)), relation, threshold, **details)
+
+
+def null(
+    name: str,
+    what: str,
+    own: Sequence[float] | np.ndarray,
+    other: Sequence[float] | np.ndarray,
+    decides: bool = True,
+    lower: bool = False,
+) -> Null:
+    """The null whose values by seed are `other`, and how far the measure's `own` values are ahead, seed by seed.
+
+    `what` is the measure, which says how far apart seeds are. With `lower`, being ahead is being lower.
+    """
+    ahead = difference(other, own) if lower else difference(own, other)
+    return Null(name, float(np.mean(other)), estimate(ahead, between_seeds(what)), decides)
+
+
+def difference(one: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray) -> list[float]:
+    """The difference of two values, seed by seed."""
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
 def untested(base: Claim, reason: str = "") -> Claim:
-    """The claim as one that was not tested, and why."""
+    """The claim as one that was not tested, with the reason: by default, that its file is missing."""
     return dataclasses.replace(base, untested=reason or f"{base.file} is missing")

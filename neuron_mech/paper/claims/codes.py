@@ -10,16 +10,15 @@ from jaxtyping import Float
 
 from neuron_mech.lazily import stats
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.claims.claim import Claim, Condition, Null, Scope, untested
+from neuron_mech.paper.claims.claim import Claim, Condition, Scope, condition, null, untested
 from neuron_mech.paper.claims.estimates import estimate
 from neuron_mech.paper.claims.findings import Findings, label
-from neuron_mech.paper.claims.signs import difference
 from neuron_mech.paper.claims.spread import between_seeds
 
 BEYOND = {"cnn": ("stage2layer2",), "resnet50": ()}
-"""Sites whose codes are read beside the paper's: table 1 and figures 3 and 4 have the others."""
+"""Sites, by network, that the paper's table 1 and figures 3 and 4 do not show."""
 ROBUST_BUT_FOR = ("conv1",)
-"""The paper's own exceptions of claim 8."""
+"""Sites that the paper itself excepts from claim 8."""
 
 
 def _scope(found: Findings, site: str) -> Scope:
@@ -27,7 +26,7 @@ def _scope(found: Findings, site: str) -> Scope:
 
 
 def kept(accuracy: Float[np.ndarray, "seeds ranks"], whole: Float[np.ndarray, " seeds"], chance: float) -> np.ndarray:
-    """K(r) = (accuracy(r) - chance) / (accuracy of the network as it is - chance), by seed and rank."""
+    """K(r) = (accuracy(r) - chance) / (accuracy of the unchanged network - chance), by seed and rank."""
     return (accuracy - chance) / (np.asarray(whole)[:, None] - chance)
 
 
@@ -76,23 +75,24 @@ def _of_ranks(found: Findings, codes: xr.Dataset, after: str) -> list[Condition]
             kept(codes[f"{name}_by_seed"].sel(site=site).values, whole, chance)
             for name in ("accuracy", "noise_accuracy")
         )
-        spread = between_seeds("K, mean over ranks 10 to 90")
-        other = noise[:, inner].mean(1)
-        null = Null("noise of equal error", float(other.mean()), estimate(k[:, inner].mean(1) - other, spread))
+        what, mean = "K, mean over ranks 10 to 90", k[:, inner].mean(1)
+        nulls = (null("noise of equal error", what, mean, noise[:, inner].mean(1)),)
         curve = tuple((float(r), float(v)) for r, v in zip(ranks, k.mean(0), strict=True))
-        measures: list[tuple[str, np.ndarray, float, str]] = [
-            ("K, highest", k.max(1), 0.95, ""),
-            ("span of ranks with K > 0.9", np.array([width(ranks, row) for row in k]), 50.0, "ranks"),
-            ("K, ranks 60–90 over 10–40 by", k[:, high].mean(1) - k[:, low].mean(1), 0.0, "points"),
+        span = [width(ranks, row) for row in k]
+        lead = k[:, high].mean(1) - k[:, low].mean(1)
+        conditions += [
+            condition(
+                *("K, highest", where, k.max(1), ">", 0.95),
+                nulls=nulls,
+                unit="",
+                scope=scope,
+                curve=curve,
+                curve_of="percentile rank",
+            ),
+            condition("span of ranks with K > 0.9", where, span, ">", 50.0, unit="ranks", scope=scope),
+            condition("K, ranks 60–90 over 10–40 by", where, lead, ">", 0.0, unit="points", scope=scope),
+            condition(what, where, mean, ">", 0.5, unit="", scope="beyond"),
         ]
-        for index, (what, values, threshold, unit) in enumerate(measures):
-            value = estimate(values, between_seeds(what))
-            nulls = (null,) if index == 0 else ()
-            made = Condition(what, where, value, ">", threshold, nulls, unit, scope)
-            conditions.append(made if index else dataclasses.replace(made, curve=curve, curve_of="percentile rank"))
-        mean_of = "K, mean over ranks 10 to 90"
-        value = estimate(k[:, inner].mean(1), spread)
-        conditions.append(Condition(mean_of, where, value, ">", 0.5, (), "", "beyond"))
     return conditions
 
 
@@ -100,7 +100,7 @@ def _of_ranks(found: Findings, codes: xr.Dataset, after: str) -> list[Condition]
 
 
 def logit(accuracy: np.ndarray, samples: int) -> np.ndarray:
-    """Log odds of an accuracy on so many samples, half a success and half a failure added, so that 0 and 1 have one."""
+    """Log odds of an accuracy on `samples`, with half a success and half a failure added: finite for 0 and 1 too."""
     right = accuracy * samples + 0.5
     return np.log(right / (samples + 1 - right))
 
@@ -113,7 +113,7 @@ def slope(centers: np.ndarray, logits: np.ndarray) -> float:
 def symmetry(logits: np.ndarray) -> float:
     """S = 1 - sum of the antisymmetric part's squares / sum of squared deviations from the mean.
 
-    NaN where all are alike. Logits in the order of window centers that mirror each other about rank 50.
+    `logits` are in the order of their window centers, which are symmetric about rank 50. NaN where all are equal.
     """
     uneven = (logits - logits[::-1]) / 2
     total = float(((logits - logits.mean()) ** 2).sum())
@@ -123,9 +123,10 @@ def symmetry(logits: np.ndarray) -> float:
 _SOURCES = {"untrained": "untrained neurons", "projection": "a random projection"}
 
 
-def _windows_of(at: xr.Dataset, source: str) -> np.ndarray | None:
-    curves = at.accuracy_by_seed.sel(source=source).values
-    return curves if np.isfinite(curves).all() else None
+def _curves(at: xr.Dataset) -> dict[str, Float[np.ndarray, "seeds windows"]]:
+    """{source: accuracies}, the trained network first, of the sources whose windows are all finished."""
+    every = {source: at.accuracy_by_seed.sel(source=source).values for source in ("trained", *_SOURCES)}
+    return {source: curves for source, curves in every.items() if np.isfinite(curves).all()}
 
 
 def ends_tell_more(found: Findings) -> Claim:
@@ -142,26 +143,21 @@ def ends_tell_more(found: Findings) -> Claim:
 
 
 def _rise(at: xr.Dataset, where: str, samples: int, scope: Scope) -> list[Condition]:
-    centers = at.window_center.values
-
-    def slopes(source: str) -> list[float]:
-        curves = _windows_of(at, source)
-        return [] if curves is None else [slope(centers, logit(row, samples)) for row in curves]
-
-    what, own = "slope β", slopes("trained")
-    nulls = [
-        Null(name, float(np.mean(of)), estimate(difference(own, of), between_seeds(what)), source == "untrained")
-        for source, name in _SOURCES.items()
-        if (of := slopes(source))
-    ]
-    curves = at.accuracy_by_seed.sel(source="trained").values
-    shape = tuple((float(c), float(v)) for c, v in zip(centers, curves.mean(0), strict=True))
-    even, said = [symmetry(logit(row, samples)) for row in curves], "symmetry S"
+    centers, curves = at.window_center.values, _curves(at)
+    slopes = {source: [slope(centers, logit(row, samples)) for row in rows] for source, rows in curves.items()}
+    own = slopes.pop("trained")
+    shape = tuple((float(c), float(v)) for c, v in zip(centers, curves["trained"].mean(0), strict=True))
+    symmetries = [symmetry(logit(row, samples)) for row in curves["trained"]]
     return [
-        Condition(
-            what, where, estimate(own, between_seeds(what)), ">", 0.0, tuple(nulls), "", scope, shape, "window center"
+        condition(
+            *("slope β", where, own, ">", 0.0),
+            nulls=tuple(null(_SOURCES[s], "slope β", own, of, s == "untrained") for s, of in slopes.items()),
+            unit="",
+            scope=scope,
+            curve=shape,
+            curve_of="window center",
         ),
-        Condition(said, where, estimate(even, between_seeds(said)), ">", 0.8, (), "", scope),
+        condition("symmetry S", where, symmetries, ">", 0.8, unit="", scope=scope),
     ]
 
 
@@ -182,18 +178,10 @@ def _middle(at: xr.Dataset, where: str, samples: int, scope: Scope) -> list[Cond
     center = at.window_center.values
     nearest = np.argsort(np.abs(center - 50), kind="stable")[:2]
     what = "accuracy in the middle"
-    of = {
-        source: curves[:, nearest].mean(1)
-        for source in ("trained", *_SOURCES)
-        if (curves := _windows_of(at, source)) is not None
-    }
-    own = of["trained"]
-    nulls = tuple(
-        Null(name, float(of[s].mean()), estimate(own - of[s], between_seeds(what)), s == "untrained")
-        for s, name in _SOURCES.items()
-        if s in of
-    )
-    return [Condition(what, where, estimate(own, between_seeds(what)), ">", float(at.chance), nulls, scope=scope)]
+    middle = {source: curves[:, nearest].mean(1) for source, curves in _curves(at).items()}
+    own = middle.pop("trained")
+    nulls = tuple(null(_SOURCES[s], what, own, of, s == "untrained") for s, of in middle.items())
+    return [condition(what, where, own, ">", float(at.chance), nulls=nulls, scope=scope)]
 
 
 def _of_windows(
@@ -247,10 +235,9 @@ def rank_of_threshold(found: Findings) -> Claim:
             codes[name].sel(neuron_site=site).values.std(1)
             for name in ("zero_rank_by_seed", "untrained_zero_rank_by_seed")
         )
-        null = Null("before training", float(before.mean()), estimate(before - own, between_seeds(what)))
+        nulls = (null("before training", what, own, before, lower=True),)
         scope: Scope = "paper" if site == last else "beyond"
-        value = estimate(own, between_seeds(what))
-        conditions.append(Condition(what, labels[site], value, "<", 12, (null,), "ranks", scope))
+        conditions.append(condition(what, labels[site], own, "<", 12, nulls=nulls, unit="ranks", scope=scope))
     conditions.append(_farthest(codes, [site for site in sites if _scope(found, site) == "paper"], labels))
     return dataclasses.replace(base, conditions=tuple(conditions))
 

@@ -1,7 +1,7 @@
-"""Values with their intervals: over seeds where there are several, else by what seeds are known to differ by.
+"""Values with their 95 % intervals: over seeds, or for one seed by the known spread between seeds.
 
-A claim is about training such a network, so what counts is how a value differs between networks trained from other
-seeds. Neurons and test images of one network say nothing of that: an interval over them is too narrow.
+A claim is about training such a network, so its uncertainty is the spread between networks trained from different
+seeds. An interval over the neurons or test images of one network would be too narrow.
 """
 
 from __future__ import annotations
@@ -15,15 +15,11 @@ from jaxtyping import Float
 from neuron_mech.lazily import stats
 
 LEVEL = 0.95
-"""Of all intervals."""
+"""Level of all intervals."""
 
 
 class Estimate(NamedTuple):
-    """A value with its interval, the standard deviation between seeds that it comes from, and what it is over.
-
-    `p_below` and `p_above` are one-sided: of the hypotheses that the true value is not below, or not above, the
-    threshold that `against` was given.
-    """
+    """A value with its interval, and the standard deviation between seeds that the interval comes from."""
 
     value: float
     low: float
@@ -34,14 +30,18 @@ class Estimate(NamedTuple):
 
     @property
     def over(self) -> str:
-        """What it is over, in words."""
+        """What the interval is over, in words."""
         if self.seeds > 1:
             return f"{self.seeds} seeds"
         known = np.isfinite(self.deviation)
         return "one run" + (", ±2 standard deviations between the seeds of digits" if known else "")
 
     def p_on_the_other_side(self, threshold: float, relation: str) -> float:
-        """One-sided p of "the true value is on the right side of the threshold", small where it is on the wrong one."""
+        """One-sided p-value of the hypothesis that the true value is on the right side of the threshold.
+
+        `relation` is the right side: ">" above, "<" below. It is computed by Student's t over seeds, by the normal
+        distribution for one seed, and is 1 where the spread between seeds is unknown.
+        """
         gap = threshold - self.value if relation == ">" else self.value - threshold
         if self.seeds > 1:
             error = self.deviation / np.sqrt(self.seeds)
@@ -54,17 +54,17 @@ class Estimate(NamedTuple):
 
 
 def mean(values: Float[np.ndarray, "*values"]) -> float:
-    """Mean over those that have a value; NaN where none has."""
+    """Mean of the finite values; NaN where there is none."""
     kept = np.asarray(values, np.float64)
     kept = kept[np.isfinite(kept)]
     return float(kept.mean()) if len(kept) else float("nan")
 
 
 def estimate(by_seed: Sequence[float] | np.ndarray, deviation: float = float("nan"), level: float = LEVEL) -> Estimate:
-    """Of one number a seed: the mean with Student's t interval; of one seed, ±2 of the `deviation` between seeds.
+    """The mean of one value a seed with Student's t interval; of one seed, its value ± 2 x `deviation`.
 
-    An interval is open where nothing is known of the seeds. Seeds without a value (NaN) are left out; raises
-    ValueError where none has one.
+    `deviation` is the known standard deviation between seeds; the interval of one seed is infinite where it is NaN.
+    Seeds whose value is NaN are left out. Raises ValueError where no seed has a value.
     """
     values = np.asarray(by_seed, np.float64)
     values = values[np.isfinite(values)]
@@ -87,9 +87,8 @@ def bootstrapped(
 ) -> Estimate:
     """Difference of two networks' means, by a hierarchical bootstrap: seeds are drawn, then neurons within each.
 
-    For one seed of each the interval is open: neurons cannot say what another seed would give. The interval is of
-    percentiles; with few seeds it is somewhat too narrow (of n seeds by about the square root of (n - 1) / n), and
-    `deviation` is the bootstrap's own times the square root of the number of seeds.
+    The interval is of percentiles, and infinite for one seed. With n seeds it is too narrow by a factor of about the
+    square root of (n - 1) / n. `deviation` is the bootstrap's standard deviation times the square root of n.
     """
     parts = [[np.asarray(v)[np.isfinite(v)] for v in part] for part in (one, other)]
     value = float(np.mean([v.mean() for v in parts[0]]) - np.mean([v.mean() for v in parts[1]]))

@@ -1,4 +1,4 @@
-"""What a run directory holds of what claims are decided by."""
+"""The result files of a run directory that claims are judged by."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ WHILE_TRAINING = (
     *("train.nc", "gradient_signs.nc", "learning_dynamics.nc", "class_consistency.nc", "controls.nc"),
     "equal_displacement.nc",
 )
-"""Result files of what is recorded while a network is trained."""
+"""Result files of what is recorded during training."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Result files of a run and its repetitions with other seeds; what is missing is empty or None."""
+    """Result files of a run and its repetitions with other seeds; missing ones are an empty list or None."""
 
     preset: str
     network: str = "mlp"
-    """Kind of network, which says whether a site is one of the paper's."""
+    """`model.network`, which decides whether a site is one of the paper's."""
     train: list[xr.Dataset] = field(default_factory=list)
     signs: list[xr.Dataset] = field(default_factory=list)
     dynamics: list[xr.Dataset] = field(default_factory=list)
@@ -33,19 +33,20 @@ class Findings:
     displacement: list[xr.Dataset] = field(default_factory=list)
     quantization: xr.Dataset | None = None
     quantization_after: xr.Dataset | None = None
-    """The same after the activation function in place of before it."""
+    """quantization.nc for activations instead of pre-activations."""
     binarization: xr.Dataset | None = None
     beside: list[xr.Dataset] = field(default_factory=list)
-    """gradient_signs.nc of the same network without activation function, or with it."""
+    """gradient_signs.nc of the run beside this one: the linear network's for a ReLU network, and the reverse."""
     train_beside: list[xr.Dataset] = field(default_factory=list)
+    """train.nc of that run."""
     damaged: tuple[str, ...] = ()
-    """Files that are there and cannot be read, each with why."""
+    """One line for each file that cannot be read, with the reason."""
     trained_here: bool = True
-    """Whether the network was trained by a run; else its signs were never recorded."""
+    """Whether the run trained the network. Of a network with given weights no signs were recorded."""
 
     @property
     def missing(self) -> list[str]:
-        """Result files that are not there."""
+        """Names of the result files that are missing."""
         recorded = (self.train, self.signs, self.dynamics, self.classes, self.controls, self.displacement)
         there: dict[str, object] = {"quantization.nc": self.quantization, "binarization.nc": self.binarization}
         there |= dict(zip(WHILE_TRAINING, recorded, strict=True)) if self.trained_here else {}
@@ -53,10 +54,10 @@ class Findings:
 
 
 def findings(directory: Path) -> Findings:
-    """What a run directory holds; a damaged file counts as missing.
+    """The findings in a run directory; a damaged file counts as missing.
 
-    Raises InputError where it holds no run, and where its result files are of another format: those are whole, and what
-    was judged by them stays.
+    Raises InputError where there is no run, and FormatError where a result file of the run is of another format: such a
+    file is whole, so verdicts based on it must not be overwritten.
     """
     config = store.read_config(directory)
     damaged: list[str] = []
@@ -100,5 +101,5 @@ def findings(directory: Path) -> Findings:
 
 
 def label(found: xr.Dataset, site: str) -> str:
-    """A site with its activation function, as a result file has it."""
+    """A site's label in a result file: its name with its activation function."""
     return str(found.label.sel(site=site).item())

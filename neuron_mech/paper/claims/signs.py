@@ -11,28 +11,23 @@ import numpy as np
 
 from neuron_mech.lazily import stats
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.paper.claims.claim import Claim, Condition, Null, Scope, untested
+from neuron_mech.paper.claims.claim import Claim, Condition, Null, Scope, condition, difference, null, untested
 from neuron_mech.paper.claims.estimates import bootstrapped, estimate, mean
 from neuron_mech.paper.claims.findings import Findings, label
 from neuron_mech.paper.claims.spread import between_seeds
 
 RANDOM_HALVES = sum(math.comb(10, k) * abs(k / 10 - 0.5) for k in range(11)) / 2**10
-"""How far from one half the share of ten classes in a random subset is, on average: E|Bin(10, 1/2)/10 - 1/2|, 0.123."""
+"""Mean distance from 1/2 of the share of ten classes in a random subset: E|Bin(10, 1/2)/10 - 1/2| = 0.123."""
 
 
 def by_neuron(files: Sequence[xr.Dataset], name: str, site: str, **at: str) -> list[np.ndarray]:
-    """A variable at the neurons of a site, of each of several seeds' result files."""
+    """A variable's values at the neurons of a site, in each seed's result file."""
     return [file[name].sel(at | {"neuron_site": site}).values for file in files]
 
 
 def means(files: Sequence[xr.Dataset], name: str, site: str, **at: str) -> list[float]:
-    """Its mean over the neurons of a site, by seed."""
+    """A variable's mean over the neurons of a site, by seed."""
     return [mean(values) for values in by_neuron(files, name, site, **at)]
-
-
-def difference(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Seed by seed."""
-    return [a - b for a, b in zip(one, other, strict=True)]
 
 
 def near_output(found: Findings) -> Claim:
@@ -54,13 +49,9 @@ def near_output(found: Findings) -> Claim:
         curve = [s.constancy_curve.sel(site=site) for s in found.signs if "constancy_curve" in s]
         levels = [(float(at.level), float(at)) for at in sum(curve) / len(curve)] if curve else []
         conditions.append(
-            Condition(
-                what,
-                label(found.signs[0], site),
-                estimate(own, between_seeds(what)),
-                ">",
-                0.5,
-                tuple(nulls),
+            condition(
+                *(what, label(found.signs[0], site), own, ">", 0.5),
+                nulls=tuple(nulls),
                 scope="beyond" if conditions else "paper",
                 curve=tuple(levels),
                 curve_of="|average sign| at least",
@@ -81,10 +72,8 @@ def displaced(found: Findings, site: str) -> list[Null]:
     for name, decides in (("displacement permuted", True), ("displacement permuted, biases too", False)):
         of = [d for d in found.displacement if site in d.site.values]
         if of:
-            own, null = (means(of, "neuron_constancy", site, null=kind) for kind in ("as it is", name))
-            ahead = difference(own, null)
-            spread = between_seeds("constant signs")
-            nulls.append(Null(name, float(np.mean(null)), estimate(ahead, spread), decides))
+            own, other = (means(of, "neuron_constancy", site, null=kind) for kind in ("as it is", name))
+            nulls.append(null(name, "constant signs", own, other, decides))
     return nulls
 
 
@@ -94,25 +83,25 @@ def random_labels(found: Findings, site: str) -> list[Null]:
     if not kept:
         return []
     random, true = (means(kept, "neuron_constancy", site, control=k) for k in ("random-labels", "true-labels"))
-    value = float(np.mean(random))
     if not all(bool(c.fitted.sel(control="random-labels")) for c in kept):
         reached = min(float(c.train_accuracy.sel(control="random-labels")) for c in kept)
-        return [Null(f"random labels (fitted to {reached:.0%} only, so they say nothing)", value, None, False)]
+        said = f"random labels (fitted to {reached:.0%} only, so they say nothing)"
+        return [Null(said, float(np.mean(random)), None, False)]
     said = f"random labels, fitted (true ones trained alike {np.mean(true):.1%})"
-    return [Null(said, value, estimate(difference(true, random), between_seeds("constant signs")), False)]
+    return [null(said, "constant signs", true, random, False)]
 
 
 def _class_sign(found: Findings) -> list[Condition]:
-    """How well the output weights alone, before training and after it, tell the last layer's categories."""
+    """How well the output weights alone, before or after training, predict the last layer's categories."""
     conditions = []
     for when in ("untrained", "trained"):
         predictor, what = f"class sign, {when}", f"categories told by the class sign, {when}"
         of = [c for c in found.classes if predictor in c.predictor.values]
         if of:
             site = str(of[0].site.values[-1])
-            told = means(of, "agreement", site, predictor=predictor)
+            right = means(of, "agreement", site, predictor=predictor)
             where = str(of[0].site_label.sel(site=site).item())
-            conditions.append(Condition(what, where, estimate(told, between_seeds(what)), ">", 0.5, scope="beyond"))
+            conditions.append(condition(what, where, right, ">", 0.5, scope="beyond"))
     return conditions
 
 
@@ -140,11 +129,10 @@ def halves(found: Findings) -> Claim:
         nulls: tuple[Null, ...] = ()
         if len(found.classes) == len(found.signs):
             first = distance(found.classes, "first_low_share", site)
-            ahead = estimate(difference(first, own), between_seeds(what))
-            nulls = (Null("by the first recording alone", float(np.mean(first)), ahead),)
-        where, value = label(found.signs[0], site), estimate(own, between_seeds(what))
+            nulls = (null("by the first recording alone", what, own, first, lower=True),)
         scope: Scope = "beyond" if conditions else "paper"
-        conditions.append(Condition(what, where, value, "<", RANDOM_HALVES, nulls, "", scope))
+        where = label(found.signs[0], site)
+        conditions.append(condition(what, where, own, "<", RANDOM_HALVES, nulls=nulls, unit="", scope=scope))
     return dataclasses.replace(base, conditions=tuple(conditions))
 
 
@@ -179,18 +167,10 @@ def falls_with_distance(found: Findings) -> Claim:
     chain = [site for site in sites if site in PAPER_DEPTHS] if found.network == "cnn" else sites
     for early, late in itertools.pairwise(chain):
         lead = difference(means(found.signs, name, late), means(found.signs, name, early))
-        conditions.append(
-            Condition(
-                what,
-                f"{label(found.signs[0], late)} over {label(found.signs[0], early)}",
-                estimate(lead, between_seeds(what)),
-                ">",
-                0.0,
-                _depth_nulls(found, early, late),
-                "points",
-                "paper" if of_paper else "beyond",
-            )
-        )
+        where = f"{label(found.signs[0], late)} over {label(found.signs[0], early)}"
+        scope: Scope = "paper" if of_paper else "beyond"
+        nulls = _depth_nulls(found, early, late)
+        conditions.append(condition(what, where, lead, ">", 0.0, nulls=nulls, unit="points", scope=scope))
     conditions += _taus(found, sites, name)
     reason = "" if of_paper else "the paper says it of its CIFAR-10 networks" if known else "; ".join(missing)
     return dataclasses.replace(base, conditions=tuple(conditions), untested=reason, missing=missing)
@@ -200,12 +180,11 @@ def _depth_nulls(found: Findings, early: str, late: str) -> tuple[Null, ...]:
     of = [d for d in found.displacement if {early, late} <= set(d.site.values)]
     if not of:
         return ()
-    own, null = (
+    own, other = (
         difference(*(means(of, "neuron_constancy", site, null=kind) for site in (late, early)))
         for kind in ("as it is", "displacement permuted")
     )
-    ahead = estimate(difference(own, null), between_seeds("more constant by"))
-    return (Null("displacement permuted", float(np.mean(null)), ahead),)
+    return (null("displacement permuted", "more constant by", own, other),)
 
 
 def before_pooling(site: str) -> bool:
@@ -224,8 +203,7 @@ def _taus(found: Findings, sites: Sequence[str], name: str) -> list[Condition]:
         if len(of) >= 3:
             taus = [kendall([mean(s[name].sel(neuron_site=site).values) for site in of]) for s in found.signs]
             what = "Kendall's τ of constancy with depth"
-            value = estimate(taus, between_seeds(what))
-            conditions.append(Condition(what, f"{where} ({len(of)})", value, ">", 0.0, (), "", "beyond"))
+            conditions.append(condition(what, f"{where} ({len(of)})", taus, ">", 0.0, unit="", scope="beyond"))
     return conditions
 
 

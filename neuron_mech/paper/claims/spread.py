@@ -1,7 +1,7 @@
-"""How far apart seeds are: what a value of one run is given as its interval.
+"""The standard deviation of each measure between seeds, from which the interval of a single run is made.
 
-Measured on digits' five seeds, by measure, the largest over its sites; written by `experiments.publish` from the
-claims.json of digits. A measure that digits does not have is of unknown spread, and one run cannot decide it.
+Measured on five seeds of digits: for each measure the largest over its sites. `experiments.publish` writes it from the
+claims.json of digits. The spread of a measure that digits does not have is unknown, and one run cannot decide it.
 """
 
 import functools

@@ -1,8 +1,7 @@
-"""What the explorer shows, as bytes: a header in JSON that says where each array lies, and the arrays, compressed."""
+"""The explorer's data as bytes: a JSON header with the place of each array, then the arrays, all gzipped."""
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 from pathlib import Path
@@ -14,28 +13,27 @@ from jaxtyping import Int
 from neuron_mech import store
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.claims import Findings
-from neuron_mech.store import files
+from neuron_mech.paper.pages import data_url
 
 SAMPLES = 1500
-"""Samples of the explorer, at most: the first of those recorded, whose order is random."""
+"""Largest number of samples in the explorer: the first of those recorded, whose order is random."""
 
 SHEET = "samples"
-"""The picture of these samples, in figures/: small images side by side, row by row."""
+"""Name of the picture of these samples in figures/: small images side by side, row by row."""
 
 MISSING = -128
-"""An average sign that was never recorded."""
+"""Stands for the average sign of a pair without a nonzero recording."""
 
 
 def packed(directory: Path, found: Findings) -> bytes | None:
-    """The explorer's data of a run directory, gzipped; None where it has no average signs.
+    """The explorer's data of a run directory, gzipped; None where the directory has no average_signs.nc.
 
-    Four bytes give the length of the header (little-endian), which names every array's place, shape and type.
+    The first four bytes give the length of the header (little-endian), which has every array's place, shape and type.
     """
     path = directory / "average_signs.nc"
     if not store.whole(path):
         return None
-    signs = store.read_dataset(path)
-    signs = signs.isel(sample=slice(SAMPLES))
+    signs = store.read_dataset(path).isel(sample=slice(SAMPLES))
     arrays = {"signs": _hundredths(signs.average_sign.transpose("neuron", "sample").values)}
     header: dict[str, Any] = {
         "preset": found.preset,
@@ -51,7 +49,7 @@ def packed(directory: Path, found: Findings) -> bytes | None:
 
 
 def _joined(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
-    """The header with every array's place, and the arrays, each beginning at a multiple of eight bytes."""
+    """The header with every array's place, then the arrays, each starting at a multiple of eight bytes."""
     body, places = b"", {}
     for name, values in arrays.items():
         places[name] = {"at": len(body), "shape": values.shape, "type": values.dtype.name}
@@ -92,19 +90,16 @@ def _sites(signs: xr.Dataset, found: Findings) -> list[dict[str, Any]]:
 
 
 def _sheet(directory: Path) -> dict[str, Any] | None:
-    """The samples' picture as a data URL, and how many lie side by side; None where it is missing."""
+    """The samples' picture as a data URL; None where it is missing."""
     path = directory / "figures" / f"{SHEET}.png"
-    if not store.whole(path):
-        return None
-    content = files.read(path, 2**26)
-    return {"url": "data:image/png;base64," + base64.b64encode(content).decode()}
+    return {"url": data_url(path)} if store.whole(path) else None
 
 
 Keys = list[tuple[str, int]]
 
 
 def _aligned(found: xr.Dataset, names: tuple[str, ...], keys: Keys) -> dict[str, np.ndarray]:
-    """Variables over `neuron`, first, for these neurons in this order; NaN for those it does not have."""
+    """Variables with `neuron` as the first dimension, for the neurons `keys` in this order; NaN for unknown ones."""
     known = {key: row for row, key in enumerate(zip(found.neuron_site.values, found.neuron_index.values, strict=True))}
     rows = np.array([known.get(key, -1) for key in keys])
     chosen = {}

@@ -25,31 +25,16 @@ if TYPE_CHECKING:
     from neuron_mech.paper.figures.styles import style
     from neuron_mech.paper.figures.watching import all_neurons, dynamics, separation
 
-_MODULES = {
-    "matplotlib.figure": ("Figure",),
-    "neuron_mech.paper.figures.categories": ("atlas", "class_consistency", "predictions"),
-    "neuron_mech.paper.figures.codes": ("accuracy_name", "binarization", "information", "quantization"),
-    "neuron_mech.paper.figures.watching": ("all_neurons", "dynamics", "separation"),
-    "neuron_mech.paper.figures.signs": (
-        "average_sign_histograms",
-        "average_signs_by_phase",
-        "constancy_over_training",
-        "controls",
-        "objectives",
-        "training_curves",
-    ),
-    "neuron_mech.paper.figures.composites": ("COMPOSITES", "composite"),
-    "neuron_mech.paper.figures.saving": ("write_figure",),
-    "neuron_mech.paper.figures.sheets": ("write_sheet",),
-    "neuron_mech.paper.figures.styles": ("style",),
-}
-_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+_MODULES = ("categories", "codes", "watching", "signs", "composites", "saving", "sheets", "styles")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    if name in __all__:
+        for module in _MODULES:
+            found = vars(importlib.import_module(f"{__name__}.{module}"))
+            if name in found:
+                return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [

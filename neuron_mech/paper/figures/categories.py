@@ -1,4 +1,4 @@
-"""What a neuron's categories follow (figure 8), what predicts them, and what is in them."""
+"""How a neuron's categories depend on the class (figure 8), what predicts them, and which samples they hold."""
 
 import matplotlib as mpl
 import matplotlib.ticker
@@ -8,7 +8,18 @@ from jaxtyping import UInt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.paper.figures.styles import CONTROLS, HIGH, LOW, MEASURED, NEUTRAL, PALE, site_panels, style
+from neuron_mech.paper.figures.styles import (
+    CONTROLS,
+    HIGH,
+    LOW,
+    MEASURED,
+    NEUTRAL,
+    PALE,
+    bar_places,
+    legend_below,
+    site_panels,
+    style,
+)
 
 
 def class_consistency(found: xr.Dataset) -> Figure:
@@ -30,7 +41,7 @@ def class_consistency(found: xr.Dataset) -> Figure:
             whole = float(at.wholly)
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
             axes.text(0.5, 0.99, f"{whole:.0%} below 5 or above 95 %", transform=axes.transAxes, ha="center", va="top")
-        figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        legend_below(figure, panels[0][1], 2)
     return figure
 
 
@@ -46,7 +57,7 @@ def predictions(found: xr.Dataset) -> Figure:
         figure = Figure(figsize=(max(6.4, 1.9 * len(names) + 2.4), 3.1))
         axes = figure.subplots()
         for index, kind in enumerate(kinds):
-            at = np.arange(len(names)) + (index - (len(kinds) - 1) / 2) * 0.84 / len(kinds)
+            at = bar_places(len(names), index, len(kinds), 0.84)
             by_neuron = [found.agreement.sel(predictor=kind, neuron_site=name).values for name in names]
             mean = np.array([np.nanmean(values) for values in by_neuron])
             low, high = (np.array([np.nanquantile(values, q) for values in by_neuron]) for q in (0.25, 0.75))
@@ -61,15 +72,16 @@ def predictions(found: xr.Dataset) -> Figure:
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         axes.set_ylabel("categories predicted right")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        legend_below(figure, axes, 2)
     return figure
 
 
 def atlas(found: xr.Dataset, which: int, images: UInt[np.ndarray, "sheets places height width channels"]) -> Figure:
     """The partition of one neuron, as images and by class.
 
-    `found` is class_consistency.nc, `which` counts its atlas neurons, and `images` are those of `atlas_sample`: sheets
-    of the most constant low and high samples and of those that flip most; places that no sample fills are left white.
+    `found` is class_consistency.nc, `which` the number of one of its atlas neurons, and `images` are the images of its
+    `atlas_sample`: a sheet of the most constant low samples, one of the most constant high ones, and one of those whose
+    signs flip most. Places without a sample stay white.
     """
     at = found.isel(atlas_neuron=which)
     classes = found.sizes["label"]
@@ -107,7 +119,7 @@ def atlas(found: xr.Dataset, which: int, images: UInt[np.ndarray, "sheets places
 
 
 def _sheet(axes: Axes, pictures: np.ndarray, ids: np.ndarray) -> None:
-    """Images side by side in a square, with a pixel's gap."""
+    """Draw images side by side in a square, one pixel apart."""
     side = int(np.ceil(np.sqrt(len(pictures))))
     _, height, width, channels = pictures.shape
     largest = max(int(pictures.max()), 1)

@@ -1,5 +1,6 @@
 """Two values a neuron, and one window of its range (figures 3 and 4)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,16 +8,16 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, site_panels, style
+from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, legend_below, site_panels, style
 
 
 def accuracy_name(top: int) -> str:
-    """What an accuracy is called where the label may be among so many: test accuracy, or top-5 test accuracy."""
+    """What accuracy is called where a label among the `top` largest outputs counts: test accuracy, or top-5 ..."""
     return "test accuracy" if top == 1 else f"top-{top} test accuracy"
 
 
 def _curve(axes: Axes, by_seed: xr.DataArray, x: str, **style: Any) -> None:
-    """A mean over seeds with the range of the seeds as a band; a line goes on past what is not finished."""
+    """Draw the mean over seeds, and their range as a band; places without a value are left out of the line."""
     by_seed = by_seed.dropna(x, how="all")
     axes.plot(by_seed[x], by_seed.mean("seed"), **style)
     if by_seed.sizes["seed"] > 1:
@@ -28,46 +29,41 @@ def quantization(found: xr.Dataset) -> Figure:
 
     `found` is quantization.nc. Bands are the range over seeds. The vertical line marks the mean rank of 0.
     """
+    return _by_site(found, quantization_panel)
+
+
+def _by_site(found: xr.Dataset, panel: Callable[[Axes, xr.Dataset, str], None]) -> Figure:
     with style():
         figure, panels = site_panels(found.site.values, found.label.values)
         for name, axes in panels:
-            quantization_panel(axes, found, name)
-        figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+            panel(axes, found, name)
+        legend_below(figure, panels[0][1], 3)
     return figure
 
 
 def quantization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
     """Draw figure 3 of the site `name`."""
     at = found.sel(site=name)
-    axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
+    _frame(axes, at, "percentile rank used as threshold")
     axes.axvline(float(at.zero_rank_mean), color=NEUTRAL, linestyle=":", label="mean rank of 0")
     for variable, label, color, width, line in (
         ("accuracy", "two values", MEASURED, 2.0, "-"),
         ("noise_accuracy", "noise of equal error", CONTROLS[0], 1.0, "-"),
         ("permuted_accuracy", "two values, dealt at random", CONTROLS[1], 1.0, "-."),
     ):
-        _curve(
-            axes,
-            at[f"{variable}_by_seed"],
-            "percentile_rank",
-            label=label,
-            color=color,
-            lw=width,
-            ls=line,
-            marker=".",
-        )
-    axes.plot(
-        float(at.zero_rank_mean),
-        float(at.zero_threshold_accuracy),
-        "D",
-        color="black",
-        markersize=5,
-        label="two values, cut at 0",
-    )
+        curve = at[f"{variable}_by_seed"]
+        _curve(axes, curve, "percentile_rank", label=label, color=color, lw=width, ls=line, marker=".")
+    zero = (float(at.zero_rank_mean), float(at.zero_threshold_accuracy))
+    axes.plot(*zero, "D", color="black", markersize=5, label="two values, cut at 0")
+
+
+def _frame(axes: Axes, at: xr.Dataset, xlabel: str) -> None:
+    """What figures 3 and 4 have in common: the axes, and the unchanged network's accuracy as a dashed line."""
+    axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.03)
-    axes.set_xlabel("percentile rank used as threshold")
-    axes.set_ylabel(accuracy_name(int(found.attrs.get("top", 1))))
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(accuracy_name(int(at.attrs.get("top", 1))))
 
 
 def binarization(found: xr.Dataset) -> Figure:
@@ -75,18 +71,13 @@ def binarization(found: xr.Dataset) -> Figure:
 
     `found` is binarization.nc; cells that are not finished are left out. Bands are the range over seeds.
     """
-    with style():
-        figure, panels = site_panels(found.site.values, found.label.values)
-        for name, axes in panels:
-            binarization_panel(axes, found, name)
-        figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    return _by_site(found, binarization_panel)
 
 
 def binarization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
     """Draw figure 4 of the site `name`."""
     at = found.sel(site=name)
-    axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
+    _frame(axes, at, "percentile rank of the window's center")
     for source, label, color, width, line in (
         ("trained", "trained neurons", MEASURED, 2.0, "-"),
         ("untrained", "untrained neurons", CONTROLS[0], 1.0, "-"),
@@ -95,16 +86,12 @@ def binarization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
         curve = at.accuracy_by_seed.sel(source=source)
         _curve(axes, curve, "window_center", label=label, color=color, lw=width, ls=line, marker=".")
     axes.axhline(float(found.chance), color=NEUTRAL, linestyle=":", linewidth=1, label="chance")
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 1.03)
-    axes.set_xlabel("percentile rank of the window's center")
-    axes.set_ylabel(accuracy_name(int(found.attrs.get("top", 1))))
 
 
 def information(found: xr.Dataset) -> Figure:
-    """Every neuron's own best threshold, and what its one bit says about the label against its whole value.
+    """Every neuron's best threshold, and the information about the label in its one bit and in its whole value.
 
-    `found` is quantization.nc. Above: share of samples below the threshold that says most. Below: bits.
+    `found` is quantization.nc. Above: share of samples below the threshold with most information. Below: bits.
     """
     with style():
         names = [str(name) for name in found.site.values]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from neuron_mech.paper.figures.codes import binarization_panel, quantization_panel
 from neuron_mech.paper.figures.signs import categories, histogram_panel
-from neuron_mech.paper.figures.styles import style
+from neuron_mech.paper.figures.styles import legend_below, style
 
 
 class Composite(NamedTuple):
@@ -32,7 +32,7 @@ COMPOSITES = {
 def composite(kind: str, networks: Mapping[str, xr.Dataset]) -> Figure:
     """Figure 1, 3, 4 or 5 (`kind`, of COMPOSITES) of several networks: `networks` holds their datasets, by name.
 
-    A row is a network, its columns the sites from the input to the output; networks with fewer sites leave places free.
+    Each row is a network, its columns the sites from the input to the output. Rows with fewer sites end early.
     """
     columns = max(dataset.sizes["site"] for dataset in networks.values())
     with style():
@@ -49,6 +49,5 @@ def composite(kind: str, networks: Mapping[str, xr.Dataset]) -> Figure:
         if kind in ("figure1", "figure5"):
             figure.legend(handles=categories(), loc="outside lower center", ncols=2, frameon=False)
         else:
-            handles = panels[0, 0].get_legend_handles_labels()
-            figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
+            legend_below(figure, panels[0, 0], 3)
     return figure

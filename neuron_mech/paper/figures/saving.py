@@ -14,7 +14,7 @@ METADATA: dict[str, dict[str, None]] = {
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None, "Producer": None, "Creator": None},
 }
-"""What a file says of when and by what it was made: nothing, so that the same figure is the same file."""
+"""Metadata that are left out of the files, so that the same figure gives the same bytes."""
 
 
 def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:

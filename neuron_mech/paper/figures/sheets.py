@@ -1,4 +1,4 @@
-"""Many small images as one picture, side by side, row by row: what the explorer and a reader look samples up in."""
+"""Many small images as one picture, side by side, row by row, in which the explorer and readers look up samples."""
 
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ COLUMNS = 50
 def contact_sheet(
     images: UInt[np.ndarray, "images height width channels"], largest: int
 ) -> UInt[np.ndarray, "rows columns channels"]:
-    """The images in their order, COLUMNS in a row, as bytes; `largest` is the value that stands for white.
+    """The images in their order, COLUMNS in a row, as bytes; `largest` is the value of white.
 
-    Of four channels the last, which is transparency, is left out. Places that no image fills are black.
+    A fourth channel, which is transparency, is left out. Places without an image are black.
     """
     count, height, width, channels = images.shape
     rows = -(-count // COLUMNS)

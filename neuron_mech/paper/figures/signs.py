@@ -7,7 +7,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuron_mech.paper.figures.styles import CONTROLS, HIGH, LOW, MEASURED, NEUTRAL, site_color, style
+from neuron_mech.paper.figures.styles import (
+    CONTROLS,
+    HIGH,
+    LOW,
+    MEASURED,
+    NEUTRAL,
+    bar_places,
+    legend_below,
+    site_color,
+    style,
+)
 
 
 def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figure:
@@ -30,8 +40,8 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
 def average_signs_by_phase(signs: xr.Dataset) -> Figure:
     """Figure 5 of the recordings before training accuracy saturated, and of those after it, side by side by site.
 
-    `signs` is gradient_signs.nc. Humps at one half may be of the time spent after saturation. A phase that did not
-    happen is said.
+    `signs` is gradient_signs.nc. Peaks at ±1/2 can come from the time spent after saturation. The title says where a
+    phase did not happen.
     """
     names = [str(name) for name in signs.site.values]
     with style():
@@ -58,7 +68,7 @@ def average_signs_by_phase(signs: xr.Dataset) -> Figure:
 
 
 def histogram_panel(axes: Axes, signs: xr.Dataset, name: str, one_neuron: bool = False) -> None:
-    """Draw the average signs at the site `name`, of all neurons or of figure 1's."""
+    """Draw the average signs at the site `name`: of all its neurons, or of the one neuron of figure 1."""
     at = signs.sel(site=name, neuron_site=name)
     by_neuron, label = at.neuron_histogram, at.label.item()
     if one_neuron:
@@ -95,8 +105,9 @@ def _counted(positions: int, one_neuron: bool) -> str:
 def constancy_over_training(signs: xr.Dataset) -> Figure:
     """Constancy so far at every epoch's end, by site, with training and test accuracy below.
 
-    The dashed line marks the epoch in which training accuracy reached saturation; markers right of the axes give the
-    constancy of the recordings before and after it alone, so that growth by mere waiting can be told from learning.
+    The dashed line marks the epoch in which training accuracy reached saturation. Markers right of the axes give the
+    constancy of the recordings before it and after it, each by themselves: constancy also grows by recording longer
+    after convergence.
     """
     with style():
         figure = Figure(figsize=(6.4, 4.4))
@@ -152,21 +163,16 @@ def objectives(signs: xr.Dataset) -> Figure:
             (right, "zero_share", "share of zero derivatives"),
         ):
             for index, name in enumerate(names):
-                at = np.arange(len(sites)) + (index - (len(names) - 1) / 2) * 0.8 / len(names)
-                bars = axes.bar(
-                    at,
-                    signs[variable].sel(objective=name),
-                    width=0.74 / len(names),
-                    color=(MEASURED, *CONTROLS)[index],
-                    label=name,
-                )
+                at, shares = bar_places(len(sites), index, len(names), 0.8), signs[variable].sel(objective=name)
+                color = (MEASURED, *CONTROLS)[index]
+                bars = axes.bar(at, shares, width=0.74 / len(names), color=color, label=name)
                 axes.bar_label(bars, fmt="{:.1%}", fontsize=6, padding=1)
             axes.set_xticks(range(len(sites)), sites)
             axes.set_ylabel(label)
             axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         left.set_ylim(0, 1.08)
         right.set_ylim(0, max(0.01, 1.15 * float(signs.zero_share.max())))
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
+        legend_below(figure, left, len(names))
     return figure
 
 
@@ -181,22 +187,21 @@ def controls(found: xr.Dataset) -> Figure:
         figure = Figure(figsize=(max(6.4, 2.6 * len(sites)), 3.2))
         axes = figure.subplots()
         for index, name in enumerate(names):
-            at = np.arange(len(sites)) + (index - (len(names) - 1) / 2) * 0.84 / len(names)
+            at = bar_places(len(sites), index, len(names), 0.84)
             one = found.sel(control=name)
             hatch = "///" if name == "random-labels" and not bool(one.fitted) else None
             color = MEASURED if name == "as-it-is" else CONTROLS[(index - 1) % len(CONTROLS)]
             bars = axes.bar(at, one.constancy, 0.78 / len(names), color=color, hatch=hatch, label=_CONTROLS[name])
             dark = color in (MEASURED, NEUTRAL, "#4D4D4D", "#8C5A78")
             axes.bar_label(bars, fmt="{:.0%}", fontsize=7, label_type="center", color="white" if dark else "black")
-            axes.plot(
-                at, one.constancy_by_phase.sel(phase="after"), "D", color="black", markeredgecolor="white", markersize=4
-            )
+            after = one.constancy_by_phase.sel(phase="after")
+            axes.plot(at, after, "D", color="black", markeredgecolor="white", markersize=4)
         axes.plot([], [], "D", color="black", markersize=3.5, label="recordings after saturation")
         axes.set_xticks(range(len(sites)), sites)
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         axes.set_ylabel("constant signs\n(|average sign| > 0.9)")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        legend_below(figure, axes, 2)
     return figure
 
 

@@ -45,15 +45,26 @@ def style() -> Iterator[None]:
 
 
 def site_color(index: int, count: int) -> str:
-    """The colour of site number `index` of so many, the first being nearest to the input."""
+    """The colour of site number `index` of `count`, counted from the input."""
     return mpl.colors.to_hex(mpl.colormaps["cividis"](0.85 * index / max(count - 1, 1)))
 
 
-def site_panels(names: np.ndarray, titles: np.ndarray, height: float = 2.6) -> tuple[Figure, list[tuple[str, Axes]]]:
-    """A figure with one titled panel a site, and [(site, its panel)]."""
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """A legend below all panels with the labelled artists of one of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def bar_places(groups: int, index: int, bars: int, width: float) -> np.ndarray:
+    """Where bar number `index` of each group's `bars` stands, the groups at 0, 1 ... and `width` wide."""
+    return np.arange(groups) + (index - (bars - 1) / 2) * width / bars
+
+
+def site_panels(names: np.ndarray, titles: np.ndarray) -> tuple[Figure, list[tuple[str, Axes]]]:
+    """A figure with a titled panel for each site, and [(site, its panel)]."""
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(3.3 * columns, height * rows + 0.5))
+    figure = Figure(figsize=(3.3 * columns, 2.6 * rows + 0.5))
     panels = [(str(name), figure.add_subplot(rows, columns, index + 1)) for index, name in enumerate(names)]
     for (_, axes), title in zip(panels, titles, strict=True):
         axes.set_title(str(title))

@@ -17,17 +17,17 @@ MOMENTS = (0, 0.02, 0.1, 0.4, 1.0)
 """Columns of a figure, as shares of training: denser at the start, where more happens."""
 
 SCALE = "heights: share of the fullest bin of each panel; the outermost bins hold all that lies beyond"
-"""What must be known to compare panels: it is said on the figure."""
+"""A note on the figure, needed to compare its panels."""
 
 SIDE_BY_SIDE = 4
-"""Sites beside each other, at most; more go below."""
+"""Largest number of sites in a row."""
 
 _PARTITION_COLORS = (MEASURED, *CONTROLS[:2])
 _PART_COLORS = ("#C4C4C4", "#8E8E8E", MEASURED, PALE)
 
 
 class Categories(NamedTuple):
-    """The samples of one neuron: which category each is in, and which of them are picked out."""
+    """The samples of one neuron: the category of each (1 low, -1 high), and whether it is drawn in yellow."""
 
     category: Int[np.ndarray, " samples"]
     highest: Bool[np.ndarray, " samples"]
@@ -75,16 +75,16 @@ def handles() -> list[mpl.patches.Patch]:
 
 
 def value_edges(values: Float[np.ndarray, "recordings samples"]) -> Float[np.ndarray, " edges"]:
-    """Edges of bins that hold a neuron's values at all recordings, but for the outermost thousandths of each."""
+    """Edges of BINS bins from the 0.1th to the 99.9th percentile of a neuron's values, over all recordings."""
     lowest, highest = np.quantile(values, 0.001, axis=1).min(), np.quantile(values, 0.999, axis=1).max()
     margin = 0.02 * (highest - lowest) + 1e-9
     return np.linspace(lowest - margin, highest + margin, BINS + 1)
 
 
 def watched(found: xr.Dataset, site: str) -> xr.Dataset:
-    """What learning_dynamics.nc has of a site's closely watched neurons, on the samples that the site records.
+    """The part of learning_dynamics.nc about a site's closely watched neurons, on the samples recorded at the site.
 
-    Over `close_epoch`, `close_sample` and, the neurons' indices within the site, `close_neuron_index`.
+    Its dimensions are `close_epoch`, `close_sample` and `close_neuron_index`, the neurons' indices within the site.
     """
     names = ["pre_activation", "category", "finally_highest", "highest_rank", "watched_auc"]
     at = found[names].sel(close_neuron_site=site)
@@ -98,10 +98,10 @@ def samples_of(at: xr.Dataset, index: int) -> Categories:
 
 
 def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
-    """Figures 2, 6 and 7: a row a neuron (site, number among its watched ones), a column a moment of training.
+    """Figures 2, 6 and 7: a row for each neuron of `rows`, a column for each moment of training.
 
-    `found` is learning_dynamics.nc. Categories are those of the end, and so are the samples in yellow: the same samples
-    in every column.
+    `found` is learning_dynamics.nc; a row is (site, number among the site's watched neurons). The categories and the
+    samples in yellow are those at the end of training, the same samples in every column.
     """
     epochs = found.close_epoch.values
     wanted = found.attrs["epochs"] * np.array(MOMENTS)
@@ -133,12 +133,12 @@ def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
 
 
 def _time(found: xr.Dataset) -> str:
-    """What time is counted in: epochs, but for recordings of a loop that has none."""
+    """The unit of time: epochs, or recordings for a user's own loop."""
     return str(found.attrs.get("time", "epoch"))
 
 
 def separation(found: xr.Dataset) -> Figure:
-    """All neurons of each site: separation over training above, what changes and what it follows below.
+    """All neurons of each site: separation and overlap of the categories over training, and parts of the change.
 
     `found` is learning_dynamics.nc. Lines are medians over neurons, bands their quartiles, parts means over neurons.
     """
@@ -160,10 +160,7 @@ def separation(found: xr.Dataset) -> Figure:
                     lower, median, upper = curves.quantile([0.25, 0.5, 0.75], "neuron_index").values
                     axes.plot(epochs, median, color=color, lw=2 if which == "own" else 1, label=_WHOSE[str(which)])
                     axes.fill_between(epochs, lower, upper, color=color, alpha=0.2, lw=0)
-            for axes, variable, colors in (
-                (change, "change", _PART_COLORS),
-                (variance, "variance", _PART_COLORS[1:]),
-            ):
+            for axes, variable, colors in ((change, "change", _PART_COLORS), (variance, "variance", _PART_COLORS[1:])):
                 shares = at[variable].mean("neuron_index")
                 parts = shares[shares.dims[1]].values
                 axes.stackplot(epochs[1:], shares.values.T[:, 1:], colors=colors, labels=parts)
@@ -193,24 +190,20 @@ _WHOSE = {
 
 
 def all_neurons(found: xr.Dataset, site: str) -> Figure:
-    """Every neuron of a site: its partition's size, its constancy, its flips, and how far its categories come apart.
+    """Histograms over all neurons of a site: low share, constancy, flips, and separation of the categories.
 
     `found` is learning_dynamics.nc. Lines mark medians.
     """
     at = found.sel(site=site, neuron_site=site)
     auc = at.auc.sel(partition="own")
+    percent = np.linspace(0, 100, 41).tolist()
     with style():
         figure = Figure(figsize=(7.2, 4.4))
         figure.suptitle(f"all {at.sizes['neuron_index']} neurons of {at.label.item()}", fontsize=9.5)
         (size, constant), (flips, apart) = figure.subplots(2, 2)
         for axes, values, name, bins in (
-            (
-                size,
-                100 * at.neuron_low_share,
-                "samples in the low category (%)",
-                np.linspace(0, 100, 41).tolist(),
-            ),
-            (constant, 100 * at.neuron_constancy, "constant signs (%)", np.linspace(0, 100, 41).tolist()),
+            (size, 100 * at.neuron_low_share, "samples in the low category (%)", percent),
+            (constant, 100 * at.neuron_constancy, "constant signs (%)", percent),
             (flips, 100 * at.neuron_flips, "sign flips per recording (%)", 40),
         ):
             _distribution(axes, values.values, bins, MEASURED)
@@ -229,7 +222,7 @@ def all_neurons(found: xr.Dataset, site: str) -> Figure:
 
 
 def _distribution(axes: Axes, values: np.ndarray, bins: list[float] | int, color: str, name: str = "") -> None:
-    """A histogram with a line at its median, and room above for what is said of it."""
+    """A histogram with a line at its median, and room above for text."""
     median = float(np.nanmedian(values))
     axes.hist(values[~np.isnan(values)], bins=bins, color=color, alpha=0.75, label=f"{name}, median {median:.2f}")
     axes.axvline(median, 0, 0.75, color="black", linewidth=0.9)

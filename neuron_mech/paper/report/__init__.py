@@ -14,59 +14,53 @@ from typing import Any
 
 from neuron_mech import store
 from neuron_mech.errors import first_line, harmless
-from neuron_mech.lazily import jinja2
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.claims import MARKS, UNFIT, Claim, Findings
+from neuron_mech.paper.pages import data_url, rendered
 from neuron_mech.paper.report.sections import GLOSSARY, SECTIONS, Section
 from neuron_mech.store import files, provenance
 
-LARGEST = 2**26
-"""Bytes of a picture or video on the page, at most."""
 LARGEST_TABLE = 400_000
-"""Bytes of a table that the page brings along, at most: larger ones are left to the result file."""
+"""Largest table in bytes that the page contains; larger ones are in the result file only."""
 
-TYPES = {".png": "image/png", ".mp4": "video/mp4", ".gif": "image/gif"}
 OPTIONAL = {"controls.nc": "controls"}
-"""Result files that `reproduce` does not make by itself, and the experiment that does."""
+"""Result files that `reproduce` makes only when asked to, and the experiment that makes them."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture on the page: as data, and where it lies whole."""
+    """A picture or video on the page, as a data URL."""
 
     name: str
     file: str
-    """Its path in the run's directory, without the ending."""
+    """Path of the full-size file in the run's directory, without the suffix."""
     url: str
     alt: str
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A section as the page has it: pictures as data, what the run shows, and what becomes of its claims."""
+    """A section as the page shows it: pictures, sentences about this run, and the verdicts of its claims."""
 
     section: Section
     pictures: list[Picture]
     measured: list[str]
     judged: list[str]
     table: str
-    """The numbers behind it as a data URL of CSV; empty where there are none, or too many."""
+    """The numbers behind the section as a data URL of CSV; empty where there are none, or too many."""
 
 
 def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
-    """The report of what a run directory holds; what it lacks is said. Raises InputError where it holds no run."""
+    """The report of a run directory as HTML; the page lists missing files. Raises InputError where there is no run."""
     config = store.read_config(directory)
-    held = [path for path in directory.rglob("*") if path.is_file()]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("neuron_mech.paper.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     shown = [_shown(section, directory, found, claims) for section in SECTIONS]
     films = [
-        Picture(harmless(p.stem), f"videos/{p.name}", _data(p), f"{p.stem} while it learns")
+        Picture(harmless(p.stem), f"videos/{p.name}", data_url(p), f"{p.stem} while it learns")
         for p in _films(directory, found)
     ]
     table = directory / "table1.txt"
-    return environment.get_template("report.html.jinja").render(
+    return rendered(
+        "report",
         preset=config.preset,
         sentence=_sentence(found, claims),
         headline=_headline(found),
@@ -84,29 +78,27 @@ def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
         damaged=found.damaged,
         settings=_settings(dataclasses.asdict(config)),
         provenance=provenance.read(directory),
-        megabytes=sum(path.stat().st_size for path in held) / 1e6,
+        megabytes=sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6,
     )
 
 
 def _shown(section: Section, directory: Path, found: Findings, claims: Sequence[Claim]) -> Shown:
-    paths = [
-        path for name in section.figures for path in sorted((directory / "figures").glob(f"{name}.png"), key=_natural)
-    ]
-    paths = [path for path in paths if store.whole(path)]
     judged = [
         f"Claim {claim.id}, {claim.verdict}; beats its null: {claim.beats_null}. {claim.because}."
         for claim in claims
         if claim.id in section.claims
     ]
     try:
-        measured = section.measured(found)
+        measured = list(section.measured(found))
     except UNFIT as error:
         measured = [f"A result file is of another version ({first_line(error)})."]
     pictures = []
-    for path in paths:
-        name = harmless(path.stem).replace("_", " ")
-        alt = f"{section.title}, {name}. {' '.join(measured[:2]) or section.see}"
-        pictures.append(Picture(name, f"figures/{path.stem}", _data(path), alt))
+    for pattern in section.figures:
+        for path in sorted((directory / "figures").glob(f"{pattern}.png"), key=_natural):
+            if store.whole(path):
+                name = harmless(path.stem).replace("_", " ")
+                alt = f"{section.title}, {name}. {' '.join(measured[:2]) or section.see}"
+                pictures.append(Picture(name, f"figures/{path.stem}", data_url(path), alt))
     return Shown(section, pictures, measured, judged, _table(section, found) if pictures else "")
 
 
@@ -115,12 +107,12 @@ def _named(shown: Sequence[Shown], name: str) -> Picture | None:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """What sorts names as people do: dense1 17 before dense1 102."""
+    """Sort key that compares numbers by value: dense1 17 before dense1 102."""
     return [(int(part or 0), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.stem)]
 
 
 def _table(section: Section, found: Findings) -> str:
-    """The numbers behind a section's figure as a data URL of CSV; empty where there are none, or too many."""
+    """`Shown.table` of a section, from the first seed's result file."""
     lists = {"train": found.train, "gradient_signs": found.signs, "learning_dynamics": found.dynamics}
     lists |= {"class_consistency": found.classes, "controls": found.controls}
     codes = {"quantization": found.quantization, "binarization": found.binarization}
@@ -139,11 +131,6 @@ def _films(directory: Path, found: Findings) -> list[Path]:
     order = [str(label) for dynamics in found.dynamics[:1] for label in dynamics.coords.get("label", ())]
     whole = (path for path in films if store.whole(path))
     return sorted(whole, key=lambda path: (order.index(path.stem) if path.stem in order else -1, _natural(path)))
-
-
-def _data(path: Path) -> str:
-    """A file as a data URL."""
-    return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(files.read(path, LARGEST)).decode()}"
 
 
 def _sentence(found: Findings, claims: Sequence[Claim]) -> str:
@@ -165,7 +152,7 @@ def _sentence(found: Findings, claims: Sequence[Claim]) -> str:
 
 
 def _headline(found: Findings) -> list[tuple[str, str]]:
-    """(number, what it is) of the run, for the top of the page."""
+    """(number, its name) pairs for the top of the page."""
     numbers = []
     with suppress(*UNFIT):
         accuracy = [float(train.test_accuracy[-1]) for train in found.train]

@@ -1,158 +1,139 @@
-"""What the report says of this run: sentences made of its result files."""
+"""What the report says of this run: sentences made from its result files, none where a file is missing.
+
+Of several seeds the first is described.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.claims import Findings
 
-Sentences = Callable[[Findings], list[str]]
+Sentences = Callable[[Findings], Iterator[str]]
 
 
-def constancy(found: Findings) -> list[str]:
+def nothing(found: Findings) -> Iterator[str]:
+    """No sentence: for figures that speak for themselves."""
+    yield from ()
+
+
+def constancy(found: Findings) -> Iterator[str]:
     """The share of constant signs at each site."""
-    said = []
     for signs in found.signs[:1]:
-        shares = ", ".join(
-            f"{signs.label.sel(site=s).item()} {signs.constancy.sel(site=s).item():.0%}" for s in _sites(signs)
+        shares = (f"{label} {at.constancy.item():.0%}" for label, at in _by_site(signs))
+        yield f"Constant signs: {', '.join(shares)}."
+
+
+def training(found: Findings) -> Iterator[str]:
+    """The final accuracies of each seed's network."""
+    for train in found.train:
+        yield (
+            f"Seed {train.attrs.get('seed', 0)}: {float(train.train_accuracy[-1]):.2%} of training and "
+            f"{float(train.test_accuracy[-1]):.2%} of test samples are right after {train.sizes['epoch']} epochs."
         )
-        said.append(f"Constant signs: {shares}.")
-    return said
 
 
-def training(found: Findings) -> list[str]:
-    """How good each seed's network is."""
-    return [
-        f"Seed {train.attrs.get('seed', 0)}: {float(train.train_accuracy[-1]):.2%} of training and "
-        f"{float(train.test_accuracy[-1]):.2%} of test samples are right after {train.sizes['epoch']} epochs."
-        for train in found.train
-    ]
-
-
-def saturation(found: Findings) -> list[str]:
+def saturation(found: Findings) -> Iterator[str]:
     """Constancy before and after training accuracy saturated."""
-    said = []
     for signs in found.signs[:1]:
-        for site in _sites(signs):
-            before, after = signs.constancy_by_phase.sel(site=site).values
+        for label, at in _by_site(signs):
+            before, after = at.constancy_by_phase.values
             if np.isfinite(after):
-                label = signs.label.sel(site=site).item()
-                said.append(f"{label}: {before:.1%} constant before training accuracy saturated, {after:.1%} after.")
-    return said
+                yield f"{label}: {before:.1%} constant before training accuracy saturated, {after:.1%} after."
 
 
-def numerics(found: Findings) -> list[str]:
-    """How many signs arithmetic decides, by objective."""
-    said = []
+def numerics(found: Findings) -> Iterator[str]:
+    """How many signs the arithmetic decides, by objective."""
     for signs in found.signs[:1]:
         for objective in signs.objective.values:
             at = signs.sel(objective=objective)
             wrong, lost, zero = (
-                ", ".join(f"{100 * share:.2f}" for share in at[n].values)
-                for n in ("wrong_sign", "lost_sign", "zero_share")
+                ", ".join(f"{100 * share:.2f}" for share in at[name].values)
+                for name in ("wrong_sign", "lost_sign", "zero_share")
             )
-            said.append(
+            yield (
                 f"{objective}: against double precision {wrong} % of signs are wrong and {lost} % lost at the end of "
                 f"training; over the run {zero} % of derivatives were zero (by site)."
             )
-    return said
 
 
-def controls(found: Findings) -> list[str]:
+def controls(found: Findings) -> Iterator[str]:
     """Constancy of the controls."""
-    said = []
     for of in found.controls[:1]:
         for name in of.control.values[1:]:
             at = of.sel(control=name)
             shares = ", ".join(f"{share:.1%}" for share in at.constancy.values)
             fitted = "" if name != "random-labels" or bool(at.fitted) else " (not fitted: this says nothing)"
-            said.append(f"{name}: {shares} constant{fitted}.")
-    return said
+            yield f"{name}: {shares} constant{fitted}."
 
 
-def separation(found: Findings) -> list[str]:
+def separation(found: Findings) -> Iterator[str]:
     """How far the categories come apart at each site."""
-    said = []
     for dynamics in found.dynamics[:1]:
         ends = (
-            f"{dynamics.label.sel(site=s).item()} from {dynamics.first_separation.sel(site=s).item():.2f} to "
-            f"{dynamics.separation.sel(site=s).item():.2f}"
-            for s in _sites(dynamics)
+            f"{label} from {at.first_separation.item():.2f} to {at.separation.item():.2f}"
+            for label, at in _by_site(dynamics)
         )
-        said.append(f"Mean AUC, from the start to the end: {', '.join(ends)}.")
-    return said
+        yield f"Mean AUC, from the start to the end: {', '.join(ends)}."
 
 
-def classes(found: Findings) -> list[str]:
+def classes(found: Findings) -> Iterator[str]:
     """The share of classes wholly in or out of a category, at each site."""
-    said = []
     for of in found.classes[:1]:
-        shares = ", ".join(f"{of.site_label.sel(site=s).item()} {of.wholly.sel(site=s).item():.0%}" for s in _sites(of))
-        said.append(f"Classes wholly in or out of a neuron's category: {shares}.")
-    return said
+        shares = (f"{label} {at.wholly.item():.0%}" for label, at in _by_site(of, "site_label"))
+        yield f"Classes wholly in or out of a neuron's category: {', '.join(shares)}."
 
 
-def predictions(found: Findings) -> list[str]:
-    """How well a category is predicted, by what."""
-    said = []
+def predictions(found: Findings) -> Iterator[str]:
+    """How well each predictor tells a neuron's final categories, at each site."""
     for of in found.classes[:1]:
-        for site in _sites(of):
-            by = of.agreement.sel(neuron_site=site).mean("neuron_index")
-            said.append(
-                f"{of.site_label.sel(site=site).item()}: of the final categories "
-                + ", ".join(f"{float(by.sel(predictor=kind)):.1%} by {kind}" for kind in of.predictor.values)
-                + "."
-            )
-    return said
+        for label, at in _by_site(of, "site_label"):
+            by = of.agreement.sel(neuron_site=at.site.item()).mean("neuron_index")
+            shares = (f"{float(by.sel(predictor=name)):.1%} by {name}" for name in of.predictor.values)
+            yield f"{label}: of the final categories {', '.join(shares)}."
 
 
-def two_values(found: Findings) -> list[str]:
+def two_values(found: Findings) -> Iterator[str]:
     """Accuracy with two values a neuron, at its best and worst rank."""
-    said = []
-    if (codes := found.quantization) is not None:
-        for site in _sites(codes):
-            curve = codes.accuracy.sel(site=site)
-            said.append(
-                f"{codes.label.sel(site=site).item()}: {float(codes.original_accuracy):.1%} as it is, from "
-                f"{float(curve.min()):.1%} to {float(curve.max()):.1%} with two values, best at rank "
-                f"{float(curve.idxmax('percentile_rank')):.0f}."
+    if found.quantization is not None:
+        for label, at in _by_site(found.quantization):
+            curve = at.accuracy
+            yield (
+                f"{label}: {float(at.original_accuracy):.1%} as it is, from {float(curve.min()):.1%} to "
+                f"{float(curve.max()):.1%} with two values, best at rank {float(curve.idxmax('percentile_rank')):.0f}."
             )
-    return said
 
 
-def windows(found: Findings) -> list[str]:
+def windows(found: Findings) -> Iterator[str]:
     """Accuracy through windows at the middle and at the ends, at each site."""
-    said = []
-    if (codes := found.binarization) is not None:
-        for site in _sites(codes):
-            curve = codes.accuracy.sel(site=site)
-            curve = curve.sel(source="trained") if "source" in curve.dims else curve
-            curve = curve.dropna("window_center")
+    if found.binarization is not None:
+        for label, at in _by_site(found.binarization):
+            curve = at.accuracy.dropna("window_center")
             if curve.size:
-                middle, label = curve.sel(window_center=50, method="nearest"), codes.label.sel(site=site).item()
-                said.append(
+                middle = curve.sel(window_center=50, method="nearest")
+                yield (
                     f"{label}: {float(curve[0]):.1%} and {float(curve[-1]):.1%} at the ends, {float(middle):.1%} at "
                     f"rank {float(middle.window_center):.0f}."
                 )
-    return said
 
 
-def information(found: Findings) -> list[str]:
-    """What the median neuron's best bit holds of what its value holds."""
-    said = []
-    if (codes := found.quantization) is not None:
-        for site in _sites(codes):
-            at = codes.sel(neuron_site=site)
-            bit, whole = (at[f"{kind}_information_by_seed"].values for kind in ("code", "value"))
-            said.append(
-                f"{codes.label.sel(site=site).item()}: the median neuron's best bit holds "
-                f"{np.median(bit / np.maximum(whole, 1e-9)):.0%} of what its whole value says about the label."
+def information(found: Findings) -> Iterator[str]:
+    """How much of its value's information about the label the median neuron's best bit holds."""
+    if found.quantization is not None:
+        for label, at in _by_site(found.quantization):
+            at = at.sel(neuron_site=at.site.item())
+            bit, whole = (at[f"{name}_information_by_seed"].values for name in ("code", "value"))
+            yield (
+                f"{label}: the median neuron's best bit holds {np.median(bit / np.maximum(whole, 1e-9)):.0%} of what "
+                "its whole value says about the label."
             )
-    return said
 
 
-def _sites(found: xr.Dataset) -> list[str]:
-    return [str(site) for site in found.site.values]
+def _by_site(dataset: xr.Dataset, label: str = "label") -> Iterator[tuple[str, xr.Dataset]]:
+    """(label, the dataset at this site) of every site; single neurons stay those of all sites."""
+    for site in dataset.site.values:
+        at = dataset.sel(site=site)
+        yield at[label].item(), at

@@ -1,14 +1,9 @@
-"""What the report shows, in its order: figures, what to see in them, what the paper shows, and what this run does."""
+"""The report's sections in their order: figures, what to see in them, what the paper shows, and what this run shows."""
 
 from dataclasses import dataclass
 
-from neuron_mech.paper.claims import Findings
 from neuron_mech.paper.report import measured
 from neuron_mech.paper.report.measured import Sentences
-
-
-def _nothing(found: Findings) -> list[str]:
-    return []
 
 
 @dataclass(frozen=True)
@@ -23,19 +18,17 @@ class Section:
     says: str
     """What the paper shows, or why this is here where the paper has no such figure."""
     data: str
-    """The result file that it is drawn from."""
+    """The result file that the figures are drawn from."""
     claims: tuple[int, ...] = ()
     """The claims it is evidence for."""
     whose: str = "The paper"
-    """Who says that."""
-    measured: Sentences = _nothing
-    """Sentences about this run: the first is what the picture shows to those who cannot see it."""
+    """Whose statement `says` is."""
+    measured: Sentences = measured.nothing
+    """Sentences about this run. The first two are also the pictures' alternative text, for readers who cannot see."""
     table: tuple[str, ...] = ()
     """Variables of the result file that are offered as a table (CSV)."""
-    optional: str = ""
-    """The command that makes it, where it is no part of `reproduce` as it stands."""
     photographs: bool = False
-    """Whether the pictures hold images, which must not be inverted on a dark page."""
+    """Whether the figures contain images of the data set, whose colours must not be inverted on a dark page."""
 
 
 BEYOND = "Beyond the paper"
@@ -80,7 +73,6 @@ SECTIONS = (
         whose=BEYOND,
         measured=measured.controls,
         table=("constancy",),
-        optional="controls",
     ),
     Section(
         "Numerics",
@@ -203,4 +195,4 @@ GLOSSARY = {
     "percentile rank": "the share of images on which the neuron has a lower value",
     "control": "the same measured where what a claim is about is missing, such as on random labels",
 }
-"""The eight words that the page needs."""
+"""The words that a reader of the page needs."""

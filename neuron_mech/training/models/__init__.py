@@ -1,4 +1,4 @@
-"""Networks, written with `Neurons` and otherwise unaware of the study."""
+"""The paper's networks: plain Flax modules, whose activation functions are `Neurons`."""
 
 from neuron_mech.config import Model
 from neuron_mech.taps.neurons import Neurons
@@ -10,7 +10,7 @@ __all__ = ["CNN", "MLP", "Neurons", "ResNet50", "build"]
 
 
 def build(model: Model, classes: int) -> MLP | CNN | ResNet50:
-    """The network that a preset's `model` section, a checked one, describes."""
+    """The network of a config's `model` section, for a number of classes."""
     by_stage = tuple(round(count * model.width) for count in (64, 128, 256, 512))
     if model.network == "cnn":
         return CNN(activation=model.activation, neurons=by_stage, classes=classes)

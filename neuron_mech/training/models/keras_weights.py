@@ -1,8 +1,8 @@
-"""Keras's weights of ResNet50, found by the names of their layers, never by their order.
+"""Keras's weights of ResNet50, matched by the names of their layers, not by their order.
 
-Files are read without Keras, in each of its formats: `.h5` as Keras 1 and 2 wrote it (weights alone, or a whole model),
-`.weights.h5` and `.keras` as Keras 3 does. Layers may have the names of 2017 (`res2a_branch2a`, `bn2a_branch2a`) or
-today's (`conv2_block1_1_conv`, `conv2_block1_1_bn`).
+Files are read without Keras, in each of its formats: `.h5` of Keras 1 and 2 (weights only, or a whole model), and
+`.weights.h5` and `.keras` of Keras 3. Layers may have the names of 2017 (`res2a_branch2a`, `bn2a_branch2a`) or today's
+(`conv2_block1_1_conv`, `conv2_block1_1_bn`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from neuron_mech.store import files
 from neuron_mech.training.models.resnet import BLOCKS, ResNet50, shapes
 
 Layers = dict[str, dict[str, np.ndarray]]
-"""{layer: {weight: values}}, both by Keras's names; layers without weights are left out."""
+"""{layer: {weight: values}} with Keras's names; layers without weights are left out."""
 
 WEIGHTS = {
     "kernel": "kernel",
@@ -37,13 +37,13 @@ WEIGHTS = {
     "moving_mean": "mean",
     "running_mean": "mean",
     "moving_variance": "var",
-    "running_std": "var",  # so it was called, but the variance is what it holds
+    "running_std": "var",  # Keras 1 called it so, but it is the variance
 }
-"""What Keras, or Keras 1, calls a weight: what Flax calls it."""
+"""{name of a weight in Keras or Keras 1: its name in Flax}."""
 
 
 def downloaded() -> Layers:
-    """The weights for ImageNet as Keras Applications has them, from its cache or its server, verified by its checksum.
+    """The ImageNet weights of Keras Applications, from its cache or its server, verified by Keras.
 
     Raises InputError where Keras is not installed, RunError where the download fails.
     """
@@ -56,7 +56,7 @@ def downloaded() -> Layers:
         ) from None
     try:
         return of_model(keras.applications.ResNet50(weights="imagenet"))
-    except Exception as error:  # no network, no room, another file: Keras raises them all as they come
+    except Exception as error:  # no network, a full disk, a wrong file: Keras raises errors of many types
         raise RunError(
             f"cannot download Keras's weights ({first_line(error)}): try again where there is a network, or give their "
             "file with --weights"
@@ -73,10 +73,9 @@ def of_model(model: Any) -> Layers:
 
 
 def of_file(path: Path) -> Layers:
-    """The weights in a file of Keras's.
+    """The weights in a file of Keras.
 
-    Raises InputError, naming the file, where it is none that can be read, leads to other files, or claims to hold
-    absurdly much.
+    Raises InputError, naming the file, where it cannot be read, links to other files, or claims an absurd content.
     """
     try:
         content = files.read(path.resolve())
@@ -97,7 +96,7 @@ def of_file(path: Path) -> Layers:
 
 
 def variables(layers: Layers, model: ResNet50) -> dict[str, Any]:
-    """What `model.apply` takes, float32. Raises InputError for a layer that is missing, misshapen, or one too many."""
+    """The weights as variables of `model`, float32. Raises InputError for a missing, unknown or misshapen layer."""
     expected = traverse_util.flatten_dict(shapes(model))
     ours = _names()
     found: dict[tuple[str, ...], np.ndarray] = {}
@@ -125,7 +124,7 @@ def variables(layers: Layers, model: ResNet50) -> dict[str, Any]:
 
 
 def _names() -> dict[str, str]:
-    """{layer as Keras calls it, or called it: as `ResNet50` does}."""
+    """{name of a layer in Keras, today's or that of 2017: its name in `ResNet50`}."""
     names = {"conv1": "conv1_conv", "bn_conv1": "conv1_norm", "conv1_conv": "conv1_conv", "conv1_bn": "conv1_norm"}
     names |= dict.fromkeys(("fc1000", "probs", "predictions"), "logits")
     for stage, letters in BLOCKS.items():
@@ -154,7 +153,7 @@ def _of_hdf5(file: h5py.File) -> Layers:
 
 
 def _named(group: h5py.Group) -> tuple[str, dict[str, np.ndarray]]:
-    """(layer, its weights) of Keras 3, which names layers and numbers the weights of each."""
+    """(layer, its weights) in a file of Keras 3, which numbers the weights of each layer."""
     weights = group["vars"]
     if "name" not in weights.attrs:
         raise ValueError("its layers have no names: load it with the Keras that wrote it, and save it as .h5")
@@ -165,7 +164,7 @@ def _named(group: h5py.Group) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def _listed(group: h5py.Group, attribute: str) -> list[str]:
-    """An attribute that lists names; Keras spreads a long one over several: layer_names0, layer_names1 ..."""
+    """An attribute that is a list of names; Keras splits a long one into several: layer_names0, layer_names1 ..."""
     found = dict[str, Any](group.attrs)
     parts = [found[attribute]] if attribute in found else []
     while f"{attribute}{len(parts)}" in found:

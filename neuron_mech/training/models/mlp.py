@@ -1,5 +1,7 @@
 """The multilayer perceptron of the paper's MNIST experiments (appendix A)."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
@@ -22,13 +24,30 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "batch ..."], train: bool = False) -> Float[Array, "batch classes"]:
         """Logits. With `train`, dropout is on and needs `rngs={"dropout": key}`."""
-        x = images.reshape(images.shape[0], -1)
-        for i in range(1, self.depth + 1):
-            x = _dense(self.neurons, name=f"affine{i}")(x)
-            x = Neurons(ACTIVATIONS[self.activation], name=f"dense{i}")(x)
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return _dense(self.classes, name="logits")(x)
+
+        def layer(i: int, x: Array, z: Array) -> Array:
+            y = Neurons(ACTIVATIONS[self.activation], name=f"dense{i}")(z)
+            return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+        return perceptron(images, self.depth, self.neurons, self.classes, layer)
 
 
-def _dense(features: int, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=jax.nn.initializers.glorot_uniform(), name=name)
+def perceptron(
+    images: Float[Array, "batch ..."],
+    depth: int,
+    neurons: int,
+    classes: int,
+    layer: Callable[[int, Array, Array], Array],
+) -> Float[Array, "batch classes"]:
+    """Logits of [Dense - layer] x depth - Dense, inside of a module's compact method: `affine1` ..., `logits`.
+
+    `layer(i, x, z)` gives what layer i, counted from 1, passes on, from what its Dense got and what that gave.
+    """
+
+    def dense(features: int, name: str) -> nn.Dense:
+        return nn.Dense(features, kernel_init=jax.nn.initializers.glorot_uniform(), name=name)
+
+    x = images.reshape(images.shape[0], -1)
+    for i in range(1, depth + 1):
+        x = layer(i, x, dense(neurons, f"affine{i}")(x))
+    return dense(classes, "logits")(x)

@@ -18,15 +18,15 @@ MEANS = (103.939, 116.779, 123.68)
 
 
 class Variant(NamedTuple):
-    """What differs between the published networks: the way in, and batch normalisation's epsilon."""
+    """The differences between published networks: the first layers, and batch normalisation's epsilon."""
 
     kernel: int
     strides: int
     padding: int | Literal["SAME"]
     pool_padding: int | None
-    """Rows and columns of zeros around what is pooled; None for no pooling."""
+    """Rows and columns of zeros around the input of max pooling; None for no pooling."""
     caffe: bool
-    """Whether images are prepared by `caffe`."""
+    """Whether images are preprocessed by `caffe`."""
     epsilon: float
 
 
@@ -41,11 +41,11 @@ VARIANTS = {
 class ResNet50(nn.Module):
     """Stem, 16 blocks in four stages, global average pooling and Dense; sites `conv1`, `2a` ... `5c`.
 
-    A block adds three convolutions (1x1, 3x3, 1x1, with the stride in the first) to what enters it, or in a stage's
-    first block to a 1x1 convolution of that, and applies the activation function to the sum: there are its neurons, as
-    many as four times `neurons` of its stage. Batch normalisation follows each convolution. Layers have the names of
-    He et al. and of Keras in 2017, such as `2a_branch2c_conv` and `2a_branch2c_norm`; `branch1` is the convolution of
-    what enters. The activation functions between a block's convolutions are no sites.
+    A block adds three convolutions (1x1, 3x3, 1x1, with the stride in the first) to its input, or in a stage's first
+    block to a 1x1 convolution of its input, and applies the activation function to the sum: these are its neurons, four
+    times `neurons` of its stage. Batch normalisation follows each convolution. Layers have the names of He et al. and
+    of Keras in 2017, such as `2a_branch2c_conv` and `2a_branch2c_norm`; `branch1` is the convolution of the input. The
+    activation functions between a block's convolutions are no sites.
 
     Kernels are Glorot-uniform, biases zero, batch normalisation's momentum 0.99: Keras's defaults.
     """
@@ -86,15 +86,15 @@ class ResNet50(nn.Module):
 
 
 def shapes(model: ResNet50) -> dict[str, Any]:
-    """Shapes of the network's parameters and statistics, whatever the size of its images: what `model.apply` takes."""
+    """Shapes of the network's parameters and statistics, which do not depend on the size of its images."""
     found = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
     return {name: found[name] for name in ("params", "batch_stats")}
 
 
 def caffe(images: Float[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:
-    """Images in [0, 1], red green blue, as Keras's ImageNet weights want them: 0 to 255, blue green red, minus MEANS.
+    """RGB images in [0, 1] as Keras's ImageNet weights need them: 0 to 255, blue green red, minus MEANS.
 
-    It is the network's own first step, so that images are in [0, 1] everywhere else, for this network as for any other.
+    It is part of the network, so that images are in [0, 1] everywhere else, as for any other network.
     """
     return jnp.stack([255 * images[..., 2 - channel] - mean for channel, mean in enumerate(MEANS)], axis=-1)
 
