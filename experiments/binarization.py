@@ -30,7 +30,6 @@ from neuron_mech.paper import figures
 from neuron_mech.runs import subjects
 from neuron_mech.runs.subjects import Subject
 from neuron_mech.store import about
-from neuron_mech.training import datasets
 
 Kind = Literal["trained", "untrained", "projection"]
 SOURCES: tuple[Kind, ...] = get_args(Kind)
@@ -203,8 +202,8 @@ def experiment(session: Session[BinarizationOptions], saved: Callable[[], None] 
     options = session.options
     path = session.directory / "binarization.nc"
     if options.sites != EVERY:  # a typo is said before the network is trained
-        dataset = datasets.load(session.config.data, options.data_dir, options.workers)
-        taps.select(subjects.sites(session.config, dataset), options.sites, "--sites")
+        _, recorded = subjects.outline(session.config, options.data_dir, options.workers)
+        taps.select(recorded, options.sites, "--sites")
     found: xr.Dataset | None = None
     for subject in session.subjects():
         if found is None:

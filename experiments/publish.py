@@ -3,9 +3,9 @@
     python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid runs/early_layers-digits
 
 Copies claims.json, the main figures, smaller, and average_signs.nc where that is no more than a few megabytes; and
-writes run.json: the command, the commit, seeds, device and time. A run of an open question goes to
-results/open_questions/, with its options and result file in their place.
-Without a directory it only makes the tables of README.md and docs/results/index.md anew from what results/ holds.
+writes README.md, what was measured in tables, and run.json: the command, the commit, seeds, device and time. A run of
+an open question goes to results/open_questions/, with its options and result file in their place.
+Without a directory it only makes the tables of README.md and docs/results/ anew from what results/ holds.
 """
 
 import json
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from experiments import conditions, tables
 from experiments.command_line import exiting
 from experiments.open_questions import publishing
 from experiments.shrinking import smaller
@@ -83,6 +84,7 @@ def publish(directory: Path, into: Path) -> None:
     files.write_text(place / "claims.json", judged)
     for name, picture in pictures.items():
         files.write(place / f"{name}.png", partial(Path.write_bytes, data=picture))
+    files.write_text(place / "README.md", tables.page(found, run["command"]))
     files.write_text(place / "run.json", json.dumps(run, indent=2) + "\n")
     if (signs := directory / "average_signs.nc").exists():
         if (size := signs.stat().st_size) <= LARGEST_SIGNS:
@@ -131,12 +133,10 @@ def table(published: Path, short: bool = False) -> str:
 
     The short one has the README's room: marks and values alone.
     """
-    found = {path.parent.name: _read(path) for path in sorted(published.glob("*/claims.json"))}
+    found = in_order(published)
     if not found:
         return "No run has been published yet.\n"
-    order = list(PRESETS)
-    runs = {name: files.read_json(published / name / "run.json") for name in found}
-    presets = sorted(found, key=lambda name: (order.index(runs[name]["command"].split()[3]), name))
+    presets, runs = list(found), {name: files.read_json(published / name / "run.json") for name in found}
     lines = grid({name: {str(entry["id"]): entry for entry in found[name]} for name in presets}, short)
     if short:
         return "\n".join(lines) + "\n"
@@ -162,13 +162,28 @@ def grid(found: Mapping[str, Mapping[str, dict[str, Any]]], short: bool) -> list
 def questions(published: Path, short: bool = False) -> str:
     """The claims on the paper's open questions by the network that each was asked of; nothing where none is there."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in sorted(published.glob("open_questions/*/claims.json")):
-        data = path.parent.name.partition("-")[2]
-        for entry in _read(path):
+    for run, entries in of_questions(published).items():
+        data = run.partition("-")[2]
+        for entry in entries:
             name, _, network = entry["id"].partition(", ")
             found.setdefault(f"{network}, {data}" if data else network, {})[name] = entry
     said = f"The paper's [open questions]({'docs' if short else '..'}/open_questions.md), on digits, by network:"
     return "\n".join(["", said, "", *grid(found, short)]) + "\n" if found else ""
+
+
+def of_questions(published: Path) -> dict[str, list[dict[str, Any]]]:
+    """The claims of every published run on an open question, by its directory in results/."""
+    paths = sorted(published.glob("open_questions/*/claims.json"))
+    return {str(path.parent.relative_to(published)): _read(path) for path in paths}
+
+
+def in_order(published: Path) -> dict[str, list[dict[str, Any]]]:
+    """The claims of every published run, in the order of their presets."""
+    order, commands = list(PRESETS), {}
+    for path in sorted(published.glob("*/claims.json")):
+        commands[path.parent] = files.read_json(path.with_name("run.json"))["command"]
+    places = sorted(commands, key=lambda place: (order.index(commands[place].split()[3]), place.name))
+    return {place.name: _read(place / "claims.json") for place in places}
 
 
 LEGEND = (
@@ -230,13 +245,15 @@ def write_spread(published: Path) -> None:
         files.write_text(Path(claims.__file__).parent / claims.spread.NAME, json.dumps(found, indent=2) + "\n")
 
 
-def tables(published: Path, short: bool = False) -> str:
+def verdicts(published: Path, short: bool = False) -> str:
     """What stands between a page's two marks."""
     return table(published, short) + questions(published, short)
 
 
 PAGES = {"README.md": True, "docs/results/index.md": False}
 """Where the tables are, and whether it is the short one."""
+CONDITIONS = "docs/results/conditions.md"
+"""The page of all values that the verdicts rest on."""
 
 
 def with_table(page: str, made: str, name: str = "README.md") -> str:
@@ -263,7 +280,10 @@ def main() -> None:
         write_spread(ROOT / "results")
         for name, short in PAGES.items():
             page = ROOT / name
-            files.write_text(page, with_table(files.read_text(page), tables(ROOT / "results", short), name))
+            files.write_text(page, with_table(files.read_text(page), verdicts(ROOT / "results", short), name))
+        files.write_text(
+            ROOT / CONDITIONS, conditions.page(in_order(ROOT / "results") | of_questions(ROOT / "results"))
+        )
 
     exiting(work)
 

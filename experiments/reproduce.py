@@ -34,7 +34,6 @@ from neuron_mech.errors import InputError, Interrupted
 from neuron_mech.paper import claims
 from neuron_mech.runs import Run, subjects
 from neuron_mech.store import parameters, pieces
-from neuron_mech.training import datasets
 
 
 @dataclass(frozen=True)
@@ -157,9 +156,9 @@ def experiment(session: Session[ReproduceOptions]) -> None:
 
 def _check_projections(session: Session[ReproduceOptions]) -> None:
     """Refuse, before anything is trained, windows on random projections of images that have no such blocks."""
-    dataset = datasets.load(session.config.data, session.options.data_dir, session.options.workers)
+    dataset, recorded = subjects.outline(session.config, session.options.data_dir, session.options.workers)
     height, width, channels = dataset.test.blank.inputs.shape[1:]
-    sources.check_projection((height, width, channels), subjects.sites(session.config, dataset))
+    sources.check_projection((height, width, channels), recorded)
 
 
 def _plan(

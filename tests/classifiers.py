@@ -1,10 +1,10 @@
 """A small classifier that can be asked for one logit, for noise, and for arguments of its own."""
 
 import flax.linen as nn
-import jax
 
+import drawn
 import neuron_mech
-from written_out import normal
+from drawn import integers, normal
 
 
 class Logits(nn.Module):
@@ -21,11 +21,11 @@ class Logits(nn.Module):
         return x.squeeze() if self.squeeze else x
 
 
-X, Y = normal(0, 24, 7), jax.random.randint(jax.random.key(1), (24,), 0, 3)
+X, Y = normal(0, 24, 7), integers(1, 0, 3, 24)
 
 
 def started(model, x=X, **kwargs):
-    return model.init(jax.random.key(2), x, **kwargs)
+    return drawn.started(model, 2, x, **kwargs)
 
 
 def asked(model, labels, x=X, **kwargs):

@@ -7,6 +7,7 @@ from jaxtyping import install_import_hook
 install_import_hook("neuron_mech", "typechecking.checked")
 
 import os  # noqa: E402
+import shutil  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 
@@ -15,11 +16,13 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 COMPILED = "JAX_COMPILATION_CACHE_DIR"
 if COMPILED not in os.environ:
     # What is compiled in one test is there for the next, for the other worker, and for the processes that tests start:
-    # this process is the first, and takes it away at its end. To be set before JAX is imported.
+    # this process is the first, and takes it away at its end. To be set before JAX is imported. Everything is kept, the
+    # smallest program too: one array operation takes 19 ms to compile and 4 ms to read, and there are thousands.
     compiled = tempfile.TemporaryDirectory(prefix="neuron_mech-compiled-")
     os.environ[COMPILED] = compiled.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import filelock  # noqa: E402
 import jax  # noqa: E402
 import matplotlib as mpl  # noqa: E402
 import pytest  # noqa: E402
@@ -39,12 +42,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="SIGKILLs in the kill-and-resume test")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes long for what it is; leave such files out with -m 'not long'")
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # the order is this file's
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two processes (`-n 2 --dist loadgroup`): a file to each, and what shares the reproduced run together."""
+    """With two processes (`-n 2 --dist loadgroup`), a file to each at a time: the long ones first.
+
+    One of them makes the reproduced run, which others wait for; it begins, beside files that do without.
+    """
+    needs = {item.path for item in items if "reproduced" in getattr(item, "fixturenames", ())}
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    first = next((item.path for item in items if item.path in needs & long), None)
+    items.sort(key=lambda item: (item.path != first, item.path not in long, item.path in needs))
     for item in items:
-        shared = "reproduced" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("reproduced" if shared else item.path.name))
+        item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture
@@ -91,9 +106,15 @@ REPRODUCED = (
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory):
-    """It, reproduced whole: its directory, named runs/digits."""
+    """It, reproduced whole: its directory, named runs/digits. One process makes it, and each has a copy."""
+    base = tmp_path_factory.getbasetemp()
+    place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with filelock.FileLock(place / "reproduced.lock"):
+        if not (place / "reproduced").exists():
+            making = tmp_path_factory.mktemp("making")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "argv", ["reproduce", *REPRODUCED, "--run-dir", str(making / "digits")])
+                reproduce.main()
+            making.rename(place / "reproduced")
     directory = tmp_path_factory.mktemp("whole") / "runs" / "digits"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["reproduce", *REPRODUCED, "--run-dir", str(directory)])
-        reproduce.main()
-    return directory
+    return shutil.copytree(place / "reproduced" / "digits", directory)

@@ -10,7 +10,6 @@ saved or is the user's is gone, or much memory was asked for.
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import resource
@@ -21,10 +20,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
-import h5py
-
+import hostile_directories
 from places import ROOT
 
 OUTCOMES = ("same", "said", "silent", "page", "lost")
@@ -75,16 +74,30 @@ FINISHED = ("*.nc", "figures/*.png", "figures/*.svg", "claims.json", "table1.txt
 
 
 class Tries:
-    """Small runs to be tried on, made once, and one function for each hardship."""
+    """Small runs to be tried on, each made once where it is asked for, and one function for each hardship."""
 
     def __init__(self, scratch: Path, rng: random.Random):
         self.scratch, self.rng = scratch, rng
-        self.plain, self.half, self.whole = scratch / "plain", scratch / "half", scratch / "whole"
-        began = time.monotonic()
-        python(*SIGNS, "--run-dir", self.plain)
-        self.seconds = time.monotonic() - began
-        self._killed(self.half, lambda: len(self._steps(self.half)) >= 2)
-        python(*ALL, "--run-dir", self.whole)
+
+    @cached_property
+    def alone(self) -> tuple[Path, float]:
+        """A run left alone, and the seconds it took."""
+        began, place = time.monotonic(), self.scratch / "plain"
+        python(*SIGNS, "--run-dir", place)
+        return place, time.monotonic() - began
+
+    @cached_property
+    def half(self) -> Path:
+        """A run killed halfway."""
+        place = self.scratch / "half"
+        self._killed(place, lambda: len(self._steps(place)) >= 2)
+        return place
+
+    @cached_property
+    def whole(self) -> Path:
+        """A reproduced run."""
+        python(*ALL, "--run-dir", self.scratch / "whole")
+        return self.scratch / "whole"
 
     def _steps(self, directory: Path) -> list[Path]:
         return [path for path in (directory / "checkpoints").glob("*") if path.name.isdecimal()]
@@ -107,13 +120,13 @@ class Tries:
         """The same command again: to its end in the same bytes, or to a line."""
         if python(*SIGNS, "--run-dir", directory).returncode:
             return "said"
-        return "same" if digest(directory, *RESULTS) == digest(self.plain, *RESULTS) else "silent"
+        return "same" if digest(directory, *RESULTS) == digest(self.alone[0], *RESULTS) else "silent"
 
     def kill(self) -> str:
         """SIGKILL at a random moment; then the same command."""
         place = self.scratch / "try"
         shutil.rmtree(place, ignore_errors=True)
-        end = time.monotonic() + self.rng.uniform(0, self.seconds)
+        end = time.monotonic() + self.rng.uniform(0, self.alone[1])
         self._killed(place, lambda: time.monotonic() > end)
         ended = self._finish(place)
         return "lost" if ended == "said" else ended
@@ -181,12 +194,12 @@ class Tries:
 
     def hostile(self) -> str:
         """Somebody else's run directory: shown, published, or gone on with."""
-        place = self._copy(self.rng.choice([self.half, self.whole]))
+        place = self._copy(getattr(self, self.rng.choice(["half", "whole"])))
         mine = self.scratch / "mine" / "mine.txt"
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
-        attack = self.rng.choice([self._links, self._pipes, self._absurd, self._leads, self._speaks])
-        attack(place, mine)
+        attack = self.rng.choice(hostile_directories.ATTACKS)
+        attack(self.rng, place, mine)
         into = self.scratch / "published"
         publish = "from experiments import command_line, publish; from pathlib import Path; import sys\n"
         publish += "command_line.exiting(lambda: publish.publish(Path(sys.argv[1]), Path(sys.argv[2])))"
@@ -201,53 +214,6 @@ class Tries:
         if mine.read_text() != "mine" or os.listdir(mine.parent) != [mine.name] or "\x1b" in done.stdout + done.stderr:
             raise Told("lost", f"{attack.__name__} {command}")
         return "said" if done.returncode else "same"
-
-    def _some(self, place: Path) -> Path:
-        """Where a file of a run is, or could be."""
-        names = [
-            "claims.json",
-            "table1.txt",
-            "report.html",
-            ".report.part.html",
-            ".claims.part.json",
-            "provenance.json",
-        ]
-        names += ["figures/figure5.png", ".lock", ".holder", "checkpoints-damaged", "seed1", "config.json", "train.nc"]
-        path = place / self.rng.choice(names)
-        path.parent.mkdir(exist_ok=True)
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return path
-
-    def _links(self, place: Path, mine: Path) -> None:
-        self._some(place).symlink_to(self.rng.choice([mine, mine.parent, mine.parent / "new.txt"]))
-
-    def _pipes(self, place: Path, mine: Path) -> None:
-        os.mkfifo(self._some(place))
-
-    def _absurd(self, place: Path, mine: Path) -> None:
-        path = place / self.rng.choice(["train.nc", "gradient_signs.nc", "claims.json", "config.json", "a.npy"])
-        if self.rng.random() < 0.5 and path.suffix == ".nc":
-            with h5py.File(path, "w") as file:
-                file.create_dataset("loss", (2**40,), "f4", chunks=(2**20,), compression="gzip")
-        else:
-            with path.open("wb") as file:
-                file.truncate(2**43)
-
-    def _leads(self, place: Path, mine: Path) -> None:
-        with h5py.File(place / self.rng.choice(["train.nc", "gradient_signs.nc"]), "w") as file:
-            if self.rng.random() < 0.5:
-                file["loss"] = h5py.ExternalLink(str(mine), "loss")
-            else:
-                file.create_dataset("loss", (1,), "f4", external=[(str(mine), 0, 4)])
-
-    def _speaks(self, place: Path, mine: Path) -> None:
-        """Text that is a command to a terminal, markup, or a way out of the directory."""
-        text = self.rng.choice(["\x1b[2J", "../../mine", "<img src=x>", "a|b`c`", "\udcff", "[" * 10**6, "9" * 5000])
-        path = place / self.rng.choice(["config.json", "claims.json", "provenance.json"])
-        tree = json.loads(path.read_text()) if path.exists() else {}
-        entry = tree[0] if isinstance(tree, list) else tree
-        entry[self.rng.choice(sorted(entry) or ["preset"])] = text
-        path.write_text(json.dumps(tree) if text[:2] != "[[" else text)
 
 
 HARDSHIPS = {

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from drawn import integers
 from neuron_mech import Inputs
 from written_out import Kind, affine, normal
 
@@ -224,7 +225,7 @@ def two_shapes(p, x, at):
     return at("head@0", affine(p["head"], x)).sum(1) * jnp.tanh(at("head@1", affine(p["head"], x.mean(1))))
 
 
-TOKENS = jax.random.randint(jax.random.key(1), (6, 5), 0, 11)
+TOKENS = integers(1, 0, 11, 6, 5)
 MASK = jnp.arange(5)[None] < jnp.asarray([5, 3, 4, 2, 5, 1])[:, None]
 VECTORS, SEQUENCES = normal(2, 6, 7), normal(3, 6, 4, 7)
 FEATURES = normal(4, 6, 6)

@@ -7,7 +7,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from drawn import normal
 from neuron_mech import Inputs
 
 
@@ -27,46 +29,48 @@ class Kind:
     derivative: str = "pre_activation"
     apply: dict = field(default_factory=dict)
     targets: int = 2
+    variables: Any = None
+    """Those that the model has, where `init` does not make them."""
 
     def data(self):
         """(variables, inputs, labels)."""
         size = len(jax.tree.leaves(self.inputs)[0])
         given = self.inputs if isinstance(self.inputs, Inputs) else Inputs(self.inputs)
-        variables = self.model.init(jax.random.key(6), *given.args, **given.kwargs, **self.apply)
-        params = jax.tree.map(
-            lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), variables["params"]
-        )
-        return {"params": params}, self.inputs, normal(7, size, self.targets)
+        variables = self.variables
+        if variables is None:
+            variables = self.model.init(jax.random.key(6), *given.args, **given.kwargs, **self.apply)
+        params = jax.tree.map(lambda p: p + 0.1 * normal(p.size, *p.shape), variables["params"])
+        others = {name: of for name, of in (self.variables or {}).items() if name != "params"}
+        return {**others, "params": params}, self.inputs, normal(7, size, self.targets)
 
     def derivatives(self):
         """{site: every sample's derivative}, sample by sample, in double precision."""
         data = self.data()
         with jax.enable_x64(True):
             variables, inputs, labels = jax.tree.map(
-                lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, data
+                lambda a: np.asarray(a, np.float64 if jnp.issubdtype(a.dtype, jnp.floating) else a.dtype), data
             )
-            rows = []
-            for i in range(len(labels)):
-                sample = jax.tree.map(lambda a, i=i: jnp.asarray(a[i : i + 1]), inputs)
+
+            @jax.jit
+            def of_one(params, sample, label):
                 shapes: dict[str, Any] = {}
 
-                def note(name, value, shapes=shapes):
+                def note(name, value):
                     shapes[name] = value
                     return value
 
-                self.by_hand(variables["params"], sample, note)
-                zeros = {name: jnp.zeros_like(shapes[name]) for name in self.sites}
-
-                def loss(added, sample=sample, i=i):
+                def loss(added):
                     at = lambda site, value: value + added[site] if site in added else value  # noqa: E731
-                    return squared(self.by_hand(variables["params"], sample, at), labels[i : i + 1]).sum()
+                    return squared(self.by_hand(params, sample, at), label).sum()
 
-                rows.append(jax.grad(loss)(zeros))
-            return jax.tree.map(lambda *each: jnp.concatenate(each), *rows)
+                self.by_hand(params, sample, note)
+                return jax.grad(loss)({name: jnp.zeros_like(shapes[name]) for name in self.sites})
 
-
-def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+            rows = [
+                of_one(variables["params"], jax.tree.map(lambda a, i=i: a[i : i + 1], inputs), labels[i : i + 1])
+                for i in range(len(labels))
+            ]
+            return jax.tree.map(lambda *each: np.concatenate(each), *rows)
 
 
 def affine(p, x):

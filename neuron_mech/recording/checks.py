@@ -1,5 +1,6 @@
 """What a recorder refuses, or warns of, before it begins: losses, mixing samples, and signs that arithmetic decides."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from neuron_mech import taps
-from neuron_mech.errors import InputError, first_line
+from neuron_mech.errors import InputError, first_line, nearest
 from neuron_mech.recording import auditing
 from neuron_mech.recording.design import Design
 from neuron_mech.recording.reading import SignHealthWarning
@@ -23,6 +24,23 @@ LOOKED_AT = 32
 
 Mixing = Literal["refuse", "alone", "batch"]
 """What to do where samples mix: refuse, record every sample as a batch of one, or record batches as they are."""
+
+
+def check_keywords(of: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raise TypeError where the function `of` is given a keyword that `function` does not have, such as the model's."""
+    known = inspect.signature(function).parameters
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{of} has no argument {name!r}: {nearest(name, known)}what the model takes is "
+                f"apply={{{name!r}: ...}}, or Inputs(..., {name}=...) where it goes with the samples"
+            )
+
+
+def check_recordings(recordings: int) -> None:
+    """Raise InputError where there would be none."""
+    if recordings < 1:
+        raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
 
 
 def check_apply(apply: Mapping[str, Any], size: int) -> None:
@@ -59,7 +77,7 @@ def check_loss(
         out = model.apply(variables, *args, **words)
         return out if kwargs.get("mutable", False) is False else out[0]
 
-    with explained():
+    with explained(model):
         out = jax.eval_shape(outputs, dict(variables), inputs)
     classes = None
     if loss is margin:

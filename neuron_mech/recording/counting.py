@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from neuron_mech.lazily import stats
@@ -67,20 +67,20 @@ def empty(shape: tuple[int, ...], recordings: int) -> Tally:
     return Tally(positive, negative, trail, jnp.zeros(shape[0], jnp.int32))
 
 
-def signs(gradient: Num[Array | np.ndarray, "*values"], kind: DTypeLike = jnp.int8) -> Int[Array, "*values"]:
-    """-1, 0 or 1, or NOT_FINITE: what is counted of derivatives."""
-    sign = jnp.asarray(gradient > 0, kind) - jnp.asarray(gradient < 0, kind)
-    if not jnp.issubdtype(gradient.dtype, jnp.floating):
-        return jnp.where(gradient == NOT_FINITE, jnp.asarray(NOT_FINITE, kind), sign)
-    return jnp.where(jnp.isfinite(gradient), sign, jnp.asarray(NOT_FINITE, kind))
+def signs(gradient: Num[Array | np.ndarray, "*values"]) -> Int[Array, "*values"]:
+    """-1, 0 or 1, or NOT_FINITE, as bytes: what is counted of derivatives, and of such signs the signs themselves."""
+    sign = jnp.asarray(gradient > 0, jnp.int8) - jnp.asarray(gradient < 0, jnp.int8)
+    lost = ~jnp.isfinite(gradient) if jnp.issubdtype(gradient.dtype, jnp.floating) else gradient == NOT_FINITE
+    return jnp.where(lost, jnp.int8(NOT_FINITE), sign)
 
 
 def update(tally: Tally, gradient: Num[Array, samples * values]) -> Tally:
     """The tally after one more recording of all its samples, from their derivatives or the signs of those."""
     kind = tally.trail.dtype
-    seen = signs(gradient, kind)
-    sign = jnp.where(seen == NOT_FINITE, jnp.zeros((), kind), seen)
+    # The barrier has the bytes made once; without it each of the counts would read all floats again, at twice the time.
+    seen = jax.lax.optimization_barrier(signs(gradient))
     lost = (seen == NOT_FINITE).sum(axis=tuple(range(1, seen.ndim)), dtype=jnp.int32)
+    sign = jnp.where(seen == NOT_FINITE, jnp.int8(0), seen).astype(kind)
     turned = tally.trail * sign < 0
     # From +3 a negative sign leads to -4: the trail's own sign turns and its length grows by one.
     trail = jnp.where(turned, sign - tally.trail, jnp.where(tally.trail == 0, sign, tally.trail))

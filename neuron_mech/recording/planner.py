@@ -22,9 +22,11 @@ from neuron_mech.recording.checks import (
     LOOKED_AT,
     Mixing,
     check_apply,
+    check_keywords,
     check_labels_fit,
     check_loss,
     check_mixing,
+    check_recordings,
     warn_of_signs,
 )
 from neuron_mech.recording.choices import Choice, chosen
@@ -99,8 +101,7 @@ def plan(
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
         check_labels_fit(each, labels, check_loss(model, variables, seen, some[1], each, **apply))
-    if recordings < 1:
-        raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
+    check_recordings(recordings)
     if keep == 1 or keep < 0:
         raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
     rows = chosen(samples, "samples", size, seed)
@@ -169,6 +170,7 @@ def _site_rows(
 
 def recorder(*args: Any, **kwargs: Any) -> Recorder:
     """`plan(...).recorder()`: see `plan` for what it is given."""
+    check_keywords("recorder", plan, kwargs)
     return plan(*args, **kwargs).recorder()
 
 
@@ -202,6 +204,7 @@ def online(
 
     Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
     """
+    check_recordings(recordings)
     apply = taps.bound(apply)
     sites = selected(model, variables, inputs, names, **apply)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **apply)):

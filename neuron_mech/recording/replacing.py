@@ -13,7 +13,7 @@ from neuron_mech import taps
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording.checks import check_apply, check_labels_fit, check_loss
+from neuron_mech.recording.checks import check_apply, check_keywords, check_labels_fit, check_loss
 from neuron_mech.taps import PerSampleLoss
 from neuron_mech.taps.naming import Names, in_reach, selected
 from neuron_mech.taps.objectives import margin
@@ -86,6 +86,7 @@ def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, "batch *values"]]:
 
     Raises InputError where a derivative is not a number or not finite, for it has no sign.
     """
+    check_keywords("signs", gradients, kwargs)
     found = gradients(*args, **kwargs)
     for site, gradient in found.items():
         if isinstance(gradient, jax.core.Tracer):

@@ -5,7 +5,7 @@ not ask which.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,18 @@ def of_export(config: Config, directory: Path, data_dir: Path | None = None) -> 
     variables = jax.tree.map(jnp.asarray, found.variables)
     model = models.build(config.model, dataset.classes)
     return Subject(config, model, variables, sites(config, dataset), dataset, directory)
+
+
+def outline(
+    config: Config, data_dir: Path | None = None, workers: int | None = None
+) -> tuple[Dataset, dict[str, Site]]:
+    """(one image of each part of its data set, its recorded sites): what is known before the data set is read.
+
+    Raises InputError where the data set is not there, and SiteError for `record.sites` that are none.
+    """
+    one = replace(config.data, train_images=1, test_images=1)
+    dataset = datasets.load(one, data_dir, workers)
+    return dataset, sites(config, dataset)
 
 
 def sites(config: Config, dataset: Dataset) -> dict[str, Site]:

@@ -151,7 +151,12 @@ def trouble(name: str, place: Place) -> str:
 
 def batch_size(tree: PyTree) -> int:
     """The first axis that all arrays of `tree` share. Raises SiteError where they do not."""
-    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(tree)}
+    leaves = jax.tree.leaves(tree)
+    if others := [type(leaf).__name__ for leaf in leaves if not hasattr(leaf, "shape")]:
+        raise SiteError(
+            f"inputs and labels hold a {others[0]}: give arrays, as jnp.asarray makes them, the batch first"
+        )
+    sizes = {leaf.shape[:1] for leaf in leaves}
     if len(sizes) != 1 or not (size := sizes.pop()):
         raise SiteError(f"inputs and labels need the batch as first axis of every array, not {sorted(sizes)}")
     return size[0]

@@ -6,7 +6,7 @@ differentiating, replacing, and what is refused.
 """
 
 import inspect
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -42,8 +42,9 @@ class FromNNX(nn.Module):
         return model(*args, **kwargs)
 
 
+@cache
 def _marked(kind: type, path: str) -> type:
-    """A subclass of a module's class with marks around its call."""
+    """A subclass of a module's class with marks around its call; the same each time, for NNX compiles by class."""
 
     def __call__(module: Any, *args: Any, **kwargs: Any) -> Any:
         with scope(path):

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from flax import errors
 
 from neuron_mech.errors import InputError, first_line
 from neuron_mech.precision import rewriting
@@ -98,7 +99,7 @@ class Program:
 def traced(model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Program:
     """The program of `model.apply` with these arguments, and its places in the order of computation."""
     args, kwargs = arguments(args, kwargs)
-    with explained():
+    with explained(model):
         program = _traced(model, dict(variables), args, kwargs)
     size = _batch(args)
     places = tuple(replace(place, batch=_unambiguous(place, size)) for place in program.places)
@@ -108,8 +109,13 @@ def traced(model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """A context in which a model may be run: what JAX says of an axis that is not there becomes what to do."""
+def explained(model: Any) -> Iterator[None]:
+    """A context in which a model may be run: what JAX, Flax and Python say of its call becomes what to do."""
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"the model is a {type(model).__name__}: give the flax.linen Module itself, not its apply or a function of "
+            "it; of an NNX model, both things that neuron_mech.from_nnx(model) gives"
+        )
     try:
         yield
     except NameError as error:
@@ -119,6 +125,35 @@ def explained() -> Iterator[None]:
             f"the model has an axis_name that exists inside a pmap or shard_map only ({first_line(error)}): make it "
             "without one here, or with running statistics"
         ) from error
+    except TypeError as error:
+        if not any(f"{call}() {wrong}" in str(error) for call in ("__call__", "call") for wrong in _CALLS):
+            raise
+        raise InputError(
+            f"the model cannot be called like this ({first_line(error)}): what goes with the samples, if it is more "
+            "than one argument, is neuron_mech.Inputs(x, t), by position or keyword; what is the same for all is "
+            "apply={'train': False}"
+        ) from error
+    except tuple(_MENDED) as error:
+        what = next(said for kind, said in _MENDED.items() if isinstance(error, kind))
+        raise InputError(f"{what}; Flax says: {first_line(error)}") from error
+
+
+_CALLS = ("missing", "got an unexpected keyword argument", "got multiple values", "takes")
+"""What Python says of a call with other arguments than a function has."""
+
+_MENDED: dict[type[Exception], str] = {
+    **dict.fromkeys(
+        (errors.ScopeCollectionNotFound, errors.ScopeParamNotFoundError, errors.ScopeVariableNotFoundError),
+        "variables are not all that the model has: give what model.apply takes, {'params': params}, and beside it what "
+        "else init made, such as batch_stats",
+    ),
+    errors.ScopeParamShapeError: "variables are of another network, or inputs of another shape than it was made for",
+    errors.InvalidRngError: "the model draws at random: give it keys, apply={'rngs': {'dropout': key}}, or switch that "
+    "off, as train=False or deterministic=True does",
+    errors.ModifyScopeVariableError: "the model updates its statistics: say so, apply={'mutable': ['batch_stats']}, or "
+    "use running ones, as train=False does",
+}
+"""Flax's errors that a caller can mend, and how."""
 
 
 def _traced(model: nn.Module, variables: Mapping[str, Any], args: tuple, kwargs: Mapping[str, Any]) -> Program:

@@ -66,7 +66,7 @@ def mixing_layers(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree
             name = "/".join(context.module.path)
             if context.method_name == "__call__" and name not in values:
                 seen[name] = type(context.module).__name__
-                values[name] = (_rows(args, half), _rows(out, half))
+                values[name] = (_seen(args), _seen(out))
             return out
 
         with nn.intercept_methods(notice):
@@ -74,16 +74,17 @@ def mixing_layers(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree
             model.apply(variables, *args, **words)
         return values
 
-    # Not compiled: values of modules inside a transformed one belong to its trace, and are left out by `_rows`.
+    # Not compiled: values of modules inside a transformed one belong to its trace, and are left out by `_seen`. What
+    # `nn.jit` has compiled in the first run is not called again in the second.
     alone, beside = run(variables, inputs), run(variables, jax.tree.map(_half_replaced, inputs))
 
     def differ(one: list[jax.Array], other: list[jax.Array]) -> bool:
-        return any(float(_change(a, b)) > LIMIT for a, b in zip(one, other, strict=True))
+        return any(float(_change(a[:half], b[:half])) > LIMIT for a, b in zip(one, other, strict=True))
 
     mixing = [
         name
         for name, (given, got) in alone.items()
-        if differ(got, beside[name][1]) and not differ(given, beside[name][0])
+        if name in beside and differ(got, beside[name][1]) and not differ(given, beside[name][0])
     ]
     inside = lambda name: any(other != name and other.startswith(f"{name}/" if name else "") for other in mixing)  # noqa: E731
     return [f"{name or 'the model'} ({seen[name]})" for name in mixing if not inside(name)]
@@ -101,7 +102,7 @@ def _change(one: jax.Array, other: jax.Array) -> jax.Array:
     return jnp.max(jnp.where(same, 0, jnp.abs(one - other))) / jnp.maximum(largest, 1e-30)
 
 
-def _rows(tree: PyTree, half: int) -> list[jax.Array]:
-    """The first rows of all floating-point arrays that can be seen from here."""
+def _seen(tree: PyTree) -> list[jax.Array]:
+    """All floating-point arrays that can be seen from here, as they are: to slice one would be part of a trace."""
     leaves = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array) and leaf.ndim)
-    return [a[:half] for a in leaves if not isinstance(a, jax.core.Tracer) and jnp.issubdtype(a.dtype, jnp.floating)]
+    return [a for a in leaves if not isinstance(a, jax.core.Tracer) and jnp.issubdtype(a.dtype, jnp.floating)]

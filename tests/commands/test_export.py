@@ -31,6 +31,8 @@ from neuron_mech.runs import loop, measuring, planning
 from neuron_mech.store import checkpoints, parameters
 from neuron_mech.training import datasets
 
+pytestmark = pytest.mark.long
+
 
 def command(monkeypatch, module, *arguments):
     """The module's command line, in this process."""

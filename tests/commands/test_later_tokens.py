@@ -16,6 +16,8 @@ from neuron_mech.recording import counting
 from neuron_mech.recording.counting import Tally
 from places import ROOT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def promotion():

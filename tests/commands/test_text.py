@@ -17,6 +17,8 @@ from neuron_mech.config import random_stream
 from neuron_mech.store.checkpoints import Checkpoints
 from places import ROOT
 
+pytestmark = pytest.mark.long
+
 SMALL = (
     *("--depth", "2", "--width", "16", "--context", "8", "--steps", "65", "--batch", "16", "--learning-rate", "0.01"),
     *("--every", "10", "--samples", "40", "--neurons", "12", "--penalty", "0.1"),

@@ -21,6 +21,8 @@ from neuron_mech.paper import claims
 from neuron_mech.store import files
 from places import ROOT
 
+pytestmark = pytest.mark.long
+
 
 def again(monkeypatch, directory: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["reproduce", *REPRODUCED, "--run-dir", str(directory)])
@@ -40,21 +42,21 @@ def truncate(path: Path) -> None:
 
 
 DAMAGES = [
-    ("gradient_signs.nc", flip_an_exponent_bit),
-    ("quantization.nc", truncate),
-    ("binarization.nc", truncate),
-    ("train.nc", Path.unlink),
-    ("figures/figure1.png", truncate),
-    ("figures/figure8.svg", Path.unlink),
-    ("figures/training.png", Path.unlink),
-    ("figures/figure4.png", Path.unlink),
-    ("table1.txt", Path.unlink),
-    ("videos/dense2-relu.mp4", Path.unlink),
-    ("report.html", truncate),
-    ("report.html", Path.unlink),
-    ("claims.json", truncate),
-    ("claims.json", Path.unlink),
-    ("checksums.json", truncate),
+    # Files of several steps at once: each step is done again, and says why.
+    {
+        "gradient_signs.nc": flip_an_exponent_bit,
+        "videos/dense2-relu.mp4": Path.unlink,
+        "quantization.nc": truncate,
+        "binarization.nc": truncate,
+    },
+    {"figures/figure1.png": truncate, "figures/figure8.svg": Path.unlink, "table1.txt": Path.unlink},
+    {"train.nc": Path.unlink, "figures/figure4.png": Path.unlink},
+    {"figures/training.png": Path.unlink},
+    {"report.html": truncate},
+    {"report.html": Path.unlink},
+    {"claims.json": truncate},
+    {"claims.json": Path.unlink},
+    {"checksums.json": truncate},
 ]
 
 
@@ -64,22 +66,24 @@ def repaired(reproduced, tmp_path_factory):
     return shutil.copytree(reproduced, tmp_path_factory.mktemp("damaged") / "digits")
 
 
-@pytest.mark.parametrize(("name", "damage"), DAMAGES, ids=[f"{name} {damage.__name__}" for name, damage in DAMAGES])
-def test_what_is_damaged_or_gone_is_made_again_with_a_line(repaired, reproduced, monkeypatch, capsys, name, damage):
-    damage(repaired / name)
+@pytest.mark.parametrize("damages", DAMAGES, ids=", ".join)
+def test_what_is_damaged_or_gone_is_made_again_with_a_line(repaired, reproduced, monkeypatch, capsys, damages):
+    for name, damage in damages.items():
+        damage(repaired / name)
     capsys.readouterr()
     again(monkeypatch, repaired)
     said = "".join(capsys.readouterr())
-    if name not in ("report.html", "checksums.json"):  # times, and what was there before
-        assert (repaired / name).read_bytes() == (reproduced / name).read_bytes()
     assert report.sealed(repaired / "report.html")
     assert (repaired / "claims.json").read_bytes() == (reproduced / "claims.json").read_bytes()
-    if name == "checksums.json":
-        assert "again: it was not finished" in said
-    elif name.startswith(("report", "claims")):
-        assert damage is Path.unlink or "damaged" in said
-    else:
-        assert f"again: {name} is not" in said
+    for name, damage in damages.items():
+        if name not in ("report.html", "checksums.json"):  # times, and what was there before
+            assert (repaired / name).read_bytes() == (reproduced / name).read_bytes()
+        if name == "checksums.json":
+            assert "again: it was not finished" in said
+        elif name.startswith(("report", "claims")):
+            assert damage is Path.unlink or "damaged" in said
+        else:
+            assert f"again: {name} is not" in said
     before = {path: path.stat().st_mtime_ns for path in repaired.rglob("*") if path.is_file() and path.name != ".lock"}
     again(monkeypatch, repaired)
     assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -4,6 +4,8 @@ import pytest
 
 import hardships
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("only", ["bad_input", "hostile"])
 def test_nothing_is_silent_a_page_or_lost(only):

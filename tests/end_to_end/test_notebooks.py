@@ -7,6 +7,8 @@ import pytest
 
 from places import ROOT
 
+pytestmark = pytest.mark.long
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LARGEST, LARGEST_OUTPUT = 150_000, 60_000
 """Bytes of a stored notebook, and of one output in it, at most."""

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from neuron_mech.cluster import joining, processes
 from neuron_mech.errors import InputError
 from places import ROOT
 
-CACHE = tempfile.TemporaryDirectory(prefix="neuron_mech-compiled-")
+pytestmark = pytest.mark.long
 
 # Directory, place, file for what was found, and a signal that the process sends itself in its so many-th segment.
 PROGRAM = """
@@ -107,12 +106,10 @@ def port() -> int:
 def start(*arguments: object, devices: int = 1) -> subprocess.Popen:
     """A process with so many simulated devices."""
     environment = os.environ | {
-        # Compiled fast, and once for all that start after another: it is most of the time.
+        # Compiled fast: it is most of the time.
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(CACHE.name),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],

@@ -24,6 +24,8 @@ from neuron_mech.errors import InputError
 from neuron_mech.paper import claims
 from neuron_mech.runs import loop
 
+pytestmark = pytest.mark.long
+
 
 def command(monkeypatch, module, *arguments):
     monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
@@ -61,13 +63,16 @@ def test_again_it_does_nothing(reproduced, monkeypatch, capsys):
 
 
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(reproduced, tmp_path):
-    """SIGKILLs at growing moments, so that each falls into a later part of the work."""
+    """SIGKILLs as it trains, as it draws what was learned, and in the middle of the codes."""
     directory = tmp_path / "digits"
     whole = [sys.executable, "-m", "experiments.reproduce", *ARGUMENTS, "--run-dir", str(directory), "--no-windows"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    for seconds in (8, 14, 20):
+    for begun in ("checkpoints", "learning_dynamics.nc", "quantization.nc"):
         process = subprocess.Popen(whole, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
+        while process.poll() is None and not (directory / begun).exists():
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert process.poll() is None, f"it ended before {begun} was there, or just after"
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = subprocess.run(whole, env=environment, capture_output=True, text=True, check=False)

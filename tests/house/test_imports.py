@@ -1,36 +1,44 @@
 """The first answer comes soon: what takes long to import waits until it is used."""
 
-import ast
+import json
 import subprocess
 import sys
-
-import pytest
 
 SLOW = ("grain", "h5py", "jinja2", "matplotlib", "orbax", "pandas", "scipy", "sklearn", "tensorflow_datasets", "xarray")
 
 
-def loaded(program: str) -> list[str]:
-    """Which of the slow libraries a process has imported when `program` has ended."""
-    last = f"import sys; print([name for name in {SLOW} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", f"{program}\n{last}"], capture_output=True, text=True, check=True)
-    return ast.literal_eval(done.stdout.splitlines()[-1])
+COMMANDS = ("train", "learning_dynamics", "binarization", "controls", "prepare_data", "report")
+ARGUMENTS = (["--help"], ["digits", "--train.epohs", "3"], ["digits", "--train.epochs", "-1"])
+MODULES = ("neuron_mech", "experiments.reproduce", "experiments.publish")
+
+PROGRAM = f"""
+import contextlib, importlib, io, json, runpy, sys
+loaded = dict.fromkeys({SLOW})
+def look(at):
+    for name in loaded:
+        if name in sys.modules:
+            loaded[name] = loaded[name] or at
+for module in {MODULES}:
+    importlib.import_module(module)
+    look(f"import {{module}}")
+for name in {COMMANDS}:
+    for arguments in {ARGUMENTS}:
+        sys.argv = ["", *arguments]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                runpy.run_module(f"experiments.{{name}}", run_name="__main__", alter_sys=True)
+            except SystemExit as stop:
+                ended = stop.code
+        assert ended == (0 if arguments == ["--help"] else 2), (name, arguments, ended)
+        look(f"{{name}} {{' '.join(arguments)}}")
+print(json.dumps(loaded))
+"""
+"""One process does it all: what none of it imports, none of it alone would."""
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["digits", "--train.epohs", "3"], ["digits", "--train.epochs", "-1"]]
-)
-@pytest.mark.parametrize("name", ["train", "learning_dynamics", "binarization", "controls", "prepare_data", "report"])
-def test_a_command_answers_before_it_imports_what_is_slow(name, arguments):
-    program = f"""
-import runpy, sys
-sys.argv = ["", *{arguments}]
-try:
-    runpy.run_module("experiments.{name}", run_name="__main__", alter_sys=True)
-except SystemExit:
-    pass"""
-    assert loaded(program) == []
-
-
-@pytest.mark.parametrize("module", ["neuron_mech", "experiments.reproduce", "experiments.publish"])
-def test_a_module_is_imported_without_what_is_slow(module):
-    assert loaded(f"import {module}") == []
+def test_modules_and_commands_answer_before_what_is_slow_is_imported():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == set(SLOW)
+    assert {name: at for name, at in found.items() if at} == {}, "slow to import, and what was the first to do it"

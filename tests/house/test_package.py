@@ -19,6 +19,8 @@ from neuron_mech.errors import InputError
 from neuron_mech.training import datasets
 from places import ROOT
 
+pytestmark = pytest.mark.long
+
 FOLDERS = (".ci", ".github", "docs", "experiments", "neuron_mech", "notebooks", "results", "tests")
 UNPACKED = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*_cache")
 

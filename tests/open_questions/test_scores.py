@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from drawn import started
 from experiments.open_questions.judging import Measured, judged
 from experiments.open_questions.network import Layers
 from experiments.prioritisation import claims, planting, scores
@@ -60,7 +61,7 @@ def network(lenient):
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.integers(0, 17, (12, 3, 3, 1)), jnp.uint8)
     samples = Samples(images, jnp.asarray(rng.integers(0, 3, 12), jnp.int32), largest=16)
-    return model, model.init(jax.random.key(0), samples.inputs), samples
+    return model, started(model, 0, samples.inputs), samples
 
 
 def weight_gradients(model, variables, samples, i):

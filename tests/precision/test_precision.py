@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import neuron_mech
+from drawn import started
 from lowering import inexact
 from neuron_mech import precision
 from neuron_mech.precision import splitting
@@ -204,7 +205,7 @@ class Custom(nn.Module):
 def test_own_recorders_ask_for_exact_products_on_every_platform(platform, said):
     x, y = normal(6, 8), jnp.arange(6) % 3
     model = Custom()
-    variables = model.init(jax.random.key(0), x)
+    variables = started(model, 0, x)
     made = neuron_mech.plan(model, variables, x, y, recordings=1)
     with jax.default_matmul_precision(said):
         programs = {

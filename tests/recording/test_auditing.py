@@ -1,12 +1,12 @@
 """Signs as computed against double precision."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 
 import oracles
+from drawn import started
 from experiments import gradient_signs as experiment
 from neuron_mech import taps
 from neuron_mech.config import Model
@@ -20,7 +20,7 @@ def confident(digits):
     """A network so sure of its answers that float32's cross-entropy has lost them, and some samples."""
     model = models.build(Model(width=1 / 16), classes=10)
     some = digits.train.rows(np.arange(60))
-    variables = model.init(jax.random.key(1), some.inputs)
+    variables = started(model, 1, some.inputs)
     variables["params"]["logits"]["kernel"] *= 60.0
     # Its own answers as labels: it is right, and sure of it.
     return model, variables, some.replace(labels=model.apply(variables, some.inputs).argmax(-1).astype(jnp.int32))

@@ -1,22 +1,32 @@
 """Kinds of models: signs and gradients against a float64 loop over single samples, reading, replacing, recording."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import neuron_mech
-from kinds import KINDS
+from kinds import KINDS as LINEN_KINDS
+from nnx_kinds import NNX_KINDS
 from written_out import squared
 
 pytestmark = pytest.mark.usefixtures("lenient")
+
+KINDS = LINEN_KINDS | NNX_KINDS
+
+
+@cache
+def exactly(name):
+    return KINDS[name].derivatives()
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_gradients_signs_and_records_are_those_of_the_network_written_out(name):
     kind = KINDS[name]
     variables, x, y = kind.data()
-    exact = kind.derivatives()
+    exact = exactly(name)
     how = {"loss": squared, "derivative": kind.derivative, "apply": kind.apply}
     found = neuron_mech.gradients(kind.model, variables, x, y, kind.names, **how)
     signs = neuron_mech.signs(kind.model, variables, x, y, kind.names, **how)
@@ -33,6 +43,33 @@ def test_gradients_signs_and_records_are_those_of_the_network_written_out(name):
         for seen in (signs[site], recorded.average_sign(site), in_scan.average_sign(site)):
             np.testing.assert_array_equal(np.asarray(seen)[certain], np.sign(exact[site])[certain])
         assert int(in_scan.count) == 3
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_a_training_step_shows_an_online_recorder_are_the_same_signs(name):
+    kind = KINDS[name]
+    variables, x, y = kind.data()
+    exact = exactly(name)
+    recorder = neuron_mech.online(
+        *(kind.model, variables, x, kind.names), samples=6, recordings=2, derivative=kind.derivative, apply=kind.apply
+    )
+
+    @jax.jit
+    def step(recorder, ids):
+        some, labels = jax.tree.map(lambda leaf: leaf[ids], (x, y))
+
+        def loss(perturbations):
+            return squared(recorder.perturbed(perturbations)(variables, some, **kind.apply), labels).mean()
+
+        return recorder.saw(jax.grad(loss)(recorder.perturbations(len(ids))), ids)
+
+    for ids in ([4, 1, 3], [0, 5, 2], [5, 0, 1], [2, 3, 4]):
+        recorder = step(recorder, jnp.asarray(ids))
+    recorder = recorder.end_epoch()
+    assert tuple(recorder.counts()) == kind.sites
+    for site, tally in recorder.counts().items():
+        certain = np.abs(exact[site]) > 1e-5 * np.abs(exact[site]).max()
+        np.testing.assert_array_equal((tally.positive - tally.negative)[certain], 2 * np.sign(exact[site])[certain])
 
 
 @pytest.mark.parametrize("name", KINDS)

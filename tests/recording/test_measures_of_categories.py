@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from experiments.equal_displacement import displaced
@@ -50,6 +51,34 @@ def test_separation_of_one_half_s_categories_is_scikit_learn_s():
     found = partitions.separation(final, early).auc[0]
     expected = [roc_auc_score(early[:, n] == -1, final[0, :, n]) for n in range(4)]
     np.testing.assert_allclose(found, expected)
+
+
+def climbed(before, after, category):
+    """The share of claim 6, R = (rank at the end - at the start)/(rank at the end - 50), of one neuron."""
+    highest = partitions.finally_highest(after[:, None], category[:, None])
+    start, end = partitions.mean_rank(np.stack([before, after])[..., None], highest)[:, 0]
+    return (end - start) / (end - 50)
+
+
+def test_a_translation_climbs_nothing_and_what_came_from_everywhere_climbed_all():
+    rng = np.random.default_rng(5)
+    after, before = rng.normal(size=(2, 20_000))
+    category = np.full(20_000, partitions.HIGH, np.int8)
+    assert climbed(after - 3, after, category) == 0
+    assert climbed(np.exp(after), after, category) == 0  # nor does any other change that keeps the order
+    # The start's ranks of 2,000 samples chosen without looking have mean 50, with standard error 100/sqrt(12 * 2,000).
+    assert climbed(before, after, category) == pytest.approx(1, abs=4 * (100 / np.sqrt(12 * 2000)) / 45)
+
+
+def test_half_of_a_normal_distribution_s_correlation_is_left_unclimbed():
+    """With correlation rho between start and end, the top tenth's mean rank at the start follows from Phi."""
+    rng, rho = np.random.default_rng(6), 0.5
+    after, noise = rng.normal(size=(2, 200_000))
+    before = rho * after + np.sqrt(1 - rho**2) * noise
+    found = climbed(before, after, np.full(200_000, partitions.HIGH, np.int8))
+    top = norm.ppf(np.linspace(0.9, 1, 100_001)[:-1] + 0.5e-6)
+    start = 100 * norm.cdf(rho * top / np.sqrt(2 - rho**2)).mean()  # E Phi(rho a + sqrt(1 - rho^2) e)
+    assert found == pytest.approx((95 - start) / 45, abs=0.01)
 
 
 def test_a_displacement_keeps_its_numbers_and_changes_its_direction():

@@ -12,6 +12,7 @@ import pytest
 
 import neuron_mech
 import own_models as theirs
+from drawn import integers, normal, started
 from neuron_mech import taps
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training.models import Neurons
@@ -32,19 +33,15 @@ class Case:
 
     def data(self):
         """(variables, inputs, labels)."""
-        key = jax.random.key(3)
         if self.loss is theirs.next_token:
-            x = y = jax.random.randint(key, self.inputs, 0, 11)
+            x = y = integers(3, 0, 11, *self.inputs)
         else:
-            x = jax.random.normal(key, self.inputs)
-            y = jax.random.randint(jax.random.key(4), self.inputs[:1], 0, 10)
+            x, y = normal(3, *self.inputs), integers(4, 0, 10, *self.inputs[:1])
         if self.loss is theirs.squared_error:
-            x, y = {"left": x, "right": -2 * x}, jax.random.normal(jax.random.key(5), (self.inputs[0], 2))
-        variables = self.model.init(jax.random.key(6), x, **self.kwargs)
+            x, y = {"left": x, "right": -2 * x}, normal(5, self.inputs[0], 2)
+        variables = started(self.model, 6, x, **self.kwargs)
         # Biases begin at zero; these do not, as after some training.
-        params = jax.tree.map(
-            lambda p: p + 0.05 * jax.random.normal(jax.random.key(p.size), p.shape), variables["params"]
-        )
+        params = jax.tree.map(lambda p: p + 0.05 * normal(p.size, *p.shape), variables["params"])
         return {**{k: v for k, v in variables.items() if k != "intermediates"}, "params": params}, x, y
 
 
@@ -77,7 +74,20 @@ BIASES = {
 
 
 def double(tree):
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+    return jax.tree.map(lambda a: np.asarray(a, np.float64 if jnp.issubdtype(a.dtype, jnp.floating) else a.dtype), tree)
+
+
+def one_by_one(case, sites):
+    """{site: derivatives} of a batch of one sample, compiled."""
+
+    @jax.jit
+    def of_one(variables, x, y):
+        zeros = taps.zeros(sites, 1)
+        return taps.activation_gradients(
+            case.model, variables, x, y, zeros, {"": case.loss}, "pre_activation", **case.kwargs
+        )[""]
+
+    return of_one
 
 
 def loop_in_double(case, variables, inputs, labels, names):
@@ -86,11 +96,9 @@ def loop_in_double(case, variables, inputs, labels, names):
         v, x, y = double((variables, inputs, labels))
         sites = {n: s for n, s in taps.sites(case.model, v, x, **case.kwargs).items() if n in names}
         rows: dict[str, list] = {name: [] for name in names}
+        of_one = one_by_one(case, sites)
         for i in range(taps.batch_size(x)):
-            one, label = jax.tree.map(lambda a, i=i: jnp.asarray(a[i : i + 1]), (x, y))
-            found = taps.activation_gradients(
-                case.model, v, one, label, taps.zeros(sites, 1), {"": case.loss}, "pre_activation", **case.kwargs
-            )[""]
+            found = of_one(v, *jax.tree.map(lambda a, i=i: a[i : i + 1], (x, y)))
             for name in names:
                 assert found[name].dtype == jnp.float64
                 rows[name].append(np.asarray(found[name][0]))
@@ -106,10 +114,9 @@ def test_recorded_signs_are_those_of_a_loop_over_samples_in_double_precision(nam
         case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, apply=case.kwargs
     )
     assert tuple(recorder.counts()) == case.found
+    update = jax.jit(neuron_mech.Recorder.update)
+    under_jit = update(update(recorder, variables), variables)
     recorder = recorder.update(variables).update(variables)
-    under_jit = jax.jit(neuron_mech.Recorder.update)(
-        jax.jit(neuron_mech.Recorder.update)(recorder_of(case), variables), variables
-    )
     exact = loop_in_double(case, variables, x, y, case.found)
     for site, tally in recorder.counts().items():
         assert tally.positive.shape == (len(exact[site]), *sites[site].shape)
@@ -121,13 +128,6 @@ def test_recorded_signs_are_those_of_a_loop_over_samples_in_double_precision(nam
             one, other = (np.asarray(getattr(of, counted)) for of in (tally, again))
             assert (one == other)[certain].all()
         assert not np.any(tally.not_finite)
-
-
-def recorder_of(case):
-    variables, x, y = case.data()
-    return neuron_mech.recorder(
-        case.model, variables, x, y, case.names, recordings=2, loss=case.loss, audit=False, chunk=4, apply=case.kwargs
-    )
 
 
 @pytest.mark.parametrize("name", BIASES)
@@ -142,9 +142,9 @@ def test_derivatives_summed_over_positions_and_uses_are_those_of_the_bias(name):
         def loss(params, sample, label):
             return case.loss(case.model.apply({**v, "params": params}, sample, **case.kwargs), label).sum()
 
+        gradient = jax.jit(jax.grad(loss))
         for i in range(taps.batch_size(inputs)):
-            one = jax.tree.map(lambda a, i=i: jnp.asarray(a[i : i + 1]), (inputs, labels))
-            gradients = jax.grad(loss)(v["params"], *one)
+            gradients = gradient(v["params"], *jax.tree.map(lambda a, i=i: a[i : i + 1], (inputs, labels)))
             for layer, sites in BIASES[name].items():
                 node = gradients
                 for part in layer.split("/"):
@@ -159,7 +159,8 @@ def test_layers_of_a_scan_have_their_own_slice_of_the_parameters_gradient():
     found = loop_in_double(case, variables, x, y, case.found)
     with jax.enable_x64(True):
         v, inputs, labels = double((variables, x, y))
-        total = jax.grad(lambda p: margin(case.model.apply({"params": p}, inputs), labels).sum())(v["params"])
+        loss = lambda p: margin(case.model.apply({"params": p}, inputs), labels).sum()  # noqa: E731
+        total = jax.jit(jax.grad(loss))(v["params"])
         for i, site in enumerate(case.found):
             np.testing.assert_allclose(found[site].sum(0), total["layers"]["dense"]["bias"][i], rtol=1e-8)
 
@@ -218,24 +219,9 @@ def test_a_model_in_bfloat16_is_recorded_as_it_computes_and_audited_in_double():
         wrong = (seen * np.sign(exact[site]) < 0).sum() / (exact[site] != 0).sum()
         assert 0 < wrong < 0.2
         assert health[site].wrong == pytest.approx(wrong, abs=0.01)
-        alone = np.stack(
-            [
-                np.sign(
-                    np.asarray(
-                        taps.activation_gradients(
-                            case.model,
-                            variables,
-                            x[i : i + 1],
-                            y[i : i + 1],
-                            taps.zeros({site: recorder.design.sites[site]}, 1),
-                            {"": case.loss},
-                            "pre_activation",
-                        )[""][site][0]
-                    ).astype(np.float32)
-                )
-                for i in range(len(x))
-            ]
-        )
+        of_one = one_by_one(case, {site: recorder.design.sites[site]})
+        each = [of_one(variables, x[i : i + 1], y[i : i + 1])[site][0] for i in range(len(x))]
+        alone = np.sign(np.stack([np.asarray(of, np.float32) for of in each]))
         assert (alone == seen).mean() > 0.98  # rounding depends on how XLA fuses
 
 
@@ -245,7 +231,7 @@ def test_a_model_that_casts_by_itself_is_audited_like_any_other():
         def __call__(self, x):
             return nn.Dense(10)(Neurons()(nn.Dense(8)(x).astype(jnp.bfloat16)).astype(jnp.float32))
 
-    x, y = jax.random.normal(jax.random.key(0), (40, 7)), jnp.zeros(40, int)
+    x, y = normal(0, 40, 7), jnp.zeros(40, int)
     variables = Casting().init(jax.random.key(1), x)
     health = neuron_mech.recorder(Casting(), variables, x, y, recordings=1, audit=False).audit(variables, 40)
     params = jax.tree.map(lambda p: np.asarray(p, np.float64), variables["params"])

@@ -8,6 +8,7 @@ from flax import nnx
 
 import neuron_mech
 from neuron_mech import store
+from neuron_mech.taps import SiteError, SiteWarning
 from neuron_mech.taps.objectives import margin
 
 pytestmark = pytest.mark.usefixtures("lenient")
@@ -81,3 +82,30 @@ def test_layers_inside_an_nnx_transformation_are_sites_like_any_other(digits):
         found.append((signs, neuron_mech.read(linen, variables, x)[1], cut))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), *found)
     assert "blocks/1/up" in found[0][0]
+
+
+def test_layers_inside_a_condition_or_an_endless_loop_of_nnx_are_refused_by_name_and_left_out_of_a_pattern(digits):
+    class Chosen(nnx.Module):
+        def __init__(self, how):
+            self.block, self.out = Block(64, nnx.Rngs(0)), nnx.Linear(64, 10, rngs=nnx.Rngs(1))
+            self.how = how
+
+        def __call__(self, x):
+            x = x.reshape(len(x), -1)
+            if self.how == "cond":
+                x = nnx.cond(x.sum() > 0, lambda block, x: block(x), lambda block, x: 2 * x, self.block, x)
+            else:
+                again = lambda state: (state[0], state[0](state[1]))  # noqa: E731
+                _, x = nnx.while_loop(lambda state: jnp.abs(state[1]).max() < 9, again, (self.block, x))
+            return self.out(x)
+
+    x, y = digits.train.inputs[:20], digits.train.labels[:20]
+    for how in ("cond", "while"):
+        net = Chosen(how)
+        net.eval()
+        linen, variables = neuron_mech.from_nnx(net)
+        for ask in (neuron_mech.signs, lambda *given: neuron_mech.recorder(*given, recordings=1)):
+            with pytest.raises(SiteError, match=rf"'block/up' is inside a {how}.*name one outside"):
+                ask(linen, variables, x, y, "block/up")
+        with pytest.warns(SiteWarning, match="left out: site 'block/up"):
+            assert set(neuron_mech.read(linen, variables, x, "*")[1]) == {"out"}

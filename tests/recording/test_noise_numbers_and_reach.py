@@ -110,6 +110,39 @@ def test_derivatives_far_below_the_largest_are_seen_by_the_audit():
     assert float(jnp.abs(summed).max()) < 1e-6  # what the bias would have
 
 
+def test_signs_that_rounding_decides_are_the_audit_s_unresolved_ones():
+    class Shifted(nn.Module):
+        """One neuron turns the logits, the other raises all of them alike, which changes no loss: its true derivative
+        is the sum of the wrong classes' probabilities less one, zero.
+        """
+
+        @nn.compact
+        def __call__(self, x):
+            hidden = nn.Dense(2, name="hidden")(x)
+            return hidden[:, :1] * jnp.asarray([[2.0, 1.0, -1.0, 0.5, -2.0]]) + hidden[:, 1:]
+
+    x, y = normal(4, 60, 7), jnp.arange(60) % 5
+    variables = started(Shifted(), x)
+    recorder = neuron_mech.recorder(Shifted(), variables, x, y, "hidden", recordings=1, audit=False).update(variables)
+    with jax.enable_x64(True):
+        kernel, bias = (np.asarray(variables["params"]["hidden"][name], np.float64) for name in ("kernel", "bias"))
+        turn = np.asarray([2.0, 1.0, -1.0, 0.5, -2.0])
+        first = (np.asarray(x, np.float64) @ kernel + bias)[:, :1]
+        of_wrong = np.where(np.arange(5) == np.asarray(y)[:, None], 0, np.exp(first * turn))
+        probability = of_wrong / of_wrong.sum(1, keepdims=True)
+        exact = np.stack([probability @ turn - turn[np.asarray(y)], probability.sum(1) - 1], 1)
+    assert np.abs(exact[:, 1]).max() < 1e-15
+    assert np.abs(exact[:, 0]).min() > 1e-3
+    tally = recorder.counts()["hidden"]
+    seen = np.asarray(tally.positive - tally.negative)
+    np.testing.assert_array_equal(seen[:, 0], np.sign(exact[:, 0]))
+    decided_by_rounding = (seen[:, 1] != 0).mean()
+    assert 0.1 < decided_by_rounding < 0.95
+    health = recorder.audit(variables, 60)["hidden"]
+    # Another program may round otherwise in a few samples.
+    assert health.unresolved == pytest.approx((seen[:, 1] != 0).sum() / (seen != 0).sum(), abs=0.05)
+
+
 # --- Sites ------------------------------------------------------------------------------------------------------------
 
 

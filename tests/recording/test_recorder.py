@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import neuron_mech
 import oracles
+from drawn import started
 from neuron_mech.paper import figures
 from neuron_mech.recording import counting
 from neuron_mech.taps.objectives import margin
@@ -25,7 +26,7 @@ model = Plain()
 @pytest.fixture(scope="module")
 def data(digits):
     x, y = digits.train.inputs[:200], digits.train.labels[:200]
-    return model.init(jax.random.key(0), x[:1]), x, y
+    return started(model, 0, x[:1]), x, y
 
 
 def trained(variables, x, y, steps):
@@ -47,9 +48,7 @@ def leaves_equal(one, other):
 
 def test_ten_lines_from_a_model_and_its_loop_to_figure_5(digits, tmp_path):
     images, labels = digits.train.inputs, digits.train.labels
-    state = TrainState.create(
-        apply_fn=model.apply, params=model.init(jax.random.key(0), images[:1])["params"], tx=optax.adam(1e-3)
-    )
+    state = TrainState.create(apply_fn=model.apply, params=started(model, 0, images[:1])["params"], tx=optax.adam(1e-3))
 
     @jax.jit
     def train_step(state, ids):

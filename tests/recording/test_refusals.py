@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import neuron_mech
+from drawn import started
 from neuron_mech import SignHealthWarning, taps
 from neuron_mech.taps.objectives import margin
 from own_models import Plain
@@ -22,7 +23,7 @@ model = Plain()
 @pytest.fixture(scope="module")
 def data(digits):
     x, y = digits.train.inputs[:200], digits.train.labels[:200]
-    return model.init(jax.random.key(0), x[:1]), x, y
+    return started(model, 0, x[:1]), x, y
 
 
 def test_a_loss_whose_signs_float32_loses_is_called_out(data):
@@ -78,7 +79,7 @@ WRONG = {
         "only its pre-activation can be reached",
     ),
     "another network's variables": (
-        lambda d: record(d).update(Plain(8).init(jax.random.key(0), d[1][:1])),
+        lambda d: record(d).update(started(Plain(8), 0, d[1][:1])),
         r"bias'\] is \[8\], was \[16\]",
     ),
     "parameters alone": (lambda d: record(d).update(d[0]["params"]), r"pass what model.apply takes"),
@@ -147,7 +148,7 @@ def test_a_site_that_vanishes_under_jit_is_an_error():
             return nn.Dense(10)(nn.jit(nn.Dense)(8, name="inner")(x))
 
     x = jnp.ones((4, 3))
-    variables = Compiled().init(jax.random.key(0), x)
+    variables = started(Compiled(), 0, x)
     Compiled().apply(variables, x)
     found = neuron_mech.sites(Compiled(), variables, x)
     cut = neuron_mech.replace(Compiled(), {"inner": jnp.zeros_like})
@@ -183,7 +184,7 @@ class Inner(nn.Module):
 @pytest.mark.parametrize(("first", "second"), [("a/b", "a.b"), ("hidden", "constancy_hidden")])
 def test_sites_of_any_names_stay_apart_in_datasets(first, second):
     model, x, y = Nested(first, second), jnp.ones((8, 5)), jnp.arange(8) % 3
-    variables = model.init(jax.random.key(0), x)
+    variables = started(model, 0, x)
     recorder = neuron_mech.recorder(model, variables, x, y, recordings=1).update(variables)
     found = recorder.signs()
     assert list(found.site.values) == list(recorder.counts())

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import drawn
 import neuron_mech
 from classifiers import Logits, X, Y, asked, started
 from kinds import MASK, TOKENS, VECTORS, Attends, Towers
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("lenient")
 
 def test_nothing_stays_behind_in_what_nn_jit_compiled():
     model = Towers()
-    variables = model.init(jax.random.key(0), VECTORS)
+    variables = drawn.started(model, 0, VECTORS)
     for first in (True, False):  # compiled before it is edited, and the other way round
         if first:
             plain = model.apply(variables, VECTORS)
@@ -102,7 +103,7 @@ def test_a_loss_that_mixes_samples_is_refused_whatever_is_to_be_done_with_layers
 
 def test_what_goes_with_the_samples_is_an_input_and_is_refused_elsewhere():
     model = Attends()
-    variables = model.init(jax.random.key(0), TOKENS, TOKENS % 3, mask=MASK)
+    variables = drawn.started(model, 0, TOKENS, TOKENS % 3, mask=MASK)
     labels = normal(1, 6, 2)
     together = Inputs(TOKENS, TOKENS % 3, mask=MASK)
     signs = neuron_mech.signs(model, variables, together, labels, loss=squared)
@@ -123,7 +124,7 @@ def test_a_models_arguments_may_have_any_names():
             return nn.Dense(3, name="hidden")(x * ids + labels) * precision * derivative
 
     apply = {"ids": 2.0, "labels": jnp.ones(7), "precision": 3.0, "derivative": -1.0}
-    variables = Named().init(jax.random.key(0), X, **apply)
+    variables = drawn.started(Named(), 0, X, **apply)
     found = neuron_mech.gradients(Named(), variables, X, Y, "hidden", loss=lambda out, y: out.sum(-1), apply=apply)
     np.testing.assert_allclose(found["hidden"], -3 * np.ones((24, 3)))
     recorder = neuron_mech.recorder(

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import oracles
 import small_cnn
 from experiments import binarization as binarization_experiment
-from experiments import gradient_signs, quantization
+from experiments import gradient_signs, learning_dynamics, quantization
 from neuron_mech import runs, store, taps, training
 from neuron_mech.codes import retraining, windowing
 from neuron_mech.config import random_stream
@@ -25,6 +26,8 @@ from neuron_mech.runs import study as studies
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training import augmentation
 from small_cnn import LAYERS, SMALL, lowered
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +246,32 @@ def test_every_experiment_runs_on_it(finished, tmp_path, capsys):
         out = capsys.readouterr().out
         assert out.count("stage2layer2-relu: windows one after another") == 1
         assert said in out
+
+
+def test_the_separation_of_position_means_is_scikit_learn_s_of_single_images(finished):
+    whole, _ = finished
+    study, variables = whole.study, whole.state.train.variables
+    found = learning_dynamics.dataset(whole)
+
+    @jax.jit
+    def one_image(image):
+        _, taken = study.model.apply(variables, image[None], train=False, mutable=["intermediates"])
+        return taken["intermediates"]
+
+    for site, samples in {"stage0layer0": 10, "stage2layer2": 20, "stage3layer2": 20}.items():
+        images = whole.dataset.train.rows(study.recorded[:samples]).inputs
+        values = []
+        for image in images:
+            (value,) = one_image(image)[site]["pre_activation"]
+            values.append(np.asarray(value, np.float64).mean((0, 1, 2)))
+        tally = whole.tallies["margin"][site]
+        lead = (np.asarray(tally.positive, int) - np.asarray(tally.negative, int))[:samples].sum((1, 2))
+        auc = found.position_mean_auc.sel(neuron_site=site).values
+        assert np.isfinite(auc).any()
+        for neuron, own in enumerate(lead.T):
+            values_of = np.stack(values)[own != 0, neuron]
+            expected = roc_auc_score(own[own != 0] < 0, values_of) if len(set(np.sign(own[own != 0]))) == 2 else np.nan
+            np.testing.assert_allclose(auc[neuron], expected, atol=0.02)  # one pair of 100 in another order
 
 
 # --- Retraining -------------------------------------------------------------------------------------------------------

@@ -1,14 +1,6 @@
-"""Whole runs on a shrunken real preset: results, resuming, being killed, going wrong."""
+"""Whole runs on a shrunken real preset: results, resuming, going wrong."""
 
-import hashlib
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,23 +8,13 @@ import pytest
 from experiments import gradient_signs, train
 from live_events import events
 from neuron_mech import runs, store
-from neuron_mech.cluster.stopping import stopping
-from neuron_mech.config import PRESETS, Config, Model
 from neuron_mech.errors import RunError
 from neuron_mech.paper import figures
 from neuron_mech.runs import loop
-from neuron_mech.store import checkpoints
-from places import ROOT
+from small_runs import SMALL, digest, finished
 
 KINDS = ("pdf", "png", "svg")
 MORE = ("figure5_by_phase", "constancy")
-SMALL = replace(PRESETS["digits"], train=replace(PRESETS["digits"].train, epochs=4), model=Model(width=1 / 8))
-ARGUMENTS = ("digits", "--train.epochs", "4", "--model.width", "0.125")
-
-
-def finished(config: Config, directory: Path):
-    with store.opened(directory, config):
-        return runs.run(config, directory)
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +24,6 @@ def undisturbed(tmp_path_factory):
     run = finished(SMALL, directory)
     gradient_signs.report(run)
     return run, directory
-
-
-def digest(directory: Path) -> dict[str, str]:
-    """Every result file's SHA-256."""
-    files = [*directory.glob("*.nc"), *directory.glob("figures/*.png"), *directory.glob("trajectories/*.npy")]
-    return {str(f.relative_to(directory)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
 
 
 def test_a_run_leaves_what_the_contract_says(undisturbed):
@@ -164,123 +140,6 @@ def test_the_last_good_checkpoint_is_named_and_stays(tmp_path, monkeypatch):
     with store.opened(tmp_path, SMALL), pytest.raises(RunError, match=said):
         runs.run(SMALL, tmp_path, save_seconds=0.0)
     assert sorted(int(d.name) for d in (tmp_path / "checkpoints").iterdir()) == [17, 18]
-
-
-@pytest.mark.parametrize("signum", runs.STOPPING)
-def test_whatever_asks_to_stop_is_heard(signum):
-    ours = signal.signal(signum, signal.SIG_DFL)  # tests in the background may have been told to ignore it
-    try:
-        with stopping() as received:
-            os.kill(os.getpid(), signum)
-            assert received == [signum]
-        assert signal.getsignal(signum) == signal.SIG_DFL
-    finally:
-        signal.signal(signum, ours)
-
-
-def test_what_is_ignored_stays_ignored():
-    """As under nohup, when the terminal ends."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stopping() as received:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert received == []
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_beginning_again_names_what_was_damaged(tmp_path):
-    config, said = replace(SMALL, train=replace(SMALL.train, epochs=1)), []
-    finished(config, tmp_path)
-    for step in (tmp_path / "checkpoints").iterdir():
-        file = max(((step / "state").rglob("*")), key=lambda f: f.stat().st_size if f.is_file() else 0)
-        os.truncate(file, file.stat().st_size // 2)
-    with pytest.raises(RunError, match="no older one is left"):
-        finished(config, tmp_path)
-    with store.opened(tmp_path, config):
-        runs.run(config, tmp_path, say=said.append)
-    assert any("beginning again; damaged ones are in" in line and "checkpoints-damaged" in line for line in said)
-
-
-# --- In real processes ------------------------------------------------------------------------------------------------
-
-
-def command(directory: Path, *more: str, name: str = "gradient_signs", **options) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{name}", *ARGUMENTS, "--run-dir", str(directory), *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        **options,
-    )
-
-
-def test_killed_at_any_moment_the_same_command_ends_in_the_same_bits(tmp_path, request):
-    """SIGKILL at random moments of training and, with a save after every segment, often in the middle of one."""
-    kills = request.config.getoption("--kills")
-    longer = ("--train.epochs", str(max(4, 2 * kills)))  # so that it is not done before the last kill
-    _, err = (plain := command(tmp_path / "plain", *longer)).communicate(timeout=600)
-    assert plain.returncode == 0, err
-    moments, alive = np.random.default_rng(), 0
-    for _ in range(kills):
-        running = command(tmp_path / "killed", *longer, "--save-seconds", "0")
-        while running.poll() is None and not (tmp_path / "killed" / "checkpoints").exists():
-            time.sleep(0.05)
-        time.sleep(moments.uniform(0, 6))  # imports, compilation, then one save after another
-        alive += running.poll() is None
-        running.kill()
-        running.communicate()
-    assert alive > kills / 2
-    _, err = (last := command(tmp_path / "killed", *longer)).communicate(timeout=600)
-    assert last.returncode == 0, err
-    assert digest(tmp_path / "killed") == digest(tmp_path / "plain")
-    config = replace(SMALL, train=replace(SMALL.train, epochs=int(longer[1])))
-    one, other = (checkpoints.checksums(finished(config, tmp_path / name).state) for name in ("plain", "killed"))
-    assert one == other
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_and_goes_on_later(tmp_path, signum):
-    running = command(tmp_path, "--train.epochs", "4000", name="train")
-    for line in iter(running.stderr.readline, ""):
-        if "batch/s" in line:
-            break
-    time.sleep(3)
-    asked = time.monotonic()
-    running.send_signal(signum)
-    _, err = running.communicate(timeout=60)
-    assert time.monotonic() - asked < 10
-    assert running.returncode == 128 + signum
-    assert re.search(rf"{signum.name}: saved at step \d+; the same command goes on from there", err)
-    step = int(re.search(r"saved at step (\d+)", err).group(1))
-    again = command(tmp_path, "--train.epochs", "4000", name="train")
-    resuming = next((line for line in iter(again.stdout.readline, "") if line.startswith("resuming")), "")
-    again.send_signal(signal.SIGTERM)
-    _, err = again.communicate(timeout=60)
-    assert f"resuming {tmp_path} at epoch {step / 45:.1f}" in resuming
-    assert int(re.search(r"saved at step (\d+)", err).group(1)) >= step
-
-
-def test_a_flipped_byte_is_said_and_the_step_before_goes_on(tmp_path):
-    running = command(tmp_path, "--save-seconds", "0")
-    while len([d for d in (tmp_path / "checkpoints").glob("*") if d.name.isdigit()]) < 2:
-        assert running.poll() is None, running.communicate()[1]
-        time.sleep(0.02)
-    running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=60)
-    newest = max((d for d in (tmp_path / "checkpoints").iterdir() if d.name.isdigit()), key=lambda d: int(d.name))
-    file = max(((newest / "state").rglob("*")), key=lambda f: f.stat().st_size if f.is_file() else 0)
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-    again = command(tmp_path)
-    out, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
-    assert f"checkpoint of step {newest.name} does not verify" in out
-    reference = finished(SMALL, tmp_path)
-    assert int(reference.state.train.step) == 180
-    assert os.listdir(tmp_path / "checkpoints-damaged") == [newest.name]
 
 
 def test_a_run_can_be_watched_live_and_says_what_it_takes(tmp_path):

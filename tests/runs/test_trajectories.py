@@ -8,6 +8,7 @@ import pytest
 from test_segments import after
 
 import oracles
+from drawn import started
 from neuron_mech import runs, store
 from neuron_mech.config import Config, Model, Record, Train, Watch
 from neuron_mech.errors import Interrupted, RunError
@@ -203,7 +204,7 @@ def test_one_position_of_each_sample_is_read(digits):
 
     study, state = planning.study(SMALL, digits)
     model = Conv()
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    variables = started(model, 0, jnp.zeros((1, 8, 8, 1)))
     sites = {"conv": Site("conv", "Neurons", (8, 8, 4), np.float32)}
     one = {"conv": None}
     rows = {"conv": len(study.recorded)}

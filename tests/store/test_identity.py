@@ -16,6 +16,7 @@ import pytest
 
 import neuron_mech
 import prepared
+from drawn import started
 from experiments import train
 from neuron_mech import store
 from neuron_mech.cluster import jax_settings
@@ -175,7 +176,7 @@ class Net(nn.Module):
 
 def test_what_own_draws_does_not_depend_on_settings():
     x, y = jnp.ones((30, 5)), jnp.arange(30) % 4
-    variables = Net().init(jax.random.key(0), x[:1])
+    variables = started(Net(), 0, x[:1])
 
     def drawn():
         recorder = neuron_mech.recorder(Net(), variables, x, y, "Dense_0", recordings=2, samples=9, neurons=5, seed=3)
@@ -199,7 +200,7 @@ def test_what_own_draws_does_not_depend_on_settings():
 
 def test_a_saved_recorder_goes_on_with_what_it_had_chosen():
     x, y = jnp.ones((30, 5)), jnp.arange(30) % 4
-    variables = Net().init(jax.random.key(0), x[:1])
+    variables = started(Net(), 0, x[:1])
     make = lambda **choice: neuron_mech.recorder(Net(), variables, x, y, "Dense_0", recordings=2, **choice)  # noqa: E731
     saved = make(samples=9, seed=3).update(variables).state
     assert int(make(samples=9, seed=3).restored(saved).count) == 1

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from drawn import integers, normal, started
 from neuron_mech import taps
 from neuron_mech.taps import SiteError
 from neuron_mech.taps.objectives import margin
@@ -14,9 +15,9 @@ from neuron_mech.training.models import MLP
 @pytest.fixture
 def network(lenient):
     model = MLP(depth=2, neurons=5, dropout=0.0, classes=3)
-    inputs = jax.random.normal(jax.random.key(0), (7, 4))
+    inputs = normal(0, 7, 4)
     labels = jnp.arange(7) % 3
-    return model, dict(model.init(jax.random.key(1), inputs)), inputs, labels
+    return model, dict(started(model, 1, inputs)), inputs, labels
 
 
 def loss_of(model, inputs, labels, edits):
@@ -56,7 +57,7 @@ def test_all_layers_below_learn_from_what_is_changed(network, name):
     rng = np.random.default_rng(0)
     given = {site: rng.integers(-1, 2, (7, 5)).astype(np.int8) for site in ("dense1", "dense2")}
     edits = {site: getattr(taps, name)(jnp.asarray(of)) for site, of in given.items()}
-    found = jax.grad(loss_of(model, inputs, labels, edits))(variables["params"])
+    found = jax.jit(jax.grad(loss_of(model, inputs, labels, edits)))(variables["params"])
     expected = by_hand(variables["params"], inputs, labels, lambda site, g: CHANGES[name](g, given[site]))
     for layer, kernel in expected.items():
         np.testing.assert_allclose(found[layer]["kernel"], kernel, rtol=2e-4, atol=1e-5)
@@ -78,14 +79,15 @@ def test_the_true_signs_change_nothing(network):
     sites = {name: sites[name] for name in ("dense1", "dense2")}
     own = taps.activation_gradients(model, variables, inputs, labels, taps.zeros(sites, 7), {"margin": margin})
     edits = {site: taps.frozen_signs(jnp.sign(g).astype(jnp.int8)) for site, g in own["margin"].items()}
-    plain, frozen = (jax.grad(loss_of(model, inputs, labels, of))(variables["params"]) for of in ({}, edits))
+    plain, frozen = (jax.jit(jax.grad(loss_of(model, inputs, labels, of)))(variables["params"]) for of in ({}, edits))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, frozen)
 
 
 def test_it_maps_over_runs(network):
     model, variables, inputs, labels = network
-    given = jax.random.randint(jax.random.key(3), (2, 7, 5), -1, 2).astype(jnp.int8)
+    given = integers(3, -1, 2, 2, 7, 5).astype(jnp.int8)
 
+    @jax.jit
     def of(given):
         return jax.grad(loss_of(model, inputs, labels, {"dense2": taps.frozen_signs(given)}))(variables["params"])
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import neuron_mech
 import prepared
+from drawn import started
 from neuron_mech.config import Data
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.training import datasets
@@ -181,7 +182,7 @@ class Net(nn.Module):
 @pytest.mark.parametrize(("labels", "classes"), [((-1,), 4), ((4,), 4), ((0,), 1)])
 def test_own_holds_labels_against_the_network_s_classes(labels, classes):
     net, x = Net(classes), jnp.ones((40, 5))
-    variables = net.init(jax.random.key(0), x[:1])
+    variables = started(net, 0, x[:1])
     wrong = jnp.zeros(40, jnp.int32).at[37].set(*labels)  # past what is looked at in other ways
     said = "is none of 4 classes" if classes > 1 else "of 1 class, and a margin"
     with pytest.raises(InputError, match=said):
@@ -196,7 +197,7 @@ def test_own_holds_labels_against_the_network_s_classes(labels, classes):
 
 def test_own_s_signs_under_jit_stay_what_they_are():
     net, x, y = Net(), jnp.ones((6, 5)), jnp.arange(6) % 4
-    variables = net.init(jax.random.key(0), x[:1])
+    variables = started(net, 0, x[:1])
     plain = neuron_mech.signs(net, variables, x, y, "Dense_0")["Dense_0"]
     jitted = jax.jit(lambda x, y: neuron_mech.signs(net, variables, x, y, "Dense_0")["Dense_0"])(x, y)
     np.testing.assert_array_equal(plain, jitted)

@@ -1,0 +1,36 @@
+"""A shrunken real preset, run in this process or as a command in one of its own."""
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from neuron_mech import runs, store
+from neuron_mech.config import PRESETS, Config, Model
+from places import ROOT
+
+SMALL = replace(PRESETS["digits"], train=replace(PRESETS["digits"].train, epochs=4), model=Model(width=1 / 8))
+ARGUMENTS = ("digits", "--train.epochs", "4", "--model.width", "0.125")
+
+
+def finished(config: Config, directory: Path):
+    with store.opened(directory, config):
+        return runs.run(config, directory)
+
+
+def digest(directory: Path) -> dict[str, str]:
+    """Every result file's SHA-256."""
+    files = [*directory.glob("*.nc"), *directory.glob("figures/*.png"), *directory.glob("trajectories/*.npy")]
+    return {str(f.relative_to(directory)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
+
+
+def command(directory: Path, *more: str, name: str = "gradient_signs", **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{name}", *ARGUMENTS, "--run-dir", str(directory), *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        **options,
+    )
