@@ -29,7 +29,7 @@ from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
 from neuron_mech.runs import subjects
 from neuron_mech.runs.subjects import Subject
-from neuron_mech.store import about
+from neuron_mech.store import variable
 
 Kind = Literal["trained", "untrained", "projection"]
 SOURCES: tuple[Kind, ...] = get_args(Kind)
@@ -79,17 +79,13 @@ def empty(config: Config, subject: Subject, options: BinarizationOptions) -> xr.
     how = {"retrain": "after retraining what follows the site", "probe": "of a linear probe at the site"}
     return xr.Dataset(
         {
-            "accuracy_by_seed": (
-                ("source", "seed", "site", "window_center"),
-                np.full(shape, np.nan),
-                about("1", f"{named} {how[options.reading]}, by window"),
+            "accuracy_by_seed": variable(
+                "source seed site window_center", np.full(shape, np.nan), f"{named} {how[options.reading]}, by window"
             ),
-            "original_accuracy_by_seed": (
-                "seed",
-                np.full(len(seeds), np.nan),
-                about("1", f"{named} of the network as it is"),
+            "original_accuracy_by_seed": variable(
+                "seed", np.full(len(seeds), np.nan), f"{named} of the network as it is"
             ),
-            "chance": ((), np.nan, about("1", f"{named} of always naming what is most frequent in the test set")),
+            "chance": variable("", np.nan, f"{named} of always naming what is most frequent in the test set"),
         },
         {
             "source": list(SOURCES),
@@ -117,7 +113,7 @@ def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.D
             print(f"{path} is damaged: moved to {aside.name}, and all its windows are read again", flush=True)
         return fresh
     for name, value in options.settings.items():
-        if (there := before.attrs.get(name, "retrain" if name == "readout" else None)) != value:
+        if (there := before.attrs.get(name)) != value:
             raise InputError(
                 f"{path} holds windows of {name} {there}, not {value}: remove it, or name another --run-dir"
             )

@@ -24,7 +24,7 @@ from neuron_mech.recording import partitions, summaries
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.summaries import Recorded
 from neuron_mech.runs import Run, predictions
-from neuron_mech.store import about
+from neuron_mech.store import variable
 
 PREDICTORS = (
     "the neuron's larger category",
@@ -106,20 +106,20 @@ def _of_site(
         "majority of the class": partitions.majority_by_class(counts),
     }
     return summaries.of_classes(site, at, labels, dealt, classes).assign(
-        first_low_share=(
+        first_low_share=variable(
             "neuron",
             (first > 0).reshape(-1, len(at.neurons)).mean(0),
-            about("1", "control: share of pairs that are low by the first recording alone"),
+            "control: share of pairs that are low by the first recording alone",
         ),
-        first_low_share_by_class=(
-            ("neuron", "label"),
+        first_low_share_by_class=variable(
+            "neuron label",
             np.asarray(partitions.low_share(count(first, labels, classes=classes))),
-            about("1", "control: low_share by the first recording alone"),
+            "control: low_share by the first recording alone",
         ),
-        agreement=(
-            ("predictor", "neuron"),
+        agreement=variable(
+            "predictor neuron",
             np.stack([predicted[name] for name in PREDICTORS]),
-            about("1", "share of pairs whose final category is predicted right"),
+            "share of pairs whose final category is predicted right",
         ),
         predictor=list(PREDICTORS),
     )
@@ -138,28 +138,30 @@ def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Arra
     with np.errstate(invalid="ignore"):
         page = xr.Dataset(
             {
-                "atlas_sample": (
-                    ("sheet", "place"),
+                "atlas_sample": variable(
+                    "sheet place",
                     np.where(rows >= 0, ids[rows], -1),
-                    about("id", "training samples on each sheet; -1 where none is left"),
+                    "training samples on each sheet; -1 where none is left",
+                    "id",
                 ),
-                "atlas_class_counts": (
-                    ("category", "label"),
+                "atlas_class_counts": variable(
+                    "category label",
                     np.stack([member @ low.sum(1), member @ high.sum(1)]),
-                    about("pairs", "by category and class"),
+                    "by category and class",
+                    "pairs",
                 ),
-                "atlas_class_flips": (
+                "atlas_class_flips": variable(
                     "label",
                     (member @ flips) / (member @ np.maximum(recorded - 1, 0).sum(1)),
-                    about("1", "sign flips per recording, by class"),
+                    "sign flips per recording, by class",
                 ),
-                "atlas_constancy": (
-                    (),
+                "atlas_constancy": variable(
+                    "",
                     np.divide((10 * lead > 9 * recorded).sum(), (recorded > 0).sum()),
-                    about("1", "share of |average sign| > 0.9"),
+                    "share of |average sign| > 0.9",
                 ),
-                "atlas_positions": ((), pairs[0].shape[1], about("1", "positions of the site: pairs of each sample")),
-                "atlas_label": ((), run.study.label(site), about("", "site and activation function")),
+                "atlas_positions": variable("", pairs[0].shape[1], "positions of the site: pairs of each sample"),
+                "atlas_label": variable("", run.study.label(site), "site and activation function", ""),
             },
             {"sheet": list(SHEETS), "category": ["low", "high"], "label": np.arange(run.dataset.classes)},
         )

@@ -26,7 +26,7 @@ from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import counting, partitions
 from neuron_mech.recording.recorder import Recorder
 from neuron_mech.runs import Run
-from neuron_mech.store import about
+from neuron_mech.store import variable
 
 NULLS = ("as it is", "displacement permuted", "displacement permuted, biases too")
 """The weights that are recorded: the kept ones themselves, and two nulls."""
@@ -111,20 +111,18 @@ def dataset(run: Run) -> xr.Dataset:
     return (
         store.stacked(neurons)
         .assign(
-            neuron_constancy=(dims, constancy, about("1", "share of |average sign| > 0.9 by null, each neuron")),
-            neuron_low_share=(dims, low, about("1", "share of pairs in the low category by null, each neuron")),
-            neuron_agreement=(
-                dims,
-                agreeing,
-                about("1", "share of a neuron's pairs in the category that they have by the weights as they are"),
+            neuron_constancy=variable(dims, constancy, "share of |average sign| > 0.9 by null, each neuron"),
+            neuron_low_share=variable(dims, low, "share of pairs in the low category by null, each neuron"),
+            neuron_agreement=variable(
+                dims, agreeing, "share of a neuron's pairs in the category that they have by the weights as they are"
             ),
-            constancy_curve=(
-                ("null", "site", "level"),
+            constancy_curve=variable(
+                "null site level",
                 np.stack([np.stack(curve) for curve in curves]),
-                about("1", "share of pairs with |average sign| at least the level"),
+                "share of pairs with |average sign| at least the level",
             ),
-            accuracy=("null", accuracy, about("1", "accuracy on the recorded samples at the last recording")),
-            recordings=((), len(kept), about("recordings", "of each sample, evenly spread over the run")),
+            accuracy=variable("null", accuracy, "accuracy on the recorded samples at the last recording"),
+            recordings=variable("", len(kept), "of each sample, evenly spread over the run", "recordings"),
         )
         .assign_coords(
             null=list(NULLS),

@@ -25,7 +25,7 @@ from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import constancy
 from neuron_mech.recording.summaries import Recorded
 from neuron_mech.runs import Run
-from neuron_mech.store import about
+from neuron_mech.store import variable
 from neuron_mech.taps.objectives import OBJECTIVES
 
 AUDITED = 100
@@ -52,61 +52,50 @@ def dataset(run: Run) -> xr.Dataset:
         [float(counting.disagreement(kept[site].tally, t)) for site, t in at.items()] for at in tallies.values()
     ]
     variables: dict[str, tuple] = {
-        "constancy_so_far": (
-            ("site", "epoch"),
-            history["constancy"][0],
-            about("1", "constancy of the recordings up to an epoch's end"),
+        "constancy_so_far": variable(
+            "site epoch", history["constancy"][0], "constancy of the recordings up to an epoch's end"
         ),
-        "constancy_by_phase": (
-            ("site", "phase"),
+        "constancy_by_phase": variable(
+            "site phase",
             [[_constancy(counts) for counts in phases[site]] for site in study.sites],
-            about("1", "constancy of the recordings before and after training accuracy saturated"),
+            "constancy of the recordings before and after training accuracy saturated",
         ),
-        "phase_histogram": (
-            ("site", "phase", "bin"),
+        "phase_histogram": variable(
+            "site phase bin",
             [[_histogram(counts, found.sizes["bin"]) for counts in phases[site]] for site in study.sites],
-            about(
-                "pairs", "histogram of average signs over all neurons, of the recordings before and after saturation"
-            ),
+            "histogram of average signs over all neurons, of the recordings before and after saturation",
+            "pairs",
         ),
-        "saturation_epoch": (
-            (),
-            saturated,
-            about("epoch", "first epoch to end with training accuracy at record.saturation; -1 never"),
+        "saturation_epoch": variable(
+            "", saturated, "first epoch to end with training accuracy at record.saturation; -1 never", "epoch"
         ),
-        "objective_constancy": (
-            ("objective", "site"),
-            history["constancy"][:, :, -1],
-            about("1", "constancy by recorded objective"),
+        "objective_constancy": variable(
+            "objective site", history["constancy"][:, :, -1], "constancy by recorded objective"
         ),
-        "zero_share": (
-            ("objective", "site"),
-            zero,
-            about("1", "share of recorded derivatives that were exactly zero, and not counted"),
+        "zero_share": variable(
+            "objective site", zero, "share of recorded derivatives that were exactly zero, and not counted"
         ),
-        "wrong_sign": (
-            ("objective", "site"),
+        "wrong_sign": variable(
+            "objective site",
             [[health[o][site].wrong for site in study.sites] for o in tallies],
-            about("1", "share of signs, at the end, that are the opposite in double precision"),
+            "share of signs, at the end, that are the opposite in double precision",
         ),
-        "lost_sign": (
-            ("objective", "site"),
+        "lost_sign": variable(
+            "objective site",
             [[health[o][site].zeroed for site in study.sites] for o in tallies],
-            about("1", "share of derivatives, at the end, that are zero but not so in double precision"),
+            "share of derivatives, at the end, that are zero but not so in double precision",
         ),
-        "category_disagreement": (
-            ("objective", "site"),
-            disagreement,
-            about("1", "share of pairs whose category differs from the main objective's"),
+        "category_disagreement": variable(
+            "objective site", disagreement, "share of pairs whose category differs from the main objective's"
         ),
-        "train_accuracy": ("epoch", history["train_accuracy"], about("1", "training accuracy")),
-        "test_accuracy": ("epoch", history["test_accuracy"], about("1", "test accuracy")),
+        "train_accuracy": variable("epoch", history["train_accuracy"], "training accuracy"),
+        "test_accuracy": variable("epoch", history["test_accuracy"], "test accuracy"),
     }
     if run.mixing:
-        variables["mixing"] = (
+        variables["mixing"] = variable(
             "site",
             [run.mixing[s] for s in study.sites],
-            about("1", "largest relative change of a derivative when the rest of the batch changes"),
+            "largest relative change of a derivative when the rest of the batch changes",
         )
     attributes = {
         "preset": study.config.preset,

@@ -25,7 +25,7 @@ from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import auditing
 from neuron_mech.runs.subjects import Subject
-from neuron_mech.store import about
+from neuron_mech.store import variable
 from neuron_mech.taps.objectives import margin
 
 WAYS: Mapping[str, precision.Precision | precision.Product] = {
@@ -82,10 +82,10 @@ def measure(subject: Subject, samples: int) -> xr.Dataset:
     return xr.Dataset(
         {
             **{
-                name: (("way", "site"), [[getattr(health[w][s], of) for s in sites] for w in ways], about("1", text))
+                name: variable("way site", [[getattr(health[w][s], of) for s in sites] for w in ways], text)
                 for name, (of, text) in shares.items()
             },
-            "seconds": ("way", seconds, about("s", "of 1,000 samples' derivatives at all layers")),
+            "seconds": variable("way", seconds, "of 1,000 samples' derivatives at all layers", "s"),
         },
         {"way": list(ways), "site": list(sites)},
         {"preset": subject.config.preset, "samples": samples, "device": named()},

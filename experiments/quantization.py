@@ -27,7 +27,7 @@ from neuron_mech.config import check_once, random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
 from neuron_mech.runs.subjects import Subject
-from neuron_mech.store import about
+from neuron_mech.store import about, variable
 from neuron_mech.taps.neurons import ACTIVATIONS
 
 PAPER_TABLE_1 = {
@@ -97,15 +97,15 @@ def measure(subject: Subject, ranks: tuple[float, ...], replace: Replaced = "pre
     curves = {name: [accuracy[name, site] for site in streams] for name in _CURVES}
     named = {
         **{
-            name: (("site", "percentile_rank"), curves[name], about("1", text.format(accuracy=called)))
+            name: variable("site percentile_rank", curves[name], text.format(accuracy=called))
             for name, text in _CURVES.items()
         },
         **{
-            name: ("site", numbers[name], about(units, text.format(accuracy=called)))
+            name: variable("site", numbers[name], text.format(accuracy=called), units)
             for name, (units, text) in _NUMBERS.items()
         },
-        "original_accuracy": ((), accuracy["original", first][0], about("1", f"{called} of the network as it is")),
-        "chance": ((), chance, about("1", f"{called} of always naming what is most frequent in the test set")),
+        "original_accuracy": variable("", accuracy["original", first][0], f"{called} of the network as it is"),
+        "chance": variable("", chance, f"{called} of always naming what is most frequent in the test set"),
     }
     coordinates = {"site": list(streams), "percentile_rank": np.asarray(ranks, np.float64)}
     attributes = {"top": top, "test_samples": len(subject.dataset.test), "replace": replace}

@@ -13,7 +13,7 @@ from neuron_mech import store
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
 from neuron_mech.runs import Run
-from neuron_mech.store import about
+from neuron_mech.store import variable
 
 
 def dataset(run: Run) -> xr.Dataset:
@@ -22,16 +22,12 @@ def dataset(run: Run) -> xr.Dataset:
     epochs = run.study.config.train.epochs
     return xr.Dataset(
         {
-            "loss": ("step", history["loss"], about("nat", "mean cross-entropy of the step's batch")),
-            "train_accuracy": (
-                "epoch",
-                history["train_accuracy"],
-                about("1", "accuracy on up to 10,000 random training samples, evaluation mode"),
+            "loss": variable("step", history["loss"], "mean cross-entropy of the step's batch", "nat"),
+            "train_accuracy": variable(
+                "epoch", history["train_accuracy"], "accuracy on up to 10,000 random training samples, evaluation mode"
             ),
-            "test_accuracy": (
-                "epoch",
-                history["test_accuracy"],
-                about("1", "accuracy on all test samples, evaluation mode"),
+            "test_accuracy": variable(
+                "epoch", history["test_accuracy"], "accuracy on all test samples, evaluation mode"
             ),
         },
         {"step": np.arange(history["loss"].size), "epoch": np.arange(1, epochs + 1)},

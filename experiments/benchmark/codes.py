@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.ours import Ours
-from experiments.benchmark.rounds import Options, compilation, first_times, rounds, spread
+from experiments.benchmark.rounds import Options, compilation, first_times, line, rounds
 from neuron_mech.codes import evaluation, quantization, sources
 
 
@@ -43,7 +43,7 @@ def code_lines(plain: Ours, options: Options) -> list[str]:
     first = first_times(codes)
     t = rounds(codes, options.repeats, options.pause, "thresholds")
     return [
-        f"eleven thresholds at dense1, apart / together  {spread(t['dense1 apart'] / t['dense1 together'])}",
-        f"eleven thresholds at dense2, apart / together  {spread(t['dense2 apart'] / t['dense2 together'])}",
+        line("eleven thresholds at dense1, apart / together", t["dense1 apart"] / t["dense1 together"]),
+        line("eleven thresholds at dense2, apart / together", t["dense2 apart"] / t["dense2 together"]),
         compilation(first, t),
     ]

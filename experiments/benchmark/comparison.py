@@ -37,7 +37,7 @@ from experiments.benchmark.codes import code_lines
 from experiments.benchmark.ours import BENCHMARKED, SHAPES, Ours, operations, random_images
 from experiments.benchmark.products import product_lines
 from experiments.benchmark.recorders import own_lines
-from experiments.benchmark.rounds import Options, matmul_rate, matmuls, rounds, spread
+from experiments.benchmark.rounds import Options, line, matmul_rate, matmuls, rounds
 from experiments.benchmark.training import epoch_lines, segment_lines
 from experiments.benchmark.windows import window_lines
 from experiments.command_line import ask, split_preset
@@ -47,25 +47,22 @@ from neuron_mech.errors import InputError
 
 
 def benchmark(preset: str, options: Options) -> None:
-    """Measure, and print each part when it is done."""
+    """Measure, and print each group of lines when it is done."""
     devices.deterministic()  # as runs are
     config = PRESETS[preset]
     gpu = jax.default_backend() == "gpu"
     size = 8192 if gpu else 2048  # no smaller product takes a GPU's whole speed
     dataset = random_images(config.data.name, options.training_samples or SHAPES[config.data.name][0])
-    config = replace(config, model=replace(config.model, width=options.width))
+    samples, every = options.samples or config.record.samples, min(options.steps, config.record.every)
     config = replace(
         config,
-        record=replace(
-            config.record,
-            samples=options.samples or config.record.samples,
-            every=min(options.steps, config.record.every),
-        ),
+        model=replace(config.model, width=options.width),
+        record=replace(config.record, samples=samples, every=every),
     )
     plain = Ours(replace(config, record=replace(config.record, mode="none")), dataset)
     if options.only_windows:
         print(f"{preset} on one {jax.devices()[0].device_kind}; median (range) of {options.epoch_repeats} rounds")
-        print("\n".join(window_lines(plain, options)), flush=True)
+        _show(window_lines(plain, options))
         return
     from experiments.benchmark import pytorch
 
@@ -95,32 +92,32 @@ def benchmark(preset: str, options: Options) -> None:
     step_rate, rate = count * of_step / t["step ours"] / 1e9, of_recording / t["recording ours"] / 1e9
     lines = [
         f"{preset} on one {jax.devices()[0].device_kind}; median (range) of {options.repeats} rounds",
-        f"{'TF32' if gpu else 'float32'} matrix multiply, the faster library".ljust(46) + spread(peak, " GFLOP/s"),
-        f"train step, ours                              {spread(t['step ours'] / count * 1e3, ' ms')}",
-        f"train step, PyTorch                           {spread(t['step torch'] / count * 1e3, ' ms')}",
-        f"train step, ours / PyTorch                    {spread(t['step ours'] / t['step torch'])}",
-        *(
-            [f"train step, ours / PyTorch compiled           {spread(t['step ours'] / t['step compiled'])}"]
-            if compiled
-            else []
-        ),
-        f"train step, useful rate / matrix multiply     {spread(step_rate / peak)}",
-        f"recording, ours                               {spread(t['recording ours'], ' s')}",
-        f"recording, hooks / ours                       {spread(t['recording hooks'] / t['recording ours'])}",
-        f"recording, tuned / ours                       {spread(t['recording tuned'] / t['recording ours'])}",
-        f"recording, useful rate / matrix multiply      {spread(rate / peak)}",
+        line(f"{'TF32' if gpu else 'float32'} matrix multiply, the faster library", peak, " GFLOP/s"),
+        line("train step, ours", t["step ours"] / count * 1e3, " ms"),
+        line("train step, PyTorch", t["step torch"] / count * 1e3, " ms"),
+        line("train step, ours / PyTorch", t["step ours"] / t["step torch"]),
+        *([line("train step, ours / PyTorch compiled", t["step ours"] / t["step compiled"])] if compiled else []),
+        line("train step, useful rate / matrix multiply", step_rate / peak),
+        line("recording, ours", t["recording ours"], " s"),
+        line("recording, hooks / ours", t["recording hooks"] / t["recording ours"]),
+        line("recording, tuned / ours", t["recording tuned"] / t["recording ours"]),
+        line("recording, useful rate / matrix multiply", rate / peak),
     ]
-    print("\n".join(lines), flush=True)
+    _show(lines)
     if gpu:
-        print("\n".join(product_lines(probe, hooks, tuned, size, options)), flush=True)
+        _show(product_lines(probe, hooks, tuned, size, options))
     if options.epoch_repeats and config.model.network == "cnn":
-        print("\n".join(segment_lines(probe, plain, hooks, options)), flush=True)
+        _show(segment_lines(probe, plain, hooks, options))
     elif options.epoch_repeats:
-        print("\n".join(epoch_lines(probe, plain, hooks, tuned, options)), flush=True)
-        print("\n".join(code_lines(plain, options)), flush=True)
+        _show(epoch_lines(probe, plain, hooks, tuned, options))
+        _show(code_lines(plain, options))
     if options.epoch_repeats:
-        print("\n".join(window_lines(plain, options)), flush=True)
-    print("\n".join(own_lines(probe, options)), flush=True)
+        _show(window_lines(plain, options))
+    _show(own_lines(probe, options))
+
+
+def _show(lines: list[str]) -> None:
+    print("\n".join(lines), flush=True)
 
 
 def main() -> None:

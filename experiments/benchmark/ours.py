@@ -56,7 +56,7 @@ class Ours:
         self._look = {watch.name: jax.jit(partial(trajectories.read, self.study, watch)) for watch in watches}
 
     def segments(self, count: int) -> None:
-        """The epoch's first so many segments: training steps, after a recording in the modes that have one."""
+        """The epoch's first `count` segments: training steps, after a recording in modes that have one."""
         for segment in self.plan[:count]:
             self.state, self.recorder, _ = self._segment(self.state, self.recorder, self.dataset.train, *segment)
         jax.block_until_ready((self.state, self.recorder))

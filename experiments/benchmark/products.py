@@ -8,7 +8,7 @@ import jax
 from jax.lax import Precision as Lax
 
 from experiments.benchmark.ours import Ours
-from experiments.benchmark.rounds import Options, matmul_rate, matmuls, rounds, spread
+from experiments.benchmark.rounds import Options, line, matmul_rate, matmuls, rounds
 from neuron_mech.precision import multiplying, rewritten
 from neuron_mech.precision.rewriting import Multiply
 from neuron_mech.recording.design import Design, Moment, Tallies
@@ -48,9 +48,9 @@ def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Optio
     )
     rates = {"TF32": matmul_rate(t, size), "float32": matmul_rate({n: t[f"{n}, float32"] for n in matmuls(size)}, size)}
     return [
-        *(f"{name} matrix multiply".ljust(46) + spread(rate, " GFLOP/s") for name, rate in rates.items()),
+        *(line(f"{name} matrix multiply", rate, " GFLOP/s") for name, rate in rates.items()),
         *(
-            f"recording, {named}".ljust(46) + spread(t[name], " s")
+            line(f"recording, {named}", t[name], " s")
             for name, named in {
                 "exact": "exact",
                 "fast": "fast",
@@ -62,7 +62,7 @@ def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Optio
             }.items()
         ),
         *(
-            f"recording, {named} / exact".ljust(46) + spread(t[name] / t["exact"])
+            line(f"recording, {named} / exact", t[name] / t["exact"])
             for name, named in {
                 "fast": "fast",
                 "float32": "in float32",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import neuron_mech
 from experiments.benchmark.ours import Ours
-from experiments.benchmark.rounds import Options, rounds, spread
+from experiments.benchmark.rounds import Options, line, rounds
 
 ONLINE = 10_000
 """Training samples that are recorded online, at most: of the CNN's 50,000 the counts alone would take 17 GB."""
@@ -85,13 +85,13 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
     t = rounds(contenders, options.repeats, options.pause, "own recorders")
     counting = t["count"] * len(order) / (len(labels) // size)
     return [
-        f"own.recorder / recording, ours                {spread(t['record'] / t['alike'])}",
-        f"own.online, a step and its share of counting / plain step  {spread((t['online'] + counting) / t['plain'])}",
+        line("own.recorder / recording, ours", t["record"] / t["alike"]),
+        line("own.online, a step and its share of counting / plain step", (t["online"] + counting) / t["plain"]),
     ]
 
 
 def waiting(recorder: neuron_mech.Online, count: int) -> neuron_mech.Online:
-    """The recorder as if so many samples' signs waited, one of each sample."""
+    """The recorder as if the signs of `count` samples waited to be counted."""
     ids = {site: jnp.arange(len(of), dtype=jnp.int32) % len(recorder.row_of) for site, of in recorder.ids.items()}
     filled = {site: jnp.asarray(count, jnp.int32) for site in recorder.filled}
     return recorder.replace(ids=ids, filled=filled, needed=filled)

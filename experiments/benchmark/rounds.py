@@ -1,4 +1,4 @@
-"""Contenders take turns: what counts are ratios within a round, with their spread over rounds."""
+"""Contenders take turns in rounds; results are ratios within a round, with their range over rounds."""
 
 import time
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class Options:
-    """How much of it."""
+    """How much is measured."""
 
     repeats: int = 7
     """Rounds; in each, every contender runs once."""
     epoch_repeats: int = 3
     """Rounds of the contenders that take a whole epoch or segment; 0 leaves them out."""
     steps: int = 100
-    """Training steps of one measurement, and of a segment."""
+    """Training steps in one measurement, and in a segment."""
     samples: int | None = None
-    """Samples of a recording; None: the preset's."""
+    """Samples in a recording; None: the preset's."""
     training_samples: int | None = None
-    """Samples of an epoch; None: the data set's."""
+    """Samples in an epoch; None: the data set's."""
     width: float = 1.0
     """Factor on the neurons of a hidden layer."""
     window_sites: tuple[str, ...] = ("stage0layer0", "stage2layer2")
     """Sites of the CNN above which windows are retrained, by name or glob."""
     only_windows: bool = False
-    """Measure the retraining of windows alone, for which PyTorch need not be there."""
+    """Measure the retraining of windows only, for which PyTorch is not needed."""
     compiled: bool = False
     """Whether PyTorch's training step is also measured compiled; it needs a C++ compiler."""
     pause: float = 0.3
@@ -59,7 +59,7 @@ def matmul_rate(times: dict[str, np.ndarray], size: int) -> np.ndarray:
 
 
 def rounds(contenders: dict[str, Callable[[], object]], repeats: int, pause: float, what: str) -> dict[str, np.ndarray]:
-    """Seconds of each contender in each round, in turns, after one round that is not counted."""
+    """Seconds of each contender in each round; they take turns. A first round for warming up is not counted."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in tqdm(range(repeats + 1), desc=what, unit="round"):
         for name, work in contenders.items():
@@ -71,9 +71,9 @@ def rounds(contenders: dict[str, Callable[[], object]], repeats: int, pause: flo
     return {name: np.array(values) for name, values in times.items()}
 
 
-def spread(values: np.ndarray, unit: str = "") -> str:
-    """Median and range."""
-    return f"{np.median(values):7.3f}{unit} ({values.min():.3f} to {values.max():.3f})"
+def line(label: str, values: np.ndarray, unit: str = "") -> str:
+    """A line of the output: the label, and the median and range of the values over rounds."""
+    return f"{label:44}  {np.median(values):7.3f}{unit} ({values.min():.3f} to {values.max():.3f})"
 
 
 def first_times(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -87,6 +87,6 @@ def first_times(contenders: dict[str, Callable[[], object]]) -> dict[str, float]
 
 
 def compilation(first: dict[str, float], t: dict[str, np.ndarray]) -> str:
-    """What the first calls took longer than later ones, in words."""
+    """Seconds that each first call took longer than later ones, in words."""
     each = ", ".join(f"{name} {first[name] - np.median(t[name]):.1f} s" for name in first if "torch" not in name)
     return f"compilation: {each}"

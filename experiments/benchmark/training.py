@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmark.ours import Ours
-from experiments.benchmark.rounds import Options, rounds, spread
+from experiments.benchmark.rounds import Options, line, rounds
 
 
 def segment_lines(probe: Ours, plain: Ours, hooks: Any, options: Options) -> list[str]:
@@ -20,10 +20,10 @@ def segment_lines(probe: Ours, plain: Ours, hooks: Any, options: Options) -> lis
     t = rounds(contenders, options.epoch_repeats, options.pause, "segments")
     images = probe.study.config.record.every * probe.study.config.train.batch_size
     return [
-        f"segment with its recording, ours              {spread(images / t['ours'], ' images/s')}",
-        f"segment with its recording, PyTorch hooks     {spread(images / t['hooks'], ' images/s')}",
-        f"segment with its recording, hooks / ours      {spread(t['hooks'] / t['ours'])}",
-        f"segment, with recording / training only       {spread(t['ours'] / t['plain'])}",
+        line("segment with its recording, ours", images / t["ours"], " images/s"),
+        line("segment with its recording, PyTorch hooks", images / t["hooks"], " images/s"),
+        line("segment with its recording, hooks / ours", t["hooks"] / t["ours"]),
+        line("segment, with recording / training only", t["ours"] / t["plain"]),
     ]
 
 
@@ -45,15 +45,15 @@ def epoch_lines(probe: Ours, plain: Ours, hooks: Any, tuned: Any, options: Optio
         "epochs",
     )
     lines = [
-        f"epoch with recordings, ours                   {spread(t['ours'], ' s')}",
-        f"epoch with recordings, hooks / ours           {spread(t['hooks'] / t['ours'])}",
-        f"epoch with recordings, tuned / ours           {spread(t['tuned'] / t['ours'])}",
+        line("epoch with recordings, ours", t["ours"], " s"),
+        line("epoch with recordings, hooks / ours", t["hooks"] / t["ours"]),
+        line("epoch with recordings, tuned / ours", t["tuned"] / t["ours"]),
     ]
     t = rounds({"plain": plain.epoch, "online": online.epoch}, 5 * options.epoch_repeats, options.pause, "online")
-    lines.append(f"epoch, online / training only                 {spread(t['online'] / t['plain'])}")
+    lines.append(line("epoch, online / training only", t["online"] / t["plain"]))
     with tempfile.TemporaryDirectory() as directory:
         watched = Ours(config, dataset, Path(directory))
         pair: dict[str, Callable[[], object]] = {"unwatched": probe.epoch, "watched": watched.epoch}
         t = rounds(pair, 2 * options.epoch_repeats, options.pause, "watched")
-    lines.append(f"epoch with recordings, watched / unwatched    {spread(t['watched'] / t['unwatched'])}")
+    lines.append(line("epoch with recordings, watched / unwatched", t["watched"] / t["unwatched"]))
     return lines

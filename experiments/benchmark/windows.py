@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.ours import Ours
-from experiments.benchmark.rounds import Options, compilation, first_times, rounds, spread
+from experiments.benchmark.rounds import Options, compilation, first_times, line, rounds
 from neuron_mech import taps
 from neuron_mech.codes import retraining, sources, windowing
 from neuron_mech.codes.retraining import Binarized, Form
@@ -60,20 +60,20 @@ def _mlp_lines(plain: Ours, options: Options) -> list[str]:
     compiling = first_times(contenders)
     t = rounds(contenders, options.epoch_repeats, options.pause, "windows")
     lines = [
-        f"ten windows, an epoch together                {spread(t['together'], ' s')}",
-        f"ten windows, apart / together                 {spread(t['apart'] / t['together'])}",
-        f"ten windows, together / one of them           {spread(WINDOWS * t['together'] / t['apart'])}",
+        line("ten windows, an epoch together", t["together"], " s"),
+        line("ten windows, apart / together", t["apart"] / t["together"]),
+        line("ten windows, together / one of them", WINDOWS * t["together"] / t["apart"]),
     ]
     if "torch" in t:
         lines += [
-            f"ten windows, PyTorch / together               {spread(t['torch'] / t['together'])}",
-            f"ten windows, PyTorch / apart                  {spread(t['torch'] / t['apart'])}",
+            line("ten windows, PyTorch / together", t["torch"] / t["together"]),
+            line("ten windows, PyTorch / apart", t["torch"] / t["apart"]),
         ]
     return [*lines, compilation(compiling, t)]
 
 
 def convolutional_contenders(ours: Ours, site: Site, steps: int) -> dict[tuple[Form, int], Callable[[], object]]:
-    """{(form, windows): so many training steps above a site of the CNN}, of one window and of ten together.
+    """{(form, windows): a function that does `steps` training steps above a site of the CNN}, for 1 and 10 windows.
 
     Bits and labels are random: speed does not depend on what they are.
     """
@@ -104,9 +104,9 @@ def _convolutional_lines(plain: Ours, site: Site, options: Options) -> list[str]
     t = rounds(named, options.epoch_repeats, options.pause, f"windows above {site.name}")
     one = t["convolutions 1"]
     steps = min(options.steps, len(plain.dataset.train) // plain.study.config.train.batch_size)
-    lines = [f"a step of one window above {site.name:18} {spread(one / steps * 1e3, ' ms')}"]
+    lines = [line(f"a step of one window above {site.name:18}", one / steps * 1e3, " ms")]
     for form, windows in contenders:
         if (form, windows) != ("convolutions", 1):
             how = f"{windows} as {form}"
-            lines.append(f"  {how:21} / one as convolutions {spread(t[f'{form} {windows}'] / one)}")
+            lines.append(line(f"  {how:21} / one as convolutions", t[f"{form} {windows}"] / one))
     return [*lines, compilation(compiling, t)]

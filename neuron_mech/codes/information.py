@@ -22,10 +22,10 @@ CELLS = 20_000_000
 
 
 def label_counts(
-    values: Float[Array, "samples neurons"], labels: Int[Array, " samples"], classes: int, bins: int = BINS
+    values: Float[Array, "samples neurons"], labels: Int[Array, " samples"], classes: int
 ) -> Int[Array, "neurons bins classes"]:
-    """Samples by neuron, bin of its values, and label. Equal values share a bin, so bins can be empty."""
-    edges = percentiles(values, np.linspace(0, 100, bins + 1)[1:-1])
+    """Number of samples by neuron, bin (one of BINS) and label. Equal values share a bin, so bins can be empty."""
+    edges = percentiles(values, np.linspace(0, 100, BINS + 1)[1:-1])
     return _count(values, labels, jnp.asarray(edges), classes)
 
 

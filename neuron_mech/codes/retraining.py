@@ -40,7 +40,7 @@ patches: as one matrix product of all places (`precision.unfolded`), which copie
 _PRODUCTS: Mapping[Form, Product] = {"products": shifted, "patches": unfolded}
 
 TESTED = 1000
-"""Samples evaluated at a time: of each window, or of all windows together where convolutions follow."""
+"""Samples binarized or evaluated at a time: of each window, or of all windows together where convolutions follow."""
 
 _STATISTICS = DenyList(("params", "intermediates"))
 """The collections that a training step changes; those of layers before the site are dropped afterwards."""
@@ -260,7 +260,7 @@ class Retraining:
         return np.asarray(self._accuracy(state, test.bits, test.labels))
 
 
-def binarizer(source: Source, site: str, chunk: int = 1000) -> Callable[[Window, Samples], Binarized]:
+def binarizer(source: Source, site: str) -> Callable[[Window, Samples], Binarized]:
     """A function of (windows with a leading axis, samples) that gives the samples binarized by every window at a site.
 
     The function owns its compiled program: reuse it while the source stays the same.
@@ -272,7 +272,7 @@ def binarizer(source: Source, site: str, chunk: int = 1000) -> Callable[[Window,
         return jax.vmap(lambda window: windowing.pack(window(values)))(windows)
 
     def binarized(windows: Window, samples: Samples) -> Binarized:
-        parts = [look(source, windows, part) for part in samples.chunks(chunk)]
+        parts = [look(source, windows, part) for part in samples.chunks(TESTED)]
         return Binarized(jnp.concatenate(parts, axis=1), samples.labels)
 
     return binarized

@@ -1,12 +1,12 @@
-"""How exactly products are computed: the one place that decides it.
+"""The precision of matrix products and convolutions: all of it is decided here.
 
-JAX multiplies float32 arrays in TF32 on a GPU and in bfloat16 on a TPU unless it is told otherwise. The sign of a
-derivative that is a sum of thousands of nearly cancelling terms does not survive that. So what records signs is passed
-through `at(..., "exact")`, which computes every product in it to float32's own precision wherever it runs, whatever
+By default JAX multiplies float32 arrays in TF32 on a GPU and in bfloat16 on a TPU. That is too imprecise for the sign
+of a derivative that is a sum of thousands of nearly cancelling terms. So functions that record signs go through
+`at("exact", ...)`, which computes every product in them to float32's precision on any device, whatever
 JAX_DEFAULT_MATMUL_PRECISION says:
 
-- on an NVIDIA GPU from three products of shorter operands on its tensor cores (`splitting`);
-- on a TPU and elsewhere as JAX's precision `highest`, which on a CPU is plain float32.
+- on an NVIDIA GPU, from three products of shorter operands on its tensor cores (`splitting`);
+- on a TPU and elsewhere, with JAX's precision `highest`, which on a CPU is plain float32.
 """
 
 from neuron_mech.precision.doubled import doubled, scan_operands

@@ -1,7 +1,7 @@
-"""A function as it was written for single precision, computed in double: the same operations, the same random draws.
+"""A function for single precision, computed in double: the same operations, and the same random numbers.
 
-Traced again with double precision allowed, a model casts to the types that it names, and draws other random numbers.
-Here its list of operations is taken as it is, and run with float64 in the place of every shorter float.
+If a model were traced again with double precision allowed, it would still cast to the types that it names, and draw
+other random numbers. So its operations, as traced in single precision, are run with float64 instead of shorter floats.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ _INLINE = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"}
 _DERIVATIVES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 _TYPES = ("new_dtype", "preferred_element_type", "dtype")
 _BITS = {"bitcast_convert_type", "random_gamma", "random_bits", "rng_uniform", "rng_bit_generator"}
-"""Operations that are what they are in their own types: they make floats of random bits."""
+"""Operations that must keep their types, since they make floats from random bits."""
 
 
 def doubled(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-    """`function` of arguments like these, as a function that is to be run where double precision is allowed.
+    """`function` in float64, for arguments of these shapes; run it with `jax_enable_x64`.
 
-    What it holds that is no plain operation, loop or condition stays in single precision. Take derivatives inside it.
+    Only plain operations, loops and conditions are doubled; others stay in single precision. Differentiate inside it.
     """
     traced, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
 

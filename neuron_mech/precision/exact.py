@@ -13,16 +13,16 @@ from neuron_mech.precision.rewriting import Multiply, Product, rewritten
 from neuron_mech.precision.splitting import in_three_passes
 
 Precision = Literal["exact", "fast"]
-"""exact: products to float32's own precision on any device. fast: as the device multiplies by default."""
+"""exact: products to float32's precision on any device. fast: the device's default."""
 
 Arithmetic = Literal["default", "float32"]
-"""default: as the device multiplies by default: TF32 on a GPU, bfloat16 on a TPU. float32: to its full precision."""
+"""default: the device's default, TF32 on a GPU and bfloat16 on a TPU. float32: full precision."""
 
 
 def at(precision: Precision | Product, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of pytrees of arrays, computed at this precision, whatever JAX is told elsewhere.
+    """`function` of pytrees of arrays with its products computed at this precision, whatever JAX's settings.
 
-    Instead of a name, a way to compute every product in it, for `rewritten`.
+    `precision` may also be a function that computes each product, for `rewritten`.
     """
     if precision == "exact":
         return exact(function)
@@ -43,7 +43,7 @@ def exact(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def highest(*args: Any) -> Any:
-        # For what cannot be rewritten, such as products inside shard_map.
+        # For products that cannot be rewritten, such as those inside shard_map.
         with multiplying("float32"):
             return function(*args)
 
@@ -51,12 +51,12 @@ def exact(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def multiplying(arithmetic: Arithmetic) -> AbstractContextManager[Any]:
-    """A context in which JAX multiplies float32 so, unless an operation says otherwise itself."""
+    """A context in which JAX multiplies float32 at this precision, except in operations that set their own."""
     return jax.default_matmul_precision("highest" if arithmetic == "float32" else "default")
 
 
 def _exact(equation: JaxprEqn, as_it_is: Multiply, left: jax.Array, right: jax.Array) -> jax.Array:
-    """For `rewritten`: a product to float32's precision on whatever it is compiled for."""
+    """For `rewritten`: a product to float32's precision on the platform that it is compiled for."""
     if left.dtype != jnp.float32 or right.dtype != jnp.float32:
         return as_it_is(left, right)
 

@@ -1,4 +1,4 @@
-"""Products as another device would compute them, as far as the operands go, on a device that multiplies float32."""
+"""Products with operands rounded as on another device, imitated on a device that multiplies float32."""
 
 import jax
 from jax.extend.core import JaxprEqn
@@ -11,9 +11,8 @@ from neuron_mech.precision.splitting import Format, in_three_passes, rounded
 def imitated(form: Format, passes: int = 1) -> Product:
     """For `rewritten`: products of float32 operands that are rounded to `form` first, in one pass or in three.
 
-    One pass of TF32 is what a GPU does with float32 by default, one of bfloat16 what a TPU does; three are what
-    `exact` does on a GPU. Sums are float32's, where a tensor core's are a little worse. Raises ValueError for another
-    number of passes.
+    One pass of TF32 is the default of a GPU, one pass of bfloat16 that of a TPU, and three passes are `exact` on a GPU.
+    Sums are those of float32; a tensor core's are slightly worse. Raises ValueError for another number of passes.
     """
     if passes not in (1, 3):
         raise ValueError(f"passes={passes}: one or three")

@@ -1,7 +1,7 @@
-"""How many recorded signs are the arithmetic's and not the network's: an audit in double precision.
+"""An audit in double precision: how many recorded signs are decided by rounding.
 
-The sign of a derivative that is a difference of nearly equal numbers, or that underflows, is decided by rounding. What
-a recording saw, on the device that it ran on, is held against the same derivative in float64, for a few samples.
+Rounding decides the sign of a derivative that is a difference of nearly equal numbers, or that underflows. For a few
+samples, derivatives as recorded on the device are compared with the same derivatives in float64.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ from neuron_mech.precision import Precision, doubled, rewritten, shifted
 from neuron_mech.taps import PerSampleLoss, Site
 
 LIMIT = 0.001
-"""Share of wrong signs above which it is said that a recording is not to be trusted."""
+"""Share of wrong signs above which a warning says that a recording is not reliable."""
 
 RESOLUTION = 1e-7
-"""Of the largest derivative: what float32 does not resolve in a sum."""
+"""Derivatives below this share of the largest one are not resolved by sums in float32."""
 
 
 class SignHealth(NamedTuple):
@@ -33,13 +33,12 @@ class SignHealth(NamedTuple):
     zeroed: float
     """Computed as exactly zero, so that a recording does not count them."""
     underflowed: float
-    """Below the smallest normal number of the type they are computed in: too small for it, however computed."""
+    """Below the smallest normal number of the type in which they are computed."""
     unresolved: float
-    """Of the signs that are recorded, those of derivatives that are truly at most RESOLUTION of the sample's largest at
-    the site, zero included: rounding decides their signs. So has the bias of an attention's keys, which changes
-    nothing."""
+    """Share of the recorded signs whose true derivatives are at most RESOLUTION of the sample's largest at the site, or
+    zero, so that rounding decides them. An example is the bias of an attention's keys, which has no effect."""
     not_finite: int
-    """How many derivatives are infinite or no numbers."""
+    """Number of derivatives that are infinite or NaN."""
 
 
 def sign_health(
@@ -81,11 +80,11 @@ def in_double(
     derivative: Derivative = "activation",
     **kwargs: Any,
 ) -> Gradients:
-    """Every sample's own derivatives in float64, on the host: of the operations that single precision would run.
+    """The function that computes every sample's derivatives in float64, with the same operations, as host arrays.
 
-    What the model casts by itself is float64 too, and what it draws at random is the same (`precision.doubled`).
-    Computed where float64 is: on a GPU itself, else on the CPU. Convolutions are matrix products (`precision.shifted`),
-    many times as fast in float64.
+    Values that the model casts are float64 too, and random numbers are the same (`precision.doubled`). It runs on a GPU
+    where there is one, else on the CPU. Convolutions become matrix products (`precision.shifted`), which are many times
+    as fast in float64.
     """
 
     def gradients(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
@@ -112,7 +111,7 @@ def against(
     labels: PyTree,
     chunk: int = 20,
 ) -> dict[str, dict[str, SignHealth]]:
-    """{name: {site: SignHealth}} of what `computed` gives by name, each held against `exact`; a chunk at a time."""
+    """{name: {site: SignHealth}} of the derivatives that `computed` gives by name, compared with `exact`, in chunks."""
     totals: dict[str, dict[str, np.ndarray]] = {}
     for start in range(0, taps.batch_size(inputs), chunk):
         part, answers = jax.tree.map(lambda leaf, s=start: leaf[s : s + chunk], (inputs, labels))
@@ -125,7 +124,7 @@ def against(
 
 
 def _counts(true: np.ndarray, found: np.ndarray, tiny: float) -> np.ndarray:
-    """Of one chunk at a site: wrong, zeroed, underflowed, truly not zero; unresolved, seen with a sign; not finite."""
+    """Counts of a chunk at a site: wrong, zeroed, underflowed, truly nonzero, unresolved, with a sign, not finite."""
     sign, seen = np.sign(true), np.nan_to_num(np.sign(found).astype(np.float64))
     largest = np.abs(true).max(axis=tuple(range(1, true.ndim)), keepdims=True)
     small = np.abs(true) <= RESOLUTION * largest
@@ -143,13 +142,13 @@ def _health(total: np.ndarray) -> SignHealth:
 
 
 def _home() -> jax.Device:
-    """Where double precision is computed."""
+    """The device on which double precision is computed."""
     device = jax.local_devices()[0]
     return device if device.platform == "gpu" else jax.local_devices(backend="cpu")[0]
 
 
 def _on_host(tree: PyTree) -> PyTree:
-    """The tree on the host, but for keys."""
+    """The tree as host arrays, but for random keys."""
     return jax.tree.map(
         lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf), tree
     )

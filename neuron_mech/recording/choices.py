@@ -1,4 +1,4 @@
-"""Which of the samples, neurons and positions are recorded: so many, a share, or these."""
+"""The choice of samples, neurons and positions to record: a number of them, a share, or given ones."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from neuron_mech.cluster import jax_settings
 from neuron_mech.errors import InputError
 
 Choice = int | float | Sequence[int] | np.ndarray | None
-"""How many, what share, or which ones (indices or a mask); None for all."""
+"""A number, a share (float), or indices or a mask; None for all."""
 
 
 def chosen(wanted: Choice, what: str, total: int, seed: int) -> np.ndarray | None:
-    """Indices of so many, of such a share, or of these of `total`, ascending; None for all.
+    """Ascending indices of the chosen ones of `total`; None for all. Errors call them `what`.
 
-    What is drawn with `seed` does not depend on the settings of the process.
+    A number or a share is drawn with `seed`, whatever JAX's settings in this process.
     """
     if wanted is None:
         return None
@@ -31,7 +31,7 @@ def chosen(wanted: Choice, what: str, total: int, seed: int) -> np.ndarray | Non
 
 
 def _these(which: np.ndarray, what: str, total: int) -> np.ndarray:
-    """Indices, or a mask of so many, as ascending indices."""
+    """Given indices, or a mask of length `total`, as ascending indices."""
     if which.dtype == bool and which.shape == (total,):
         which = np.flatnonzero(which)
     if which.ndim != 1 or not len(which) or not np.issubdtype(which.dtype, np.integer):

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def in_chunks(step: Callable[[T, Array, int], T], carry: T, start: int, stop: int, chunk: int) -> T:
-    """`carry` after `step(carry, row, size)` for every chunk of the rows `start` to `stop`, the last one smaller."""
+    """`carry` after `step(carry, first row, size)` for every chunk of rows `start` to `stop`; the last is smaller."""
     chunk = min(chunk, stop - start)
     whole, left = divmod(stop - start, chunk)
     carry = jax.lax.fori_loop(0, whole, lambda i, part: step(part, start + i * chunk, chunk), carry)

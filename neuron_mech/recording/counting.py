@@ -1,8 +1,7 @@
-"""The tally of gradient signs: how often each sample's derivative at each neuron was positive, negative, and turned.
+"""The tally of gradient signs: how often each sample's derivative at each neuron was positive, negative, and flipped.
 
 A tally holds three small integers for every (sample, position ..., neuron), whatever the number of recordings. Zero
-derivatives count as nothing and leave it as it is. So do those that are infinite or no numbers, but they are counted by
-sample.
+derivatives do not count. Neither do infinite or NaN ones, but their number is kept for each sample.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Tally(struct.PyTreeNode):
     """Counts of one site. All arrays have shape (samples, positions ..., neurons).
 
     `trail` is the sign of the last nonzero derivative times (1 + the number of sign flips between consecutive nonzero
-    ones); 0 before the first. One number so holds what two would, at a third less memory.
+    ones); 0 before the first. One number instead of two saves a third of the memory.
     """
 
     # Any: arrays, or the shapes of arrays that are yet to be allocated.
@@ -34,10 +33,10 @@ class Tally(struct.PyTreeNode):
     negative: Int[Any, " samples *values"]
     trail: Int[Any, " samples *values"]
     not_finite: Int[Any, " samples"] | None = None
-    """Derivatives of each sample that were infinite or no numbers, over all recordings; None where it is not known."""
+    """Number of infinite or NaN derivatives of each sample over all recordings; None where it is not known."""
 
     def part(self, index: Any) -> Tally:
-        """Of the three counts, what numpy's indexing gives."""
+        """The tally of a part of its pairs, by numpy indexing."""
         return Tally(self.positive[index], self.negative[index], self.trail[index])
 
     @property
@@ -52,30 +51,30 @@ class Tally(struct.PyTreeNode):
 
 
 NOT_FINITE = 2
-"""Stands among signs for a derivative that is infinite or no number."""
+"""The value among signs for an infinite or NaN derivative."""
 
 
 def count_type(recordings: int) -> np.dtype:
-    """The smallest signed integer that counts this many recordings; memory is what limits a study."""
+    """The smallest signed integer type that counts this many recordings."""
     return next(np.dtype(t) for t in (np.int8, np.int16, np.int32) if recordings < np.iinfo(t).max)
 
 
 def empty(shape: tuple[int, ...], recordings: int) -> Tally:
-    """A tally of this shape, (samples, positions ..., neurons), with room for so many recordings."""
-    # Three arrays, not one thrice: their buffers are donated.
+    """An empty tally of this shape, (samples, positions ..., neurons), with room for `recordings` recordings."""
+    # Three arrays, not the same one thrice, since their buffers are donated.
     positive, negative, trail = (jnp.zeros(shape, count_type(recordings)) for _ in range(3))
     return Tally(positive, negative, trail, jnp.zeros(shape[0], jnp.int32))
 
 
 def signs(gradient: Num[Array | np.ndarray, "*values"]) -> Int[Array, "*values"]:
-    """-1, 0 or 1, or NOT_FINITE, as bytes: what is counted of derivatives, and of such signs the signs themselves."""
+    """The signs of derivatives as int8: -1, 0 or 1, or NOT_FINITE. Signs instead of derivatives stay as they are."""
     sign = jnp.asarray(gradient > 0, jnp.int8) - jnp.asarray(gradient < 0, jnp.int8)
     lost = ~jnp.isfinite(gradient) if jnp.issubdtype(gradient.dtype, jnp.floating) else gradient == NOT_FINITE
     return jnp.where(lost, jnp.int8(NOT_FINITE), sign)
 
 
 def update(tally: Tally, gradient: Num[Array, " samples *values"]) -> Tally:
-    """The tally after one more recording of all its samples, from their derivatives or the signs of those."""
+    """The tally after one more recording of all its samples, from their derivatives or their signs."""
     kind = tally.trail.dtype
     # The barrier has the bytes made once; without it each of the counts would read all floats again, at twice the time.
     seen = jax.lax.optimization_barrier(signs(gradient))
@@ -100,10 +99,10 @@ def update_rows(tally: Tally, gradient: Num[Array, " rows *values"], start: Int[
 
 
 def merged(earlier: Tally, later: Tally) -> Tally:
-    """The tally of two stretches of recordings of the same samples, one after the other, exactly.
+    """The exact tally of two consecutive stretches of recordings of the same samples.
 
-    Where both have a sign, the flips of both add up, and one more if the last sign of the earlier stretch is not the
-    first of the later, which is its last, turned as often as it flipped. In a type with room for both.
+    The flips of both add up, plus one where the last sign of the earlier stretch differs from the first sign of the
+    later one. That is the later one's last sign, inverted if its number of flips is odd. In a type with room for both.
     """
     positive, negative = (np.dtype(t.positive.dtype) for t in (earlier, later))
     kind = count_type(int(np.iinfo(positive).max) + int(np.iinfo(negative).max) - 2)
@@ -149,46 +148,45 @@ def constant_counts(
 
 
 LEVELS = (0.9, 0.99, 1.0)
-"""Of |average sign|: `constancy_curve` counts the pairs that reach each."""
+"""Levels of |average sign| for `constancy_curve`."""
 
 
 def constancy_curve(
     positive: Int[Array | np.ndarray, "samples *positions neurons"],
     negative: Int[Array | np.ndarray, "samples *positions neurons"],
-    levels: tuple[float, ...] = LEVELS,
 ) -> Float[np.ndarray, " levels"]:
-    """Share of the pairs with any nonzero recording whose |average sign| is at least each level, in hundredths exactly.
+    """Share of the pairs with any nonzero recording whose |average sign| is at least each of LEVELS, exactly.
 
     NaN where no pair has one.
     """
     lead, recorded = _by_neuron(positive, negative)
-    reached = [(100 * jnp.abs(lead) >= round(100 * level) * recorded) & (recorded > 0) for level in levels]
+    reached = [(100 * jnp.abs(lead) >= round(100 * level) * recorded) & (recorded > 0) for level in LEVELS]
     ever = int((recorded > 0).sum())
     return np.array([int(r.sum()) / ever if ever else np.nan for r in reached])
 
 
 DEPTH = 50
-"""Nonzero recordings to which `rarefied_constancy` brings every pair."""
+"""Number of nonzero recordings at which `rarefied_constancy` compares all pairs."""
 
 
-def rarefied_constancy(tally: Tally, depth: int = DEPTH) -> Float[np.ndarray, " neurons"]:
-    """Constancy that each neuron's pairs would have had with `depth` nonzero recordings each, drawn of their own.
+def rarefied_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
+    """Expected constancy of each neuron's pairs if DEPTH of the nonzero recordings of each pair are drawn at random.
 
     |average sign| of few recordings is large by chance, and max pooling leaves some layers fewer nonzero ones than
-    others, so layers are compared at one depth (rarefaction, as ecologists compare samples of unequal size): a pair
-    with n >= depth nonzero recordings, k of them positive, counts P(X <= d or X >= depth - d), where X ~
-    Hypergeometric(n, k, depth) and d, a twentieth of depth less what would make the average exactly 0.9, is 2 of 50.
-    Pairs with fewer are left out; NaN for a neuron that has no others. On the host.
+    others, so layers are compared at one depth (rarefaction, as ecologists compare samples of unequal size). A pair
+    with n >= 50 nonzero recordings, k of them positive, counts P(X <= 2 or X >= 48), X ~ Hypergeometric(n, k, 50): with
+    at most 2 of 50 signs different from the others, |average sign| is above 0.9. Pairs with fewer recordings are left
+    out; NaN for a neuron without other pairs. On the host.
     """
     positive, recorded = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.recorded))
-    most = -(-depth // 20) - 1  # the largest d with depth - 2 d > 0.9 depth
-    deep = recorded >= depth
+    most = -(-DEPTH // 20) - 1  # the largest d with DEPTH - 2 d > 0.9 DEPTH
+    deep = recorded >= DEPTH
     # The rarer sign decides, and most pairs share a few of all (n, k): each is computed once.
     kinds, which = np.unique(
         recorded[deep].astype(np.int64) << 32 | np.minimum(positive, recorded - positive)[deep], return_inverse=True
     )
     n, k = kinds >> 32, kinds & (2**32 - 1)
-    chance = stats.hypergeom.cdf(most, n, k, depth) + stats.hypergeom.sf(depth - most - 1, n, k, depth)
+    chance = stats.hypergeom.cdf(most, n, k, DEPTH) + stats.hypergeom.sf(DEPTH - most - 1, n, k, DEPTH)
     of_pair = np.zeros(recorded.shape)
     of_pair[deep] = chance[which]
     with np.errstate(invalid="ignore"):
@@ -202,7 +200,7 @@ def constancy(constant: ArrayLike, ever: ArrayLike) -> float:
 
 
 class NeuronCounts(NamedTuple):
-    """What the tally of a site says of each neuron: counts of (sample, position) pairs, and of recordings."""
+    """Counts by neuron from the tally of a site: of (sample, position) pairs, and of recordings."""
 
     constant: Int[Array | np.ndarray, " neurons"]
     """Pairs with |average sign| > CONSTANT."""
@@ -213,7 +211,7 @@ class NeuronCounts(NamedTuple):
     flips: Float[Array | np.ndarray, " neurons"]
     """Sign changes between consecutive nonzero recordings."""
     chances: Float[Array | np.ndarray, " neurons"]
-    """Consecutive pairs of nonzero recordings: what `flips` is at most."""
+    """Consecutive pairs of nonzero recordings, the largest possible number of flips."""
 
 
 def neuron_counts(tally: Tally) -> NeuronCounts:
@@ -231,7 +229,7 @@ def neuron_counts(tally: Tally) -> NeuronCounts:
 
 
 def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
-    """Constancy that each neuron would have if its recordings were independent: the expectation to compare it with.
+    """Expected constancy of each neuron if its recordings were independent, for comparison.
 
     Each recording of a pair positive with the neuron's own share p of positive ones, a pair of n nonzero recordings is
     constant with probability P(|2K - n| > CONSTANT n), K ~ Binomial(n, p); the mean over pairs. On the host.
@@ -259,7 +257,7 @@ def histograms(
     positive: Int[Array | np.ndarray, "samples *positions neurons"],
     negative: Int[Array | np.ndarray, "samples *positions neurons"],
 ) -> Int[Array, "neurons bins"]:
-    """Per neuron, the pairs whose average sign lies in each bin of BIN_EDGES; those never nonzero are left out."""
+    """By neuron, the number of pairs with an average sign in each bin of BIN_EDGES; pairs without one are left out."""
     lead, recorded = _by_neuron(positive, negative)
     ever = recorded > 0
 

@@ -1,7 +1,7 @@
-"""What a recorder does at each recording, and all that stays fixed meanwhile: pure functions, compiled once.
+"""The fixed part of a recorder, and what it does at each recording: pure functions, compiled once.
 
-Sites may have different numbers of recorded samples. They are nested: each site's are the first of one order, so that
-one forward pass serves every site that counts a sample, and no derivative is computed that no site counts.
+Sites may record different numbers of samples: each site records the first of one common order. So one forward pass
+serves every site that records a sample, and no derivative is computed that no site records.
 """
 
 import itertools
@@ -33,7 +33,7 @@ Tallies = dict[str, dict[str, Tally]]
 
 
 class Samples(NamedTuple):
-    """What is recorded, in the order of the tallies' rows, and at which place each site's feature map is watched."""
+    """The recorded samples in the order of the tallies' rows, and by site the position at which each is watched."""
 
     inputs: PyTree
     labels: PyTree
@@ -41,14 +41,14 @@ class Samples(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """The network at one recording: its variables, and the number that this recording's randomness follows from."""
+    """The network at one recording: its variables, and the number that is folded into random keys."""
 
     variables: PyTree
     number: Any
 
 
 class Group(NamedTuple):
-    """Recorded samples, rows `start` to `stop` of a device, that the same sites count."""
+    """Rows `start` to `stop` of a device, which are recorded at the same sites."""
 
     start: int
     stop: int
@@ -56,46 +56,46 @@ class Group(NamedTuple):
 
 
 def as_they_are(inputs: PyTree) -> PyTree:
-    """Inputs that are stored as the model takes them."""
+    """The inputs unchanged: the default of `Design.prepare`."""
     return inputs
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """What stays fixed while recording. Static under jit, and equal only to itself."""
+    """The fixed part of a recorder. Static under jit, and equal only to itself."""
 
     model: nn.Module
     losses: Mapping[str, PerSampleLoss]
-    """By name; the first is the main one, which is meant where none is named."""
+    """By name; the first is the main one, the default of methods that take a loss."""
     sites: Mapping[str, Site]
     rows: Mapping[str, int]
-    """Recorded samples by site: the first so many."""
+    """Number of recorded samples by site: the first of them."""
     neurons: Mapping[str, np.ndarray | None]
     """Indices of the recorded neurons by site, ascending; None for all."""
     positions: Mapping[str, np.ndarray | None]
-    """The same of positions, in row-major order."""
+    """Flat indices of the recorded positions by site, ascending; None for all."""
     derivative: Derivative
     precision: Precision
     recordings: int
     chunk: int
-    """Samples of one pass."""
+    """Samples in one forward pass."""
     mesh: Mesh
     stepwise: bool
     """Whether chunks are driven from the host (see `training.stepwise`)."""
     shapes: PyTree = field(repr=False)
-    """Of the variables."""
+    """Shapes of the variables."""
     batched: bool = False
-    """Whether the samples of a chunk share a batch, rather than each being alone in one."""
+    """Whether the samples of a chunk are one batch, instead of a batch of one each."""
     keeps: tuple[int, ...] = ()
     """Recordings at which pre-activations are kept."""
     prepare: Callable[[PyTree], PyTree] = field(default=as_they_are, repr=False)
-    """What the model takes of inputs as they are stored: floats of bytes, say. Applied to a chunk at a time."""
+    """The function that makes the model's inputs from stored ones, such as floats from bytes; applied to each chunk."""
     rngs: Mapping[str, Array] | None = None
-    """Keys for a model with random layers; each recording and each chunk has its own, folded out of these."""
+    """Random keys for models with random layers; each recording and sample gets its own by folding."""
     kwargs: Mapping[str, Any] | None = None
-    """What else `model.apply` is given."""
+    """Further arguments of `model.apply`."""
     halves: Mapping[str, float] | None = None
-    """Of losses whose derivatives are stored in float16 before their sign is read, the factor that comes first."""
+    """For losses whose derivatives are stored as float16 before their sign is taken: a factor applied before."""
 
     @property
     def main(self) -> str:
@@ -104,11 +104,11 @@ class Design:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What `model.apply` is given beside variables and inputs, its keys as they are."""
+        """The arguments of `model.apply` beside variables and inputs, with unfolded random keys."""
         return dict(self.kwargs or {}) | ({"rngs": dict(self.rngs)} if self.rngs else {})
 
     def chosen(self, site: str, values: Array) -> Array:
-        """Of (batch, positions ..., neurons), the recorded positions and neurons."""
+        """The recorded positions and neurons of values (batch, positions ..., neurons)."""
         neurons, positions = self.neurons[site], self.positions[site]
         if positions is not None:
             values = values.reshape(len(values), -1, values.shape[-1])[:, positions]
@@ -134,14 +134,14 @@ class Design:
         }
 
     def blank_kept(self) -> dict[str, Array]:
-        """Room for the pre-activations that are kept, by site: (samples, recordings kept, neurons)."""
+        """Zeros for the kept pre-activations by site: (samples, kept recordings, neurons)."""
         if not self.keeps:
             return {}
         shape = lambda site: (self.rows[site], len(self.keeps), len(self.indices(site)))  # noqa: E731
         return {site: jnp.zeros(shape(site), at.dtype) for site, at in self.sites.items()}
 
     def groups(self) -> list[Group]:
-        """A device's recorded samples by the sites that count them, in row order: the first are counted by all."""
+        """A device's rows grouped by the sites that record them, in order; the first are recorded by all sites."""
         rows = {site: devices.share(count, self.mesh.size) for site, count in self.rows.items()}
         return [
             Group(start, stop, tuple(site for site in self.sites if rows[site] >= stop))
@@ -149,7 +149,7 @@ class Design:
         ]
 
     def chunks(self) -> Iterator[tuple[Group, int, int]]:
-        """(group, first row, samples) of every pass of a recording, where the host drives them."""
+        """(group, first row, number of samples) of every chunk of a recording that runs as a loop on the host."""
         for group in self.groups():
             for start in range(group.start, group.stop, self.chunk):
                 yield group, start, min(self.chunk, group.stop - start)
@@ -191,7 +191,7 @@ class Design:
         start: Int[Array | np.integer, ""] | int,
         size: int,
     ) -> Tallies:
-        """One recording of the rows from `start` on, at the sites that `tallies` has. Pure."""
+        """One recording of `size` rows from `start` on, at the sites in `tallies`. Pure."""
         part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size)  # noqa: E731
         inputs, labels = jax.tree.map(part, (samples.inputs, samples.labels))
         at = tuple(site for site in self.sites if site in tallies[self.main])
@@ -205,12 +205,12 @@ class Design:
         }
 
     def stored(self, loss: str, derivative: Array) -> Array:
-        """A loss's derivatives as they are stored before their sign is read: as they are, or see `halves`."""
+        """A loss's derivatives as stored before their sign is taken: unchanged, or as float16 (see `halves`)."""
         share = (self.halves or {}).get(loss)
         return derivative if share is None else (derivative * share).astype(jnp.float16)
 
     def record(self, tallies: Tallies, samples: Samples, moment: Moment) -> Tallies:
-        """One recording of all rows, chunk by chunk, so that memory is bounded whatever their number. Pure."""
+        """One recording of all rows, chunk by chunk, so that memory does not grow with their number. Pure."""
         for group in self.groups():
 
             def step(part: Tallies, start: Array, size: int) -> Tallies:
@@ -221,7 +221,7 @@ class Design:
         return tallies
 
     def keep(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """The kept pre-activations with those of this recording, which is one of `keeps`. Pure."""
+        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure."""
         row = jnp.searchsorted(jnp.asarray(self.keeps), moment.number)
         neurons = {site: self.indices(site) for site in self.sites}
         keys = dict(self.rngs or {})
@@ -234,7 +234,7 @@ class Design:
 
     @cached_property
     def compiled_chunk(self) -> Callable[..., Tallies]:
-        """`record_chunk` of every device's own rows, compiled. It uses up the tallies."""
+        """`record_chunk` of every device's own rows, compiled. The tallies are donated."""
 
         def chunk(tallies: Tallies, samples: Samples, moment: Moment, start: Array, size: int) -> Tallies:
             def own(mine: tuple[Tallies, Samples], shared: tuple[Moment, Array]) -> Tallies:
@@ -246,30 +246,30 @@ class Design:
 
     @cached_property
     def compiled_record(self) -> Callable[[Tallies, Samples, Moment], Tallies]:
-        """`record` of every device's own rows, compiled. It uses up the tallies."""
+        """`record` of every device's own rows, compiled. The tallies are donated."""
         return jax.jit(self.record_each, donate_argnums=0)
 
     @cached_property
     def compiled_keep(self) -> Callable[..., dict[str, Array]]:
-        """`keep` of every device's own rows, compiled. It uses up what was kept before."""
+        """`keep` of every device's own rows, compiled. The kept pre-activations are donated."""
         return jax.jit(self.keep_each, donate_argnums=0)
 
     def record_each(self, tallies: Tallies, samples: Samples, moment: Moment) -> Tallies:
-        """`record`, by each device of its own rows. Pure."""
+        """`record` on each device for its own rows. Pure."""
         return devices.each(lambda own, now: self.record(own[0], own[1], now), self.mesh)((tallies, samples), moment)
 
     def keep_each(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """`keep`, by each device of its own rows. Pure."""
+        """`keep` on each device for its own rows. Pure."""
         return devices.each(lambda own, now: self.keep(own[0], own[1], now), self.mesh)((kept, samples), moment)
 
     def audit(self, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> dict[str, SignHealth]:
-        """{site: shares of these samples' signs that double precision contradicts}; see `Recorder.audit`."""
+        """{site: SignHealth} of these samples, by comparison with double precision; see `Recorder.audit`."""
         common = (self.model, variables, self.prepare(inputs), labels, self.sites)
         how = (self.losses, self.losses[self.main], self.derivative, self.precision)
         return auditing.sign_health(*common, *how, **self.arguments)[self.main]
 
     def check(self, variables: PyTree) -> None:
-        """Raise InputError where variables are not of the shapes that the recorder was made for."""
+        """Raise InputError where the variables' shapes are not those that the recorder was made for."""
         here = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
         made = {
             jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(self.shapes)

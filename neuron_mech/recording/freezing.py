@@ -1,8 +1,8 @@
 """The freeze map: when each sign turned for the last time.
 
-A pair is frozen before recording t if its sign never turns at t or later. What is kept is one small integer a pair, the
-recording of its last flip, beside the sign it had then. The same is done for any other sign: of derivatives, or of
-pre-activations, whose signs are the gates of a ReLU.
+A pair is frozen before recording t if its sign never flips at t or later. Of each pair, the recording of its last flip
+is kept as a small integer, and its sign. This works for any signs: of derivatives, or of pre-activations, whose signs
+are the gates of a ReLU.
 """
 
 from typing import Any
@@ -25,12 +25,12 @@ class LastFlip(struct.PyTreeNode):
 
 
 def begin(shape: tuple[int, ...], recordings: int) -> LastFlip:
-    """Before the first of so many recordings."""
+    """The state before the first of `recordings` recordings."""
     return LastFlip(jnp.zeros(shape, jnp.int8), jnp.zeros(shape, count_type(recordings)))
 
 
 def update(last: LastFlip, values: Num[Array, "*values"], recording: Int[Array, ""] | int) -> LastFlip:
-    """After the recording with this number, counted from 0; zeros leave everything as it is. Pure."""
+    """The state after recording number `recording`, counted from 0; zeros change nothing. Pure."""
     sign = jnp.sign(values).astype(jnp.int8)
     at = jnp.where(last.sign * sign < 0, jnp.asarray(recording, last.at.dtype), last.at)
     return LastFlip(jnp.where(sign == 0, last.sign, sign), at)
@@ -39,9 +39,8 @@ def update(last: LastFlip, values: Num[Array, "*values"], recording: Int[Array, 
 def share_frozen(last: LastFlip, recordings: int) -> Float[np.ndarray, " recordings"]:
     """For t = 0, 1 ... `recordings` - 1, the share of pairs whose sign does not turn after recording t.
 
-    Over pairs that ever had a sign; NaN where there is none. It rises to 1: by the last recording all are frozen, since
-    nothing is known of what would have come after. So a curve means something beside another one only: that of signs
-    which have no reason to freeze.
+    Over pairs that ever had a sign; NaN where there is none. It always rises to 1, since no flip after the last
+    recording can be seen. So compare a curve with that of signs that have no reason to freeze.
     """
     at = np.asarray(last.at)[np.asarray(last.sign) != 0]
     if not len(at):
@@ -49,6 +48,6 @@ def share_frozen(last: LastFlip, recordings: int) -> Float[np.ndarray, " recordi
     return np.cumsum(np.bincount(at, minlength=recordings)[:recordings]) / len(at)
 
 
-def stability_time(frozen: Float[np.ndarray, " recordings"], share: float = 0.9) -> float:
-    """The first recording after which no more than 1 - `share` of the pairs turn; NaN where no pair has a sign."""
-    return float("nan") if np.isnan(frozen).any() else float(np.argmax(frozen >= share))
+def stability_time(frozen: Float[np.ndarray, " recordings"]) -> float:
+    """The first recording after which at most a tenth of the pairs flip; NaN where no pair has a sign."""
+    return float("nan") if np.isnan(frozen).any() else float(np.argmax(frozen >= 0.9))

@@ -20,12 +20,11 @@ from neuron_mech.recording.reading import Counted
 
 
 class LiveView:
-    """Writes what is known so far to a directory, each time it is called. Of several processes, the first writes.
+    """Writes the current state of a recording to a directory each time it is called. Only process 0 writes.
 
     Arguments:
-        directory: where the event files go; made where it is not there.
-        step: the first step to be written: what an earlier view wrote from there on, before it was killed, is
-            withdrawn.
+        directory: the directory of the event files, created if needed.
+        step: the first step to be written. Later steps that an earlier view wrote, before it was killed, are removed.
 
     Raises InputError where tensorboardX is not installed.
 
@@ -50,9 +49,9 @@ class LiveView:
         self._writer = SummaryWriter(str(directory), purge_step=step or None) if processes.first() else None
 
     def __call__(self, step: int, recorder: Counted | None = None, **scalars: Any) -> None:
-        """Write `scalars` by name, and of each site the constancy so far and the histogram of average signs.
+        """Write `scalars` by name, and for each site the constancy so far and the histogram of average signs.
 
-        `step` is the place on TensorBoard's axis. Counting waits for the device and looks at all counts: call it
+        `step` is the position on TensorBoard's axis. Counting waits for the device and reads all counts, so call it
         every few recordings, not at every step.
         """
         tallies = recorder.counts() if recorder is not None else {}  # of all processes together

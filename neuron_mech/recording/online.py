@@ -39,31 +39,31 @@ NOWHERE = np.int32(2**30)
 
 
 class Online(Counted):
-    """Counts of signs by sample, and the signs that have been seen but not counted yet. Made by `online`.
+    """Counts of signs by sample, and the signs that were seen but are not counted yet. Made by `online`.
 
-    Signs wait as bytes, in the order in which they come: writing one byte a step and counting once an epoch costs a
-    third of reading and writing three scattered counts a step. Of several devices each holds all of it.
+    Seen signs wait as bytes, in the order of the batches: writing one byte a step and counting once an epoch takes a
+    third of the time of updating three scattered counts a step. Each of several devices holds all arrays.
     """
 
     tallies: Tallies
-    """By loss, which there is one of, and site; each of shape (samples, positions ..., neurons)."""
+    """By loss (there is one) and site; each of shape (samples, positions ..., neurons)."""
     waiting: dict[str, Int[Any, " room *values"]]
-    """Signs by site. Rows past `filled` will be written over."""
+    """The signs that are not counted yet, by site. Rows after `filled` are overwritten."""
     ids: dict[str, Int[Any, " room"]]
-    """Whose the waiting signs are."""
+    """The samples of the waiting signs."""
     filled: dict[str, Int[Any, ""]]
-    """Rows that wait."""
+    """Number of waiting rows."""
     needed: dict[str, Int[Any, ""]]
-    """Rows that there would have to be room for."""
+    """Number of rows needed, which may exceed the room."""
     stray: Int[Any, ""]
-    """An id that came and is none, or -1."""
+    """An invalid id that was given, or -1."""
     most: Int[Any, ""]
-    """Recordings of any one sample so far, at most."""
+    """Largest number of recordings of any sample so far."""
     row_of: Int[Any, " samples"]
-    """By training sample, its row in the tallies, or NOWHERE."""
+    """The row of each training sample in the tallies, or NOWHERE."""
 
     def perturbations(self, batch: int) -> dict[str, Array]:
-        """Zeros for a batch of so many samples, to differentiate the loss with respect to."""
+        """{site: zeros for a batch of this size}, with respect to which to differentiate the loss."""
         return taps.zeros(self.design.sites, batch)
 
     def perturbed(self, perturbations: Mapping[str, Array]) -> Callable[..., Any]:
@@ -78,9 +78,10 @@ class Online(Counted):
         return run
 
     def saw(self, gradients: Mapping[str, Array], ids: Int[Array | np.ndarray, " batch"]) -> Online:
-        """The recorder after a batch with these derivatives, of these samples. Pure, for the jitted step; donate it.
+        """The recorder after a batch: `gradients` are its derivatives by site, `ids` its samples' row numbers.
 
-        Raises InputError where sites or batch are not its own.
+        Pure, for use in a jitted step, which should donate the recorder. Raises InputError where the sites are not the
+        recorder's, or shapes do not fit.
         """
         design = self.design
         if gradients.keys() != self.waiting.keys():
@@ -98,7 +99,7 @@ class Online(Counted):
         row = jnp.where(wrong, NOWHERE, self.row_of[jnp.clip(ids, 0, len(self.row_of) - 1)])
         signs = {site: counting.signs(design.chosen(site, gradient)) for site, gradient in gradients.items()}
         if any(rows < len(self.row_of) for rows in design.rows.values()):
-            # In the order of their rows, each site's own samples come first: the next batch writes over the others.
+            # Sorted by row, each site's own samples come first, and the next batch overwrites the others.
             order = jnp.argsort(row, stable=True)
             ids, row, signs = jax.tree.map(lambda leaf: leaf[order], (ids, row, signs))
         put = partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
@@ -182,15 +183,15 @@ def _times(rows: Int[np.ndarray, " came"]) -> Int[np.ndarray, " came"]:
 
 @partial(jax.jit, donate_argnums=0)
 def _count(tally: Tally, waiting: Array, where: Int[Array | np.ndarray, " rows"]) -> Tally:
-    """One more recording of the rows that are somewhere; the others' signs are zero, which count as nothing."""
+    """One more recording of the rows with waiting signs; the others get zeros, which do not count."""
     there = (where >= 0).reshape(-1, *(1,) * (waiting.ndim - 1))
     return counting.update(tally, jnp.where(there, waiting[jnp.maximum(where, 0)], jnp.zeros((), waiting.dtype)))
 
 
 def begin(design: Design, samples: int, ids: Int[np.ndarray, " recorded"], room: int) -> Online:
-    """An online recorder of the training samples `ids` of so many, its rows in this order.
+    """An online recorder of the training samples `ids`, of `samples` in all, with rows in this order.
 
-    `room` is how many samples may come between two calls of `end_epoch` beyond as many as a site counts.
+    A site has room for as many samples between two calls of `end_epoch` as it counts, and `room` more.
     """
     row_of = np.full(samples, NOWHERE, np.int32)
     row_of[ids] = np.arange(len(ids), dtype=np.int32)

@@ -1,10 +1,10 @@
 """A neuron's two categories of samples: how far they come apart, and how much of them the class explains.
 
 A pair of a sample and a neuron is *low* where its average sign is positive, since the activation should go down, and
-*high* where it is negative. Categories are arrays of +1 (low), -1 (high) and 0 (no sign was ever seen: left out of
-everything here).
+*high* where it is negative. Categories are arrays of +1 (low), -1 (high) and 0 (no sign, or as many of either: left out
+of everything here).
 
-What is measured of values over time works on the host, (recordings, samples, neurons), one recording at a time.
+Measures of values over time work on the host, on arrays (recordings, samples, neurons), one recording after another.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def separation(
     auc, overlap = np.full((2, len(values), neurons), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):  # an empty category makes NaN
         for row, found in enumerate(values):
-            # Those of no category rank last, where they move nobody else's rank.
+            # Samples without a category get the last ranks, so that they do not change the others'.
             ranks = stats.rankdata(np.where(category == 0, np.inf, found), axis=0)
             auc[row] = (np.where(high, ranks, 0).sum(0) - n_high * (n_high + 1) / 2) / (n_low * n_high)
             bins = np.minimum((ranks - 0.5) * OVERLAP_BINS // np.maximum(n_low + n_high, 1), OVERLAP_BINS - 1)
@@ -77,7 +77,7 @@ def separation(
 
 
 PARTS = ("translation", "scaling", "separation", "reordering within categories")
-"""What `change_parts` splits a change into."""
+"""The parts that `change_parts` splits a change into."""
 
 
 def change_parts(
@@ -121,7 +121,7 @@ def change_parts(
 
 
 VARIANCE_PARTS = ("values at the start", "category", "neither")
-"""What `variance_parts` splits a distribution's variance into."""
+"""The parts that `variance_parts` splits a distribution's variance into."""
 
 
 def variance_parts(
@@ -154,7 +154,7 @@ def variance_parts(
         for row, found in enumerate(values):
             now = standardized(found)
             from_start = correlation(now, start)
-            # The part of the category that the start does not already tell.
+            # The part of the category that the start does not explain.
             beyond = correlation(now, kind) - from_start * before
             added = np.where(before**2 > 1 - 1e-12, 0.0, beyond**2 / (1 - before**2))
             parts = np.stack([from_start**2, added, 1 - from_start**2 - added])
@@ -163,12 +163,12 @@ def variance_parts(
 
 
 def finally_highest(
-    final: Float[np.ndarray, "samples neurons"], category: Int[np.ndarray, "samples neurons"], share: float = 0.1
+    final: Float[np.ndarray, "samples neurons"], category: Int[np.ndarray, "samples neurons"]
 ) -> Bool[np.ndarray, "samples neurons"]:
-    """The samples of the high category whose final values are its highest, `share` of them: the paper's yellow ones."""
+    """The tenth of the high category with the highest final values: the paper's yellow samples."""
     high = category == HIGH
     order = stats.rankdata(np.where(high, -final, np.inf), method="ordinal", axis=0)
-    return high & (order <= np.ceil(share * high.sum(0)))
+    return high & (order <= np.ceil(0.1 * high.sum(0)))
 
 
 def mean_rank(
@@ -228,7 +228,7 @@ def majority_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, "
 
 
 def majority(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
-    """Share of a neuron's pairs in its larger category: what any prediction must beat."""
+    """Share of a neuron's pairs in its larger category: the baseline of any prediction."""
     return counts.sum(2).max(1) / counts.sum((1, 2))
 
 
@@ -250,14 +250,14 @@ def agreement(
 ) -> Float[Array, " neurons"]:
     """Share of a neuron's pairs whose category is the sign of `predicted`.
 
-    Pairs without a category and those of which 0 is predicted are left out (where max pooling follows, three quarters
-    of the derivatives of any one recording are 0). NaN for a neuron that has no others.
+    Pairs without a category, and those for which 0 is predicted, are left out (before max pooling, three quarters of
+    the derivatives of a recording are 0). NaN for a neuron without other pairs.
     """
     neurons = category.shape[-1]
     flat = category.reshape(-1, neurons)
     sign = jnp.sign(predicted).astype(flat.dtype).reshape(-1, neurons)
-    told = (flat != 0) & (sign != 0)
-    return ((sign == flat) & told).sum(0) / told.sum(0)
+    counted = (flat != 0) & (sign != 0)
+    return ((sign == flat) & counted).sum(0) / counted.sum(0)
 
 
 def atlas(
@@ -269,7 +269,7 @@ def atlas(
 ) -> Int[np.ndarray, "3 places"]:
     """Rows of one neuron's most constantly low samples, most constantly high ones, and those that flip most.
 
-    Constancy is |average sign|; ties, which are many, are broken at random. -1 where a sheet has places left.
+    Constancy is |average sign|; ties, of which there are many, are broken at random. -1 for places without a sample.
     """
     recorded = np.maximum(positive + negative, 1)
     average = (positive - negative) / recorded

@@ -1,4 +1,4 @@
-"""What a recorder will count and what that costs, known before anything is recorded."""
+"""The plan of a recorder: what it will count, and the memory and time it needs, before anything is recorded."""
 
 import math
 import time
@@ -21,18 +21,18 @@ from neuron_mech.recording.recorder import Recorder
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What will be recorded, and the bytes it takes, of each device. Print it; `recorder` begins."""
+    """What will be recorded, and the bytes that it takes on each device. Print it; `recorder` makes the recorder."""
 
     design: Design
     variables: Mapping[str, Any]
     inputs: PyTree
     labels: PyTree
     rows: np.ndarray
-    """Which samples of the user's are recorded, in the order of the tallies' rows."""
+    """Indices of the recorded samples among the user's, in the order of the tallies' rows."""
     places: Mapping[str, np.ndarray]
-    """By site, the position at which each of its samples is watched: a flat index, 0 where the site has none."""
+    """By site, the flat index of the position at which each sample is watched (0 where the site has no positions)."""
     passing: int = 0
-    """Values of one sample that its pass through the network keeps, beside those of the recorded sites."""
+    """Number of values, beside those of the recorded sites, that a forward pass keeps for one sample."""
 
     @property
     def counts(self) -> int:
@@ -43,7 +43,7 @@ class Plan:
         return len(design.losses) * values
 
     def _rows(self, site: str) -> int:
-        """Of a device, the first of which holds most."""
+        """Rows of a site on the first device, which holds most."""
         return devices.share(self.design.rows[site], self.design.mesh.size)
 
     @property
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def device(self) -> int:
-        """Bytes on the device, of all these."""
+        """Bytes on the device: the sum of all these."""
         return self.counts + self.kept + self.samples + self.working
 
     @property
@@ -86,8 +86,8 @@ class Plan:
         return (self.counts + self.kept) * self.design.mesh.size
 
     def samples_within(self, budget: int) -> int:
-        """How many samples fit into so many bytes on the device, all else as it is; 0 where none does."""
-        # Working memory grows with the samples up to a whole chunk of them.
+        """Number of samples that fit into `budget` bytes on the device, all else unchanged; 0 where none does."""
+        # Working memory grows with the number of samples up to a whole chunk.
         working, each = self.working // self._chunk, (self.device - self.working) // len(self.rows)
         part = budget // (each + working)
         return min(len(self.rows), part if part < self._chunk else (budget - self.working) // each)
@@ -162,7 +162,7 @@ class Plan:
 
 
 def _laid(shapes: PyTree, rows: int, several: int, where: jax.sharding.NamedSharding) -> PyTree:
-    """Zeros in place of shapes of so many rows, dealt among the devices."""
+    """Zeros of these shapes, of `rows` rows, sharded among `several` devices."""
     count = devices.share(rows, several) * several
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype, device=where), shapes)
 

@@ -1,4 +1,4 @@
-"""Making a recorder: what is asked for, checked, before anything is recorded."""
+"""Making a recorder: the choices of the user, checked before anything is recorded."""
 
 import math
 import zlib
@@ -64,13 +64,13 @@ def plan(
     seed: int = 0,
     apply: Mapping[str, Any] = {},
 ) -> Plan:
-    """What a recorder of these samples at these sites would count, and what it would cost.
+    """The plan of a recorder of these samples at these sites, with the memory that it needs.
 
     - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
     - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites` for what there is.
     - `recordings`: how many there will be at most; the counts are made as small as that allows.
     - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
-      Any other is held against double precision on a few samples (`audit`), which warns above 0.1 % of bad signs.
+      Any other is compared with double precision on a few samples (`audit`), which warns above 0.1 % of bad signs.
       Several, by name, are counted from the same passes; the first is the main one.
     - `derivative`: with respect to the "activation" (only at `Neurons`) or the "pre_activation"; by default to the
       activation where all sites are `Neurons`.
@@ -79,13 +79,13 @@ def plan(
     - `samples`, `neurons` (of each site), `positions` (of each feature map, in row-major order): how many, or as a
       float what share, chosen at random with `seed`, smaller choices nested in larger ones; or which ones, as indices
       or a mask. They are recorded in ascending order.
-    - `site_samples`: {site: count} of sites at which fewer samples are recorded, the first so many of a random order.
+    - `site_samples`: {site: count} of sites at which fewer samples are recorded: the first of a random order.
     - `keep`: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one position of each
       sample: a random one of those recorded, or the one that `keep_at` says.
     - `budget`: bytes on a device that may not be exceeded.
     - `mixing`: what to do where another sample's input changes a sample's derivative.
-    - `chunk`: samples looked at at once. `prepare`: what the model takes of a chunk of inputs as they are given, such
-      as floats of bytes.
+    - `chunk`: samples in one forward pass. `prepare`: a function that makes the model's inputs from a chunk of the
+      given ones, such as floats from bytes.
     - `apply`: what else `model.apply` is given, the same for all samples, such as `{"train": False}`. Keys in `rngs`,
       and keys among the variables, are made each sample's and each recording's own.
 
@@ -113,10 +113,8 @@ def plan(
         losses=losses,
         sites=sites,
         rows=counts,
-        neurons={name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
-        positions={
-            name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()
-        },
+        neurons=_neurons(sites, neurons, seed),
+        positions=_positions(sites, positions, seed),
         derivative=derivative or in_reach(sites),
         precision=precision,
         recordings=recordings,
@@ -152,10 +150,20 @@ def plan(
     return made
 
 
+def _neurons(sites: Mapping[str, taps.Site], wanted: Choice, seed: int) -> dict[str, np.ndarray | None]:
+    """Indices of the recorded neurons by site; None for all."""
+    return {name: chosen(wanted, "neurons", site.shape[-1], seed) for name, site in sites.items()}
+
+
+def _positions(sites: Mapping[str, taps.Site], wanted: Choice, seed: int) -> dict[str, np.ndarray | None]:
+    """Flat indices of the recorded positions by site; None for all."""
+    return {name: chosen(wanted, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()}
+
+
 def _site_rows(
     wanted: Mapping[str, int], sites: Mapping[str, taps.Site], samples: int, seed: int
 ) -> tuple[dict[str, int], np.ndarray]:
-    """(rows by site, the order of the chosen samples): as they are, or at random where sites differ in samples."""
+    """(number of samples by site, order of the samples): a random order where some sites record fewer samples."""
     for name, count in wanted.items():
         if name not in sites:
             raise InputError(f"site_samples has {name!r}, which is not recorded; recorded sites: {', '.join(sites)}")
@@ -169,7 +177,7 @@ def _site_rows(
 
 
 def recorder(*args: Any, **kwargs: Any) -> Recorder:
-    """`plan(...).recorder()`: see `plan` for what it is given."""
+    """`plan(...).recorder()`: a recorder with the arguments of `plan`."""
     check_keywords("recorder", plan, kwargs)
     return plan(*args, **kwargs).recorder()
 
@@ -192,17 +200,20 @@ def online(
     seed: int = 0,
     apply: Mapping[str, Any] = {},
 ) -> Online:
-    """An online recorder for training samples numbered 0 to `samples` - 1; `inputs` are a few of them, for shapes.
+    """A recorder of the training step's own gradients, for training samples numbered 0 to `samples` - 1.
 
-    `recordings` is how often any one sample will come, at most: the number of epochs. `counted` says which of the
-    samples are counted, `neurons` and `positions` which of each site, as in `plan`. `room` is how many samples may come
-    between two calls of `end_epoch`: an epoch and a tenth unless said. `apply` is what else `model.apply` is given in
-    training. Derivatives are the batch's own: where its samples mix (batch statistics), `mixing="batch"` says that this
-    is meant.
-    `precision` is of the training step itself, whose derivatives these are: "exact", float32 on any device, several
-    times slower on a GPU or TPU; or "fast", as the device multiplies by default, with some wrong signs.
+    - `inputs`: a few samples, for their shapes.
+    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
+    - `recordings`: the largest number of times that a sample will be trained on: the number of epochs.
+    - `counted`: the samples to record; `neurons` and `positions`: those of each site, as in `plan`.
+    - `derivative`: as in `plan`.
+    - `precision`: that of the training step, whose derivatives are recorded: "exact", float32 on any device, several
+      times slower on a GPU or TPU; or "fast", the device's default, with some wrong signs.
+    - `room`: the largest number of samples between two calls of `end_epoch`; by default an epoch and a tenth.
+    - `mixing`: "batch" to record although the samples of a batch mix, as with batch statistics.
+    - `apply`: further arguments of `model.apply` in training.
 
-    Raises InputError where samples mix, or where the device has no room, and SiteError for what is no site.
+    Raises InputError where samples mix, or the device has no room, and SiteError for a name without a site.
     """
     check_recordings(recordings)
     apply = taps.bound(apply)
@@ -220,10 +231,8 @@ def online(
         losses={"loss": margin},
         sites=sites,
         rows=dict.fromkeys(sites, rows),
-        neurons={name: chosen(neurons, "neurons", site.shape[-1], seed) for name, site in sites.items()},
-        positions={
-            name: chosen(positions, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()
-        },
+        neurons=_neurons(sites, neurons, seed),
+        positions=_positions(sites, positions, seed),
         derivative=derivative or in_reach(sites),
         precision=precision,
         recordings=recordings,

@@ -1,4 +1,4 @@
-"""What recorders say of their counts: average signs, categories, and the datasets that figures take."""
+"""Reading a recorder's counts: average signs, categories, and the datasets for figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from neuron_mech.taps.objectives import check_labels
 
 
 class SignHealthWarning(UserWarning):
-    """Too many signs that the arithmetic decides, and not the network; or derivatives that have none."""
+    """Rounding decides too many signs, or derivatives are not finite."""
 
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Counted(struct.PyTreeNode):
-    """Counts that can be read, whichever way they came about. `loss` is the main one where none is named."""
+    """The base of recorders: counts that can be read. `loss` names one of several losses; None is the main one."""
 
     design: Design = struct.field(pytree_node=False)
 
@@ -40,21 +40,21 @@ class Counted(struct.PyTreeNode):
 
     @property
     def recordings(self) -> int:
-        """Recordings of a sample so far, at most."""
+        """Largest number of recordings of a sample so far."""
         raise NotImplementedError
 
     @property
     def labels(self) -> Array | np.ndarray | None:
-        """The recorded samples' labels, where they are known."""
+        """The recorded samples' labels; None where they are not known."""
         raise NotImplementedError
 
     def recorded(self, loss: str | None = None) -> dict[str, Recorded]:
-        """What `summaries` takes: tallies and the neurons they are of, by site."""
+        """The tallies and their neurons by site, as `summaries` takes them."""
         counts = self._said(self.counts(loss))
         return {site: Recorded(tally, self.design.indices(site), site) for site, tally in counts.items()}
 
     def check_room(self, count: int) -> None:
-        """Raise InputError where so many recordings are more than the counts have room for."""
+        """Raise InputError where `count` recordings would overflow the counts."""
         if count > self.design.recordings:
             raise InputError(
                 f"{count} recordings, but the recorder was made for recordings={self.design.recordings}: its counts "
@@ -62,11 +62,11 @@ class Counted(struct.PyTreeNode):
             )
 
     def not_finite(self, loss: str | None = None) -> dict[str, int]:
-        """{site: how many derivatives were infinite or no numbers, over all samples and recordings}."""
+        """{site: number of infinite or NaN derivatives, over all samples and recordings}."""
         return {site: int(np.asarray(tally.not_finite).sum()) for site, tally in self.counts(loss).items()}
 
     def _said(self, tallies: dict[str, Tally]) -> dict[str, Tally]:
-        """The tallies, after a warning where derivatives had no sign to count."""
+        """The tallies, after a warning where derivatives were not finite."""
         for site, tally in tallies.items():
             if lost := int(np.asarray(tally.not_finite).sum()):
                 samples = int((np.asarray(tally.not_finite) > 0).sum())
@@ -79,7 +79,7 @@ class Counted(struct.PyTreeNode):
         return tallies
 
     def average_sign(self, site: str, loss: str | None = None) -> Float[Array, " samples *values"]:
-        """In [-1, 1], of every (sample, position, neuron); NaN where no derivative was ever nonzero."""
+        """The average sign, in [-1, 1], of every (sample, position, neuron); NaN where no derivative was nonzero."""
         tally = self._said(self.counts(loss))[site]
         return counting.average_sign(tally.positive, tally.negative)
 
@@ -90,12 +90,15 @@ class Counted(struct.PyTreeNode):
         return {site: counting.constancy(*both) for site, both in found.items()}
 
     def partition(self, site: str, loss: str | None = None) -> Int[Array, " samples *values"]:
-        """+1 low, -1 high, 0 none: which way each sample is pushed by each neuron."""
+        """The category of every (sample, position, neuron): +1 low, -1 high, 0 none."""
         tally = self.counts(loss)[site]
         return partitions.categories(tally.positive, tally.negative)
 
     def signs(self, seed: int = 0, loss: str | None = None) -> xr.Dataset:
-        """What gradient_signs.nc holds of a run, for figures 1 and 5 (`figures.average_sign_histograms`)."""
+        """The dataset of gradient_signs.nc, for figures 1 and 5 (`figures.average_sign_histograms`).
+
+        `seed` chooses the neuron of figure 1.
+        """
         rng, recorded = np.random.default_rng(seed), self.recorded(loss)
         shown = {site: int(rng.choice(at.neurons)) for site, at in recorded.items()}
         return summaries.of_signs(recorded, self.recordings, shown)
@@ -103,10 +106,10 @@ class Counted(struct.PyTreeNode):
     def classes(
         self, classes: int, labels: Array | np.ndarray | None = None, seed: int = 0, loss: str | None = None
     ) -> xr.Dataset:
-        """What class_consistency.nc holds of a run, for figure 8 (`figures.class_consistency`).
+        """The dataset of class_consistency.nc, for figure 8 (`figures.class_consistency`).
 
-        `labels` are class indices of the recorded samples, those the recorder was given unless said otherwise. Raises
-        InputError where there are none, or others than one for each sample.
+        `labels` are class indices of the recorded samples, by default those that the recorder was given; `seed`
+        permutes them for the control. Raises InputError where there are no labels, or not one for each sample.
         """
         given = self.labels if labels is None else labels
         if given is None:
@@ -129,7 +132,7 @@ class Counted(struct.PyTreeNode):
 
 
 def dynamics(recorder: Recorder, seed: int = 0) -> xr.Dataset:
-    """What learning_dynamics.nc holds of a run, of what a recorder kept; see `Recorder.dynamics`."""
+    """The dataset of learning_dynamics.nc from a recorder's kept pre-activations; see `Recorder.dynamics`."""
     if not recorder.kept:
         raise InputError("no pre-activations were kept: make the recorder with keep=40, or as many as to keep")
     rng, labels, ids = np.random.default_rng(seed), np.asarray(recorder.labels), np.asarray(recorder.rows)

@@ -40,23 +40,23 @@ class Recorder(Counted):
     """
 
     tallies: Tallies
-    """By loss and site; each of shape (samples, positions ..., neurons), its rows dealt among the devices."""
+    """By loss and site; each of shape (samples, positions ..., neurons), its rows sharded among the devices."""
     count: Int[Any, ""]
-    """Recordings so far."""
+    """Number of recordings so far."""
     kept: dict[str, Any]
-    """Pre-activations by site, (samples, recordings kept, neurons), in the order of `design.keeps`; or nothing."""
+    """Kept pre-activations by site, (samples, recordings, neurons), in the order of `design.keeps`; {} for none."""
     samples: Samples
-    """Dealt among the devices as the tallies are."""
+    """The recorded samples, sharded among the devices as the tallies are."""
     rows: Int[Any, " samples"]
-    """Which of the user's samples these are, in the order of the tallies' rows."""
+    """Indices of the recorded samples among the user's, in the order of the tallies' rows."""
 
     def update(self, variables: Mapping[str, Any], number: Int[Array, ""] | None = None) -> Recorder:
-        """The recorder after one more recording with these variables: what `model.apply` takes, `{"params": ...}`.
+        """The recorder after one more recording with these variables, those of `model.apply`: `{"params": ...}`.
 
-        Under a `jit` of the caller's own it is pure. Called outside, it is compiled, and uses up this recorder's arrays
-        for the new one's. `number` is what this recording's randomness follows from, for a model with random layers; by
-        default the number of recordings so far. Raises InputError where the shapes of the variables are not those the
-        recorder was made for, where it has no room for another recording, or where it has been used up.
+        Inside a `jit` it is pure. Outside, it is compiled and donates this recorder's arrays: go on with the new one.
+        `number` is folded into the random keys of models with random layers; by default the number of recordings so
+        far. Raises InputError where the variables' shapes are not those that the recorder was made for, where the
+        counts have no room for another recording, or where this recorder's arrays were donated before.
         """
         design = self.design
         design.check(variables)
@@ -84,14 +84,14 @@ class Recorder(Counted):
         kept = self.kept
         if int(self.count) in design.keeps:
             kept = design.compiled_keep(kept, self.samples, moment._replace(number=self.count))
-        # The host's own number: to look at it waits for nothing.
+        # A host number, so that reading it does not wait for the device.
         return self.replace(tallies=tallies, kept=kept, count=np.int32(self.count + 1))
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs, as nested dictionaries of arrays in the samples' order. These are the user's own.
+        """The state for a checkpoint: nested dictionaries of host arrays in the samples' order.
 
-        `chosen` is a fingerprint of which samples, neurons and positions are counted, and of the labels.
+        `chosen` is a fingerprint of the recorded samples, neurons and positions, and of the labels.
         """
         tallies = {loss: {s: self._gathered(s, of) for s, of in by.items()} for loss, by in self.tallies.items()}
         kept = {site: self._gathered(site, values) for site, values in self.kept.items()}
@@ -109,9 +109,9 @@ class Recorder(Counted):
         return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8)
 
     def restored(self, state: Mapping[str, Any]) -> Recorder:
-        """This recorder, made anew as it was made at first, with the `state` of a checkpoint.
+        """This recorder, made with the same arguments as the saved one, with the `state` of a checkpoint.
 
-        Raises InputError where it counts other samples, neurons or positions than the one that was saved.
+        Raises InputError where it records other samples, neurons or positions, or other labels.
         """
         if not np.array_equal(state["chosen"], self._chosen):
             raise InputError(
@@ -129,7 +129,7 @@ class Recorder(Counted):
 
     @property
     def recordings(self) -> int:
-        """Recordings so far."""
+        """Number of recordings so far."""
         return int(self.count)
 
     @property
@@ -138,29 +138,29 @@ class Recorder(Counted):
         return devices.gather_rows(self.samples.labels, len(self.rows))
 
     def counts(self, loss: str | None = None) -> dict[str, Tally]:
-        """{site: Tally}, rows in the samples' order, of a loss, the main one by default.
+        """{site: Tally} of a loss, by default the main one, with rows in the samples' order.
 
-        Raises InputError where more was recorded under `jit` than there was room for.
+        Raises InputError where more recordings were made under `jit` than the counts have room for.
         """
         self.check_room(int(self.count))
         of = self.tallies[self.design.main if loss is None else loss]
         return {site: jax.tree.map(jnp.asarray, self._gathered(site, of[site])) for site in self.design.sites}
 
     def watched(self, site: str) -> tuple[Float[np.ndarray, "kept samples neurons"], Int[np.ndarray, " samples"]]:
-        """(pre-activations kept at a site, the position at which each sample was looked at)."""
+        """(the kept pre-activations at a site, the position of each sample at which they were read)."""
         values = self._gathered(site, self.kept[site])
         return np.moveaxis(np.asarray(values), 1, 0), self._gathered(site, self.samples.places[site])
 
     def dynamics(self, seed: int = 0) -> xr.Dataset:
-        """What learning_dynamics.nc holds of a run, for `figures.separation` and figure 2 (`figures.dynamics`).
+        """The dataset of learning_dynamics.nc, for `figures.separation` and figure 2 (`figures.dynamics`).
 
-        Its epochs are recordings. Of a feature map, one random position of each sample is followed; figure 2's are the
-        first three neurons. `seed` is of the controls. Raises InputError where no pre-activations were kept.
+        Its epochs are recordings. Of a feature map, one random position of each sample is followed; figure 2 shows the
+        first three neurons. `seed` is that of the controls. Raises InputError where no pre-activations were kept.
         """
         return reading.dynamics(self, seed)
 
     def audit(self, variables: Mapping[str, Any], samples: int = 64) -> dict[str, SignHealth]:
-        """{site: shares of signs that double precision contradicts}, of the first samples; see `auditing`.
+        """{site: SignHealth} of the first `samples` samples, by comparison with double precision; see `auditing`.
 
         Raises InputError where the model cannot be computed in double precision.
         """
@@ -169,7 +169,7 @@ class Recorder(Counted):
         return self.design.audit(variables, *some)
 
     def followed_by(self, later: Recorder) -> Recorder:
-        """One recorder of two stretches of training, of the same samples: all counts and flips are exact."""
+        """One recorder of two consecutive stretches of training, of the same samples, with exact counts and flips."""
         if not np.array_equal(self.rows, later.rows) or self.tallies.keys() != later.tallies.keys():
             raise InputError("two stretches can be put together of the same samples and sites only")
         self.check_room(int(self.count))
@@ -191,7 +191,7 @@ class Recorder(Counted):
         return later.replace(tallies=merged, count=np.int32(done + int(later.count)), kept=kept, design=design)
 
     def beside(self, other: Recorder) -> Recorder:
-        """One recorder of two that recorded other samples alongside, as in two programs or on two hosts.
+        """One recorder of two that recorded different samples of the same training, as in two programs or hosts.
 
         Every site must count all samples of both.
         """
@@ -220,5 +220,5 @@ class Recorder(Counted):
 
 
 def _like(before: Tallies, found: Tallies) -> Tallies:
-    """The tallies that were found, in the order of those before: a checkpoint may have sorted them."""
+    """The tallies `found`, in the order of `before`, since a checkpoint may have sorted them."""
     return {loss: {site: found[loss][site] for site in by_site} for loss, by_site in before.items()}

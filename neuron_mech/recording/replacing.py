@@ -1,4 +1,4 @@
-"""Reading, differentiating and replacing at sites given by name, glob or regular expression."""
+"""Reading, differentiating and replacing values at sites, which are given by name, glob or regular expression."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -28,10 +28,15 @@ def read(
     where: Derivative = "pre_activation",
     apply: Mapping[str, Any] = {},
 ) -> tuple[Any, dict[str, Array]]:
-    """(outputs, {site: values of shape (batch, positions ..., neurons)}).
+    """(outputs, {site: values of shape (batch, positions ..., neurons)}) of one forward pass.
 
-    `where` is "pre_activation", or "activation" for what leaves an activation function: the pattern of an attention is
-    the activation at `attention:softmax`. `apply` is what else `model.apply` is given, such as `{"train": False}`.
+    - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
+    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
+    - `where`: "pre_activation", or "activation" for the output of an activation function. The attention pattern, for
+      example, is the activation at `attention:softmax`.
+    - `apply`: further arguments of `model.apply`, such as `{"train": False}`.
+
+    Raises SiteError for a name without a site, and for an activation where there is none.
     """
     given = taps.bound(apply)
     chosen = tuple(selected(model, variables, inputs, names, **given))
@@ -49,17 +54,18 @@ def gradients(
     precision: Precision = "exact",
     apply: Mapping[str, Any] = {},
 ) -> dict[str, Float[Array, " batch *values"]]:
-    """{site: every sample's own derivative of its loss}, of shape (batch, positions ..., neurons).
+    """{site: the derivative of each sample's own loss}, of shape (batch, positions ..., neurons).
 
     - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
+    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
     - `loss`: (outputs, labels) -> one value a sample.
-    - `derivative`: with respect to the "activation" or the "pre_activation"; by default to the activation where every
-      site has one, as a recorder has it.
-    - `precision`: "exact", products to float32's precision on any device, or "fast", as the device multiplies.
-    - `apply`: what else `model.apply` is given, the same for all samples. Keys in `rngs` are made each sample's own.
+    - `derivative`: with respect to the "activation" or the "pre_activation"; by default the activation where every site
+      has one, as for a recorder.
+    - `precision`: "exact", products to float32's precision on any device, or "fast", the device's default.
+    - `apply`: further arguments of `model.apply`, the same for all samples. Every sample gets its own keys from `rngs`.
 
-    Samples are differentiated as batches of one, so that they cannot mix. Compiled once for a model, a loss and names.
-    Raises InputError for a loss that is not one value a sample or mixes samples, and for labels that are of no class.
+    Samples are differentiated as batches of one, so that they cannot mix. Compiled once for each model, loss and names.
+    Raises InputError for a loss that is not one value a sample or mixes samples, and for invalid labels.
     """
     check_apply(apply, taps.batch_size((inputs, labels)))
     fixed = tuple(sorted((name, value) for name, value in apply.items() if not _is_data(value)))
@@ -82,15 +88,15 @@ def gradients(
 
 
 def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, " batch *values"]]:
-    """{site: sign of every sample's own derivative, -1, 0 or 1}: those of `gradients`, which says what it is given.
+    """{site: the sign of every sample's own derivative, -1, 0 or 1}, with the arguments of `gradients`.
 
-    Raises InputError where a derivative is not a number or not finite, for it has no sign.
+    Raises InputError where a derivative is NaN or infinite, since it has no sign.
     """
     check_keywords("signs", gradients, kwargs)
     found = gradients(*args, **kwargs)
     for site, gradient in found.items():
         if isinstance(gradient, jax.core.Tracer):
-            continue  # inside a compiled function nothing is known of it
+            continue  # inside a compiled function its value is not known
         if wrong := int(jnp.sum(~jnp.isfinite(gradient))):
             raise InputError(
                 f"{wrong:,} of {gradient.size:,} derivatives at {site!r} are not finite: look at the inputs and at the "
@@ -100,9 +106,13 @@ def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, " batch *values"]]:
 
 
 def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pre_activation") -> Callable[..., Any]:
-    """`model.apply` with what `edits` make of the values at sites: {name or glob: function of the whole array}.
+    """`model.apply` with the values at some sites replaced.
 
-    Raises SiteError when called, for what is no site and for an edit that changes shape or type.
+    - `edits`: {name or glob of sites: a function of the whole batch's array that gives the new values}.
+    - `where`: whether they replace the "pre_activation" or the "activation".
+
+    The function that is returned takes the arguments of `model.apply`. It raises SiteError for a name without a site,
+    and for an edit that changes shape or type.
     """
 
     def run(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:

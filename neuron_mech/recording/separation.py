@@ -1,7 +1,6 @@
-"""Labelled results from pre-activations that were kept through training, and the categories of the end.
+"""Datasets of learning_dynamics.nc, made from pre-activations kept during training and the final categories.
 
-learning_dynamics.nc is made of these, of a run of this package and of a user's own training alike. `summaries` does the
-same of tallies.
+Runs of this package and a user's own training use the same code. `summaries` makes datasets from tallies.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from tqdm import tqdm
 
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import partitions
-from neuron_mech.store import about, of_site, stacked
+from neuron_mech.store import about, of_site, stacked, variable
 
 PARTITIONS = ("own", "another neuron's", "dealt at random")
-"""Whose categories separation is measured of: the neuron's own, and two controls."""
+"""The categories whose separation is measured: the neuron's own, and two controls."""
 
 
 VALUE_BINS = 24
@@ -29,8 +28,8 @@ def of_values(
 ) -> dict[str, tuple]:
     """Histograms of every neuron's values at each recording kept, of low and of high samples.
 
-    The bins are as many equal parts of the neuron's range over all recordings, but for the outermost thousandths of
-    each; what lies beyond is counted in the outermost bins.
+    VALUE_BINS equal bins from the 0.1th to the 99.9th percentile of the neuron's values over all recordings; values
+    beyond are counted in the outermost bins.
     """
     lowest = np.quantile(values, 0.001, axis=1).min(0)
     highest = np.maximum(np.quantile(values, 0.999, axis=1).max(0), lowest + 1e-9)
@@ -41,17 +40,16 @@ def of_values(
         for k in range(VALUE_BINS):
             counts[:, index, k] = ((place == k) & member).sum(1)
     return {
-        "value_histogram": (
-            ("wide_epoch", "value_category", "value_bin", "neuron"),
+        "value_histogram": variable(
+            "wide_epoch value_category value_bin neuron",
             counts,
-            about("samples", "histogram of pre-activations, of the samples that end low and of those that end high"),
+            "histogram of pre-activations, of the samples that end low and of those that end high",
+            "samples",
         ),
-        "value_range": (
-            ("value_end", "neuron"),
+        "value_range": variable(
+            "value_end neuron",
             np.stack([lowest, highest]).astype(np.float32),
-            about(
-                "1", "lower edge of the first and upper edge of the last bin of value_histogram, which hold all beyond"
-            ),
+            "lower edge of the first and upper edge of the last bin of value_histogram, which hold all beyond",
         ),
     }
 
@@ -63,9 +61,9 @@ def of_separation(
     category: Int[np.ndarray, "samples neurons"],
     rng: np.random.Generator,
 ) -> xr.Dataset:
-    """How far the categories of all neurons of a site come apart, and the parts of what moves.
+    """How far the categories of all neurons of a site come apart, and the parts of the change of their values.
 
-    `rng` deals the categories of the second control.
+    `rng` permutes the categories of the second control.
     """
     whose = {
         "own": category,
@@ -83,17 +81,17 @@ def of_separation(
         site,
         neurons,
         {
-            "auc": (dims, auc, about("1", "probability that a high sample's pre-activation exceeds a low one's (AUC)")),
-            "overlap": (dims, overlap, about("1", "overlapping coefficient of the two distributions")),
-            "change": (
-                ("wide_epoch", "part", "neuron"),
+            "auc": variable(dims, auc, "probability that a high sample's pre-activation exceeds a low one's (AUC)"),
+            "overlap": variable(dims, overlap, "overlapping coefficient of the two distributions"),
+            "change": variable(
+                "wide_epoch part neuron",
                 partitions.change_parts(values, category).astype(np.float32),
-                about("1", "shares of the mean squared change since the first recording"),
+                "shares of the mean squared change since the first recording",
             ),
-            "variance": (
-                ("wide_epoch", "variance_part", "neuron"),
+            "variance": variable(
+                "wide_epoch variance_part neuron",
                 partitions.variance_parts(values, category).astype(np.float32),
-                about("1", "shares of the variance over samples, by what explains it"),
+                "shares of the variance over samples, by what explains it",
             ),
             **of_values(values, category),
         },
@@ -109,8 +107,8 @@ def of_watched(
 ) -> xr.Dataset:
     """Pre-activations, categories and the finally highest samples of watched neurons (figures 2, 6 and 7).
 
-    Over `close_neuron`, and as many `close_sample` as `samples` says: of those that the site does not record, which
-    are the last, pre-activations are NaN.
+    Along `close_neuron` and `close_sample`, of which there are `samples`. The last of these may not be recorded at the
+    site: their pre-activations are NaN.
     """
     highest: Bool[np.ndarray, "samples neurons"] = partitions.finally_highest(values[-1], category)
     dims, beyond = ("close_sample", "close_neuron"), (0, samples - len(category))
@@ -118,30 +116,29 @@ def of_watched(
         site,
         neurons,
         {
-            "pre_activation": (
+            "pre_activation": variable(
                 ("close_epoch", *dims),
                 np.pad(values, ((0, 0), beyond, (0, 0)), constant_values=np.nan),
-                about("1", "pre-activations of the closely watched neurons, dropout off; NaN where not recorded"),
+                "pre-activations of the closely watched neurons, dropout off; NaN where not recorded",
             ),
-            "category": (
-                dims,
-                np.pad(category, (beyond, (0, 0))),
-                about("1", "1 low, -1 high, 0 none, by the final average sign"),
+            "category": variable(
+                dims, np.pad(category, (beyond, (0, 0))), "1 low, -1 high, 0 none, by the final average sign"
             ),
-            "finally_highest": (
+            "finally_highest": variable(
                 dims,
                 np.pad(highest, (beyond, (0, 0))),
-                about("1", "whether the sample is in the tenth of the high category that ends highest"),
+                "whether the sample is in the tenth of the high category that ends highest",
             ),
-            "highest_rank": (
-                ("close_epoch", "close_neuron"),
+            "highest_rank": variable(
+                "close_epoch close_neuron",
                 partitions.mean_rank(values, highest).astype(np.float32),
-                about("percentile rank", "mean percentile rank, among all samples, of the finally highest"),
+                "mean percentile rank, among all samples, of the finally highest",
+                "percentile rank",
             ),
-            "watched_auc": (
-                ("close_epoch", "close_neuron"),
+            "watched_auc": variable(
+                "close_epoch close_neuron",
                 partitions.separation(values, category).auc.astype(np.float32),
-                about("1", "AUC of the closely watched neurons, on all their watched samples"),
+                "AUC of the closely watched neurons, on all their watched samples",
             ),
         },
         "close_neuron",
@@ -164,7 +161,7 @@ def of_dynamics(
     whole["value_histogram"].encoding = {"zlib": True}  # mostly small numbers and zeros
     found = whole.assign(
         {
-            name: ("site", [np.nanmean(part.auc.values[0, at]) for part in wide], about("1", said))
+            name: variable("site", [np.nanmean(part.auc.values[0, at]) for part in wide], said)
             for name, (at, said) in ends.items()
         }
     )

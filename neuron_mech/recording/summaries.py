@@ -1,8 +1,8 @@
-"""Labelled results from what was recorded: tallies in, datasets of the result files out.
+"""Datasets of the result files, made from tallies.
 
-What is here knows no run, no preset and no network, so that it serves a run of this package and a user's own training
-alike. Figures take these datasets. What is known of single neurons is over `neuron`, all sites in turn
-(`store.of_site`, `store.stacked`). `separation` does the same of pre-activations.
+Nothing here depends on a run, a preset or a network, so that runs of this package and a user's own training use the
+same code. Figures take these datasets. Values of single neurons are along `neuron`, the neurons of all sites in turn
+(`store.of_site`, `store.stacked`). `separation` makes datasets from pre-activations.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from jaxtyping import Array, Int
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import counting, partitions
 from neuron_mech.recording.counting import NeuronCounts, Tally
-from neuron_mech.store import about, of_site, stacked
+from neuron_mech.store import about, of_site, stacked, variable
 
 LARGEST_AVERAGE_SIGNS = 2**25
-"""Average signs that are stored, at most; each takes a byte before compression."""
+"""Largest number of average signs that are stored; each takes a byte before compression."""
 HUNDREDTH = np.float32(0.01)
-"""What average signs are stored in."""
+"""Unit in which average signs are stored."""
 
 
 class Recorded(NamedTuple):
-    """What was recorded at a site."""
+    """The tally of a site."""
 
     tally: Tally
     neurons: Int[np.ndarray, " neurons"]
     """Indices of the tally's neurons within the site."""
     label: str
-    """The site as figures write it."""
+    """The site's name in figures."""
 
 
 def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[str, int]) -> xr.Dataset:
     """Constancy, categories and flips by site and by neuron, and histograms of average signs (figures 1 and 5).
 
-    `recordings` is how often each sample was recorded, `shown` the neuron of figure 1 by site.
+    `recordings` is the number of recordings of each sample, `shown` the neuron of figure 1 by site.
     """
     parts: list[xr.Dataset] = []
     rows: list[dict[str, float]] = []
@@ -46,10 +46,11 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
     for site, (tally, neurons, _) in recorded.items():
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
         independent = counting.independent_constancy(tally)
-        histograms = (
-            ("neuron", "bin"),
+        histograms = variable(
+            "neuron bin",
             np.asarray(jax.jit(counting.histograms)(tally.positive, tally.negative)),
-            about("pairs", "histogram of average signs of each neuron"),
+            "histogram of average signs of each neuron",
+            "pairs",
         )
         rarefied = counting.rarefied_constancy(tally)
         alike = about(
@@ -91,19 +92,15 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
         stacked(parts)
         .assign({name: ("site", [row[name] for row in rows], said) for name, said in described.items()})
         .assign(
-            histogram=(("site", "bin"), by_site, about("pairs", "histogram of average signs over all neurons")),
-            constancy_curve=(
-                ("site", "level"),
-                curves,
-                about("1", "share of pairs with |average sign| at least the level"),
-            ),
-            recordings=((), recordings, about("recordings", "of each sample, over the run")),
+            histogram=variable("site bin", by_site, "histogram of average signs over all neurons", "pairs"),
+            constancy_curve=variable("site level", curves, "share of pairs with |average sign| at least the level"),
+            recordings=variable("", recordings, "of each sample, over the run", "recordings"),
         )
         .assign_coords(
             site=list(recorded),
             label=("site", [at.label for at in recorded.values()]),
             level=np.array(counting.LEVELS),
-            bin=("bin", (counting.BIN_EDGES[:-1] + counting.BIN_EDGES[1:]) / 2, about("1", "average sign, its middle")),
+            bin=variable("bin", (counting.BIN_EDGES[:-1] + counting.BIN_EDGES[1:]) / 2, "average sign, its middle"),
         )
     )
 
@@ -116,7 +113,7 @@ def of_neurons(site: str, neurons: Int[np.ndarray, " neurons"], of: NeuronCounts
             "low_share": (of.low / of.ever, "share of pairs in the low category, each neuron"),
             "flips": (of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings, each neuron"),
         }
-    return of_site(site, neurons, {f"neuron_{n}": ("neuron", v, about("1", said)) for n, (v, said) in found.items()})
+    return of_site(site, neurons, {f"neuron_{n}": variable("neuron", v, said) for n, (v, said) in found.items()})
 
 
 def of_average_signs(
@@ -156,8 +153,8 @@ def of_average_signs(
         average[: len(lead)] = hundredths.astype(np.float32) * HUNDREDTH  # as they come back from the file
         parts.append(of_site(site, indices[columns], {"average_sign": (("sample", "neuron"), average)}))
     found = stacked(parts).assign_coords(
-        sample=("sample", ids[:samples], about("id", "in the training set")),
-        label=("sample", np.asarray(labels)[:samples], about("class", "label of the sample")),
+        sample=variable("sample", ids[:samples], "in the training set", "id"),
+        label=variable("sample", np.asarray(labels)[:samples], "label of the sample", "class"),
     )
     said = (
         "share of a sample's nonzero derivatives at a neuron that are positive less that of negative ones, over all "
@@ -180,10 +177,10 @@ def of_classes(
     dealt: Int[Array, " samples"],
     classes: int,
 ) -> xr.Dataset:
-    """Figure 8 for a site: each neuron's low share of each class, and what the class explains of its partition.
+    """Figure 8 for a site: each neuron's low share of each class, and the share of its partition that classes explain.
 
-    `labels` are of the tally's rows; `dealt` are the control's, the same in another order. `with_sites` brings sites
-    together.
+    `labels` are those of the tally's rows; `dealt` are the same permuted, as a control. `with_sites` joins several
+    sites.
     """
     category = jax.jit(partitions.categories)(at.tally.positive, at.tally.negative)
     count = jax.jit(partitions.class_counts, static_argnames="classes")
@@ -194,38 +191,34 @@ def of_classes(
         site,
         at.neurons,
         {
-            "low_share": (
+            "low_share": variable(
                 dims,
                 np.asarray(partitions.low_share(counts)),
-                about("1", "share of the class's samples in the neuron's low category"),
+                "share of the class's samples in the neuron's low category",
             ),
-            "permuted_low_share": (
+            "permuted_low_share": variable(
                 dims,
                 np.asarray(partitions.low_share(permuted)),
-                about("1", "control: the same with labels dealt at random among the samples"),
+                "control: the same with labels dealt at random among the samples",
             ),
-            "explained_by_class": (
-                "neuron",
-                np.asarray(partitions.explained_by_class(counts)),
-                about("1", explained),
-            ),
-            "permuted_explained_by_class": (
+            "explained_by_class": variable("neuron", np.asarray(partitions.explained_by_class(counts)), explained),
+            "permuted_explained_by_class": variable(
                 "neuron",
                 np.asarray(partitions.explained_by_class(permuted)),
-                about("1", f"control: {explained}, labels dealt at random"),
+                f"control: {explained}, labels dealt at random",
             ),
         },
     ).assign_coords(label=np.arange(classes))
 
 
 def with_sites(parts: Sequence[xr.Dataset], recorded: Mapping[str, Recorded]) -> xr.Dataset:
-    """`of_classes` of all sites, brought together, with the share of classes wholly in or out of a category by site."""
+    """`of_classes` of all sites joined, with the share of classes wholly in or out of a category by site."""
     found = stacked(parts)
     names = {"low_share": "wholly", "permuted_low_share": "permuted_wholly"}
     for name, wholly in names.items():
         shares = [part[name].values for part in parts]
         within = [np.nanmean(np.where(np.isnan(s), np.nan, (s <= 0.05) | (s >= 0.95))) for s in shares]
-        found[wholly] = ("site", within, about("1", f"share of (neuron, class) with {name} at most 5 % from 0 or 1"))
+        found[wholly] = variable("site", within, f"share of (neuron, class) with {name} at most 5 % from 0 or 1")
     return found.assign_coords(
         site=list(recorded), site_label=("site", [at.label for at in recorded.values()])
     ).assign_attrs(samples=max(len(at.tally.positive) for at in recorded.values()))

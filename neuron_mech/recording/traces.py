@@ -1,6 +1,6 @@
-"""Whole series of signs, of some pairs: is a layer's signal noise, a lasting preference, or one that drifts?
+"""Time series of the signs of some pairs: is a layer's signal noise, a lasting preference, or one that drifts?
 
-A trace has shape (recordings, pairs) and holds -1, 0 or 1. Zeros are no recordings. All functions are of the host's
+A trace has shape (recordings, pairs) and holds -1, 0 or 1; zeros do not count as recordings. All functions work on host
 arrays, in float64.
 """
 
@@ -30,7 +30,7 @@ def average(trace: Trace) -> Float[np.ndarray, " pairs"]:
 
 
 def windows(trace: Trace, count: int = 10) -> Float[np.ndarray, "count pairs"]:
-    """Average signs in so many stretches of the recordings, equal but for one recording."""
+    """Average signs in `count` stretches of the recordings, whose lengths differ by at most one."""
     return np.stack([average(part) for part in np.array_split(trace, count)])
 
 
@@ -40,13 +40,13 @@ def reliability(one: Float[np.ndarray, " pairs"], other: Float[np.ndarray, " pai
 
 
 def between_windows(trace: Trace, count: int = 10) -> Float[np.ndarray, "count count"]:
-    """`reliability` between every two of so many stretches of the recordings."""
+    """`reliability` between every two of `count` stretches of the recordings."""
     of = windows(trace, count)
     return np.array([[reliability(a, b) for b in of] for a in of])
 
 
 def halves(trace: Trace) -> float:
-    """`reliability` between odd and even recordings: what is left of it when nothing but noise differs."""
+    """`reliability` between odd and even recordings, which differ by noise only."""
     return reliability(average(trace[::2]), average(trace[1::2]))
 
 

@@ -1,7 +1,7 @@
-"""Pre-activations kept while a network trains: at which recordings, of which samples and neurons, at which positions.
+"""Pre-activations kept during training: at which recordings, of which samples, neurons and positions.
 
-A neuron's two categories are known only when training ends, so what is to be drawn of them must be kept until then. A
-feature map is looked at in one random position of each sample.
+A neuron's two categories are known only when training ends, so the values to be drawn by category must be kept until
+then. Of a feature map, one random position of each sample is kept.
 """
 
 import math
@@ -19,16 +19,16 @@ from neuron_mech import taps
 from neuron_mech.taps import Site, random_keys
 
 HEADER = 128
-"""Bytes of a `.npy` file before its values."""
+"""Bytes of a `.npy` file's header."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What one watch keeps.
+    """The recordings, samples, neurons and positions that a watch keeps.
 
-    `segments[k]` is the segment before which row k is read. The samples are the first `samples` of `Study.recorded`, at
-    a site that records fewer all of its own. By site, `neurons` are indices into the site's neurons, and `positions[s]`
-    is the position at which its sample s is looked at (a flat index; 0 where the site has none).
+    Row k is read before segment `segments[k]`. The samples are the first `samples` of `Study.recorded`, or all of a
+    site that records fewer. By site, `neurons` are indices of neurons, and `positions` the flat index of the position
+    that is read of each sample (0 where the site has no positions).
     """
 
     name: str
@@ -43,12 +43,12 @@ class Watch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all its files."""
+        """Bytes of all files of the watch."""
         return sum(HEADER + 4 * int(np.prod(self.shape(site))) for site in self.neurons)
 
 
 def evenly(kept: int, recordings: int) -> Int[np.ndarray, " kept"]:
-    """Which of so many recordings are kept: `kept` of them, or all, evenly spread, the first and last among them."""
+    """Indices of `kept` of `recordings` recordings (or of all), evenly spread, including the first and the last."""
     return np.round(np.linspace(0, recordings - 1, min(kept, recordings))).astype(np.int64)
 
 
@@ -64,9 +64,9 @@ def read(
 ) -> tuple[dict[str, Array], Any]:
     """({site: pre-activations of (samples, neurons)}, the outputs of all samples). Pure.
 
-    `places[site][s]` is the position at which sample s is looked at (a flat index; 0 where the site has none). A site
-    may look at fewer samples than there are inputs: at the first so many. Random keys are folded with a sample's row.
-    One chunk of samples at a time.
+    `places[site][s]` is the flat index of the position read of sample s (0 where the site has no positions). A site may
+    have fewer samples than there are inputs: the first of them. Random keys are folded with a sample's row. Reads one
+    chunk of samples after another.
     """
     several = taps.batch_size(inputs)
     rngs = {name: kwargs.pop(name) for name in ("rngs",) if name in kwargs}
@@ -78,7 +78,7 @@ def read(
         flat = {site: value[0].reshape(-1, value.shape[-1])[where[site]] for site, value in values.items()}
         return {site: value[neurons[site]] for site, value in flat.items()}, jax.tree.map(lambda o: o[0], outputs)
 
-    # One pass looks at all sites; what it finds of samples at which a site does not look is dropped.
+    # One pass reads all sites for all samples; rows beyond a site's samples are dropped.
     every = {site: jnp.resize(jnp.asarray(places[site]), (several,)) for site in neurons}
     each = (inputs, every, jnp.arange(several))
     kept, outputs = jax.lax.map(lambda of: one(*of), each, batch_size=min(chunk, several))
@@ -92,10 +92,10 @@ def watched_places(
     keys: Mapping[str, jax.Array],
     among: Mapping[str, Int[np.ndarray, " positions"] | None] = {},
 ) -> dict[str, Int[np.ndarray, " rows"]]:
-    """By site, one random position for each of its first `rows` samples, drawn by the site's key.
+    """By site, one random position for each of its first `rows` samples, drawn with the site's key.
 
-    It is drawn of all samples, so that who looks at fewer of them looks in the same places, and of the positions in
-    `among` where it has some for the site.
+    Positions are drawn for all samples, so that a smaller number of them gets the same positions. Where `among` has
+    positions for a site, only these are drawn.
     """
     found = {}
     for name, site in sites.items():

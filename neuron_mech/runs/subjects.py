@@ -95,9 +95,9 @@ def of_export(config: Config, directory: Path, data_dir: Path | None = None) -> 
 def outline(
     config: Config, data_dir: Path | None = None, workers: int | None = None
 ) -> tuple[Dataset, dict[str, Site]]:
-    """(one image of each part of its data set, its recorded sites): what is known before the data set is read.
+    """(the data set with only one image in each split, the recorded sites), without reading the whole data set.
 
-    Raises InputError where the data set is not there, and SiteError for `record.sites` that are none.
+    Raises InputError where the data set is not prepared, and SiteError for unknown `record.sites`.
     """
     one = replace(config.data, train_images=1, test_images=1)
     dataset = datasets.load(one, data_dir, workers)

@@ -161,11 +161,16 @@ def nothing_kept(watching: tuple[Watch, ...], weights: Weights | None = None) ->
     """The part of a run's state about its trajectories before the first row is kept: NaN and zeros."""
     return {
         "accuracy": {watch.name: np.full(len(watch.segments), np.nan, np.float32) for watch in watching},
-        "checksums": {
-            _file(watch, site): np.zeros(len(watch.segments), np.uint32) for watch in watching for site in watch.neurons
-        }
-        | ({} if weights is None else {_WEIGHTS: np.zeros(len(weights.segments), np.uint32)}),
+        "checksums": {name: np.zeros(len(of), np.uint32) for name, (of, _) in _files(watching, weights).items()},
     }
+
+
+def _files(
+    watching: tuple[Watch, ...], weights: Weights | None
+) -> dict[str, tuple[Int[np.ndarray, " kept"], tuple[int, ...]]]:
+    """{file: (the segment before which each row is kept, shape)} of all watches and weights."""
+    found = {_file(watch, site): (watch.segments, watch.shape(site)) for watch in watching for site in watch.neurons}
+    return found | ({} if weights is None else {_WEIGHTS: (weights.segments, weights.shape)})
 
 
 class Trajectories:
@@ -173,6 +178,7 @@ class Trajectories:
 
     def __init__(self, directory: Path, watching: tuple[Watch, ...], watched: Watched, weights: Weights | None = None):
         self.directory, self.watching, self.weights = directory, watching, weights
+        self._files = _files(watching, weights)
         self.watched: Watched = jax.tree.map(np.array, watched)
 
     def __getitem__(self, name: str) -> Watch:
@@ -188,7 +194,7 @@ class Trajectories:
         """Write a row: the values and accuracy of `read`. Raises RunError where it cannot be written."""
         self.watched["accuracy"][watch.name][row] = accuracy
         for site in watch.neurons:
-            self._put(_file(watch, site), watch.shape(site), row, values[site])
+            self._put(_file(watch, site), row, values[site])
 
     def weights_due(self, segment: int) -> list[int]:
         """[the row of parameters that is kept before this segment], or [] where none is."""
@@ -196,20 +202,19 @@ class Trajectories:
 
     def write_weights(self, row: int, parameters: Float[np.ndarray, " parameters"]) -> None:
         """Write a row of parameters. Raises RunError where it cannot be written."""
-        assert self.weights is not None
-        self._put(_WEIGHTS, self.weights.shape, row, parameters)
+        self._put(_WEIGHTS, row, parameters)
 
-    def _put(self, name: str, shape: tuple[int, ...], row: int, values: np.ndarray) -> None:
-        path, rows = self.directory / name, shape[0]
+    def _put(self, name: str, row: int, values: np.ndarray) -> None:
+        path, (segments, shape) = self.directory / name, self._files[name]
         block = np.ascontiguousarray(values, np.float32).tobytes()
         self.watched["checksums"][name][row] = zlib.crc32(block)
         if not processes.first():
             return
-        size = HEADER + rows * len(block)
+        size = HEADER + len(segments) * len(block)
         if not path.exists() or path.lstat().st_size != size:
             files.write(path, partial(np.lib.format.open_memmap, mode="w+", dtype=np.float32, shape=shape))
         with files.writing(path), files.change(path) as file:
-            file.seek(size - (rows - row) * len(block))
+            file.seek(size - (len(segments) - row) * len(block))
             file.write(block)
 
     def sync(self) -> None:
@@ -221,28 +226,25 @@ class Trajectories:
 
     def verify(self, segment: int) -> None:
         """Raise RunError where a row that was kept before this segment does not have its checksum."""
-        if not processes.first():
-            return
-        for watch in self.watching:
-            for site in watch.neurons:
-                self._verified(_file(watch, site), watch.shape(site), int(np.searchsorted(watch.segments, segment)))
-        if self.weights is not None:
-            self._verified(_WEIGHTS, self.weights.shape, int(np.searchsorted(self.weights.segments, segment)))
+        if processes.first():
+            for name, (segments, _) in self._files.items():
+                self._verified(name, int(np.searchsorted(segments, segment)))
 
     def values(self, name: str, site: str) -> Float[np.ndarray, "kept samples neurons"]:
         """All rows of the watch called `name` at a site of a finished run. Raises RunError where they do not verify."""
-        watch = self[name]
-        read = partial(self._verified, _file(watch, site), watch.shape(site), len(watch.segments))
-        return processes.broadcast_array(read, watch.shape(site), np.float32)
+        return self._all(_file(self[name], site))
 
     def all_weights(self) -> Float[np.ndarray, "kept parameters"]:
         """All kept parameters of a finished run. Raises RunError where they do not verify."""
-        assert self.weights is not None
-        read = partial(self._verified, _WEIGHTS, self.weights.shape, self.weights.shape[0])
-        return processes.broadcast_array(read, self.weights.shape, np.float32)
+        return self._all(_WEIGHTS)
 
-    def _verified(self, name: str, shape: tuple[int, ...], rows: int) -> np.ndarray:
-        path = self.directory / name
+    def _all(self, name: str) -> np.ndarray:
+        segments, shape = self._files[name]
+        return processes.broadcast_array(partial(self._verified, name, len(segments)), shape, np.float32)
+
+    def _verified(self, name: str, rows: int) -> np.ndarray:
+        """A file's array, its first `rows` verified by their checksums; an empty one for no rows."""
+        path, (_, shape) = self.directory / name, self._files[name]
         lost = f"trajectories cannot be made up for: remove {self.directory.parent} to begin the run again"
         if not rows:
             return np.zeros((0, *shape[1:]), np.float32)
@@ -253,7 +255,7 @@ class Trajectories:
         if values.shape != shape:
             raise RunError(f"{path} holds {list(values.shape)} values, not {list(shape)}; {lost}")
         sums = [zlib.crc32(row.tobytes()) for row in values[:rows]]
-        if wrong := np.flatnonzero(sums != self.watched["checksums"][path.name][:rows]).tolist():
+        if wrong := np.flatnonzero(sums != self.watched["checksums"][name][:rows]).tolist():
             raise RunError(f"{path} does not verify in {len(wrong)} of {rows} recordings (row {wrong[0]}); {lost}")
         return values
 

@@ -27,6 +27,7 @@ from neuron_mech.store.labelled import (
     read_dataset,
     selectable,
     stacked,
+    variable,
     write_dataset,
 )
 
@@ -53,6 +54,7 @@ __all__ = [
     "selectable",
     "stacked",
     "step",
+    "variable",
     "whole",
     "write_dataset",
     "write_result",

@@ -66,6 +66,13 @@ def about(units: str, description: str) -> dict[str, str]:
     return {"units": units, "description": description}
 
 
+def variable(
+    dims: str | Sequence[str], values: Any, description: str, units: str = "1"
+) -> tuple[Sequence[str], Any, dict[str, str]]:
+    """A variable of a dataset: its values along `dims` (names, also in one text: "site epoch"), and its attributes."""
+    return dims.split() if isinstance(dims, str) else dims, values, about(units, description)
+
+
 def of_site(site: str, neurons: Sequence[int] | np.ndarray, variables: Mapping, dim: str = "neuron") -> xr.Dataset:
     """Variables over the neurons of one site, along `dim`; `neurons` are the neurons' indices within the site."""
     coords = {f"{dim}_site": (dim, np.full(len(neurons), site, object)), f"{dim}_index": (dim, np.asarray(neurons))}

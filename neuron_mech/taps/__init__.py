@@ -4,10 +4,10 @@ A site is a submodule's path, `dense1` or `stage2/block0/conv`. At a `Neurons` m
 such as `:relu`, the pre-activation is what goes in and the activation what comes out. Any other submodule is a site
 too, with its *output* as the pre-activation. `finding` says how all of them are named.
 
-Everything here takes the module itself, never a function somebody has jitted. Jit what you build from these functions,
-not what you hand them. The model is traced to its list of operations, with marks where modules begin and end
-(`marking`, `programs`), and that list is run with values read, replaced or added to (`running`): what is inside
-`nn.scan`, `nn.jit`, `nn.remat`, `nn.vmap` and their NNX counterparts is reached as what is outside.
+All functions take the module itself, not a function that was jitted before; jit what you build from them. The model is
+traced to its list of operations, with marks where modules begin and end (`marking`, `programs`), and these operations
+are run with values read, replaced or added to (`running`). So sites inside `nn.scan`, `nn.jit`, `nn.remat`, `nn.vmap`
+and their NNX counterparts are reached like any others.
 
 What is refused, each with a `SiteError` that says what to do: a name that is no site; the bare name of a module that
 is used several times; a module inside a `while` loop, a condition or a function with a derivative of its own; values

@@ -1,6 +1,6 @@
-"""Reading and replacing values at sites, and what a site's value depends on.
+"""Reading and replacing values at sites, and finding the modules that a site depends on.
 
-Everything here takes the module itself, never a function that somebody has jitted: what is compiled has no modules.
+All functions take the module itself, not a function that was jitted before, since compiled code has no modules.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,8 +20,9 @@ from neuron_mech.taps.running import Edit, Task, run
 def edited(model: nn.Module, pre: Mapping[str, Edit] = {}, post: Mapping[str, Edit] = {}) -> Callable[..., Any]:
     """`model.apply` with edits of the pre-activations (`pre`) and activations (`post`) of named sites.
 
-    An edit is a function of the whole batch's array, the batch first, that keeps its shape and dtype. Raises SiteError
-    while tracing when a site is not there, or an edit changes a shape, and for `post` where there is no activation.
+    An edit is a function of the whole batch's array, with the batch as first axis, that keeps its shape and dtype.
+    Raises SiteError while tracing for an unknown site, for an edit that changes the shape, and for `post` at a site
+    without activation.
     """
     _check_module(model, "edited")
     checked = {
@@ -38,7 +39,10 @@ def edited(model: nn.Module, pre: Mapping[str, Edit] = {}, post: Mapping[str, Ed
 
 
 def tasks(program: Program, role: str, names: Mapping[str, Any] | tuple[str, ...], **what: Any) -> list[Task]:
-    """What is to be done at these sites, by place. Raises SiteError for what is no site or cannot be reached."""
+    """The tasks (edits, additions, reading) at these sites, one for each place in the program.
+
+    Raises SiteError for an unknown site, and for one that cannot be reached.
+    """
     sites = located(program)
     places = {}
     for name in names:
@@ -66,7 +70,7 @@ def read(
 ) -> tuple[Any, dict[str, jax.Array]]:
     """(output, {site: values of shape (batch, positions ..., neurons)}), before or after the activation function.
 
-    Raises SiteError for a site that is not there, or for the bare name of a module that is used more than once.
+    Raises SiteError for an unknown site, and for the bare name of a module that is used more than once.
     """
     _check_module(model, "read")
     program = traced(model, variables, inputs, **kwargs)
@@ -75,14 +79,14 @@ def read(
 
 
 def outputs(out: Any, kwargs: Mapping[str, Any]) -> Any:
-    """A model's outputs, of what `apply` gives with these arguments: with `mutable`, the updates are dropped."""
+    """The model's outputs in the result of `apply` with these arguments; with `mutable`, the updates are dropped."""
     return out if kwargs.get("mutable", False) is False else out[0]
 
 
 def below(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, site: str, **kwargs: Any) -> frozenset[str]:
-    """Paths of the modules that had been called when the site was reached: what its pre-activation can depend on.
+    """Paths of the modules that are called before the site: those that its pre-activation can depend on.
 
-    The rest follows the site. Raises SiteError where the site is not reached, or is one use of several of its module.
+    All others come after the site. Raises SiteError where the site is not reached, or its module is used several times.
     """
     if path_of(site) != site:
         raise SiteError(f"site {site!r} is one use of a module that follows itself: cut at a module used once")
@@ -120,7 +124,7 @@ def _check_module(model: Any, what: str) -> None:
 
 
 def _missing(name: str, role: str, there: list[str]) -> str:
-    """Why a site is not there."""
+    """The error message for a site that does not exist."""
     if name in there and role == "activation":
         return (
             f"site {name!r} is no activation function: only its pre-activation can be reached; ask for the "
@@ -136,7 +140,7 @@ def _missing(name: str, role: str, there: list[str]) -> str:
 
 
 def _keeping(edit: Edit, site: str) -> Edit:
-    """The edit, once it is seen to keep shape and dtype."""
+    """The edit, with a check that it keeps shape and dtype."""
 
     def apply(value: jax.Array) -> jax.Array:
         new = edit(value)

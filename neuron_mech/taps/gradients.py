@@ -1,4 +1,4 @@
-"""Derivatives of per-sample losses at sites, as those of zeros that are added there."""
+"""Derivatives of per-sample losses at sites: those with respect to zeros that are added there."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -24,7 +24,7 @@ PerSampleLoss = Callable[[Any, Any], jax.Array]
 
 
 def zeros(sites: Mapping[str, Site], batch: int) -> dict[str, jax.Array]:
-    """Nudges for `activation_gradients`: zeros of each site's own shape for a batch of this size."""
+    """Perturbations for `activation_gradients`: zeros of each site's shape for a batch of this size."""
     return {name: jnp.zeros((batch, *site.shape), site.dtype) for name, site in sites.items()}
 
 
@@ -61,9 +61,9 @@ def activation_gradients(
 ) -> dict[str, dict[str, jax.Array]]:
     """{objective: {site: d objective / d activation}} of every sample, from one forward pass.
 
-    An objective maps (outputs, labels) to one value a sample; `perturbations` are `zeros` for this batch's size. One
-    backward pass an objective. Samples must not mix: what comes back is the derivative of the batch's *sum*. Unless
-    `precision` is `fast`, products have float32's own precision on any device.
+    An objective maps (outputs, labels) to one value a sample; `perturbations` are `zeros` for this batch's size. There
+    is one backward pass for each objective, of the *sum* over the batch, so samples must not mix. Unless `precision` is
+    `fast`, products have float32's precision on any device.
     """
     run = partial(_gradients, model, objectives, derivative, kwargs)
     return precise.at(precision, run)(variables, inputs, labels, dict(perturbations))
@@ -79,7 +79,7 @@ def _gradients(
     labels: PyTree,
     perturbations: dict[str, jax.Array],
 ) -> dict[str, dict[str, jax.Array]]:
-    """`activation_gradients`, in JAX's own precision."""
+    """`activation_gradients` in JAX's current precision."""
 
     def forward(perturbations: Mapping[str, jax.Array]) -> Any:
         out = perturbed(model, perturbations, derivative)(variables, inputs, **kwargs)
@@ -103,9 +103,9 @@ def per_sample_gradients(
 ) -> dict[str, dict[str, jax.Array]]:
     """`activation_gradients` by `vmap` over batches of one: samples cannot mix, whatever the model does.
 
-    Random keys of the model, in `rngs` or among its variables, are folded with each sample's id, so that every sample
-    has noise of its own: its row in the batch unless `ids` says otherwise. XLA turns the mapped products back into
-    whole-batch ones; measured, it costs what one backward pass costs.
+    Random keys of the model, in `rngs` or among its variables, are folded with each sample's id (its row in the batch,
+    or its number in `ids`), so that every sample has its own noise. XLA turns the mapped products back into products of
+    the whole batch; measured, it takes as long as one backward pass.
     """
     rngs = {name: kwargs.pop(name) for name in ("rngs",) if name in kwargs}
     noisy = random_keys.has_keys(variables, rngs)
@@ -122,7 +122,7 @@ def per_sample_gradients(
 
 
 def _check(site: str, perturbation: jax.Array | None, place: Place) -> None:
-    """Raise SiteError where a perturbation is not of the site's own shape and type."""
+    """Raise SiteError where a perturbation does not have the shape and type of the site's values."""
     if perturbation is None:
         return
     if perturbation.shape != place.value:

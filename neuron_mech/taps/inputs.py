@@ -1,4 +1,4 @@
-"""What goes into a model with each sample: one array or tree, or several arguments."""
+"""The inputs of a model: one array or tree, or several arguments, with the batch as first axis."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,15 +12,15 @@ import jax
 class Inputs:
     """Several arguments of a model, positional or by keyword; the batch is the first axis of every array in them.
 
-    Wherever an array of inputs is taken, `Inputs(tokens, segments, mask=mask)` is taken too, and the model is called as
-    `model.apply(variables, tokens, segments, mask=mask)`. What is the same for all samples is no input.
+    Every function that takes an array of inputs also takes `Inputs(tokens, segments, mask=mask)`, and then calls
+    `model.apply(variables, tokens, segments, mask=mask)`. Arguments that are the same for all samples are no inputs.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.args, self.kwargs = args, kwargs
 
     def __repr__(self) -> str:
-        """As it was written, with shapes."""
+        """The arguments' shapes."""
         shapes = jax.tree.map(lambda leaf: list(getattr(leaf, "shape", ())), (self.args, self.kwargs))
         return f"Inputs{shapes}"
 
@@ -47,7 +47,7 @@ FLAX = ("rngs", "mutable", "method", "capture_intermediates")
 
 
 def bound(apply: Mapping[str, Any]) -> dict[str, Any]:
-    """`apply` with the model's own keywords held by a method, where no name of them can be taken for another's."""
+    """`apply` with the model's own keywords bound in its `method`, so that their names cannot clash with others."""
     own = {name: value for name, value in apply.items() if name not in FLAX}
     if not own:
         return dict(apply)

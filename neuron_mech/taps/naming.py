@@ -19,7 +19,7 @@ class Sites(dict[str, Site]):
     """Sites by name, which print as a table."""
 
     def __repr__(self) -> str:
-        """Name, kind, shape and type of each, and what is in its way."""
+        """A table of name, kind, shape and type of each site, with the reason where it cannot be used."""
         width = max((len(name) for name in self), default=4)
         lines = [f"{'site':{width}}  {'layer':16} {'one sample':>20}  type"]
         for name, site in self.items():
@@ -35,18 +35,28 @@ def sites(
     every: bool = False,
     apply: Mapping[str, Any] = {},
 ) -> Sites:
-    """Sites of `model`, before anything is run: of neurons, or with `every` all there are; see `taps.sites`."""
+    """The sites of `model`, by name, found without running it; see `taps.sites`.
+
+    Arguments:
+        model: a Linen module.
+        variables: its variables, or their shapes.
+        inputs: the inputs of a batch, or their shapes; `Inputs` for several arguments.
+        every: whether to list all sites, instead of those of neurons only.
+        apply: further arguments of `model.apply`, such as `{"train": False}`.
+
+    Printed, the sites are a table. Raises SiteError for a model that cannot be traced.
+    """
     return Sites(taps.sites(model, variables, inputs, every, **taps.bound(apply)))
 
 
 def in_reach(sites: Mapping[str, Site]) -> Derivative:
-    """With respect to what all these sites can be differentiated: the activation where each has one."""
+    """The derivative that all these sites have: by the activation where each has one, else by the pre-activation."""
     return "activation" if all(site.activation for site in sites.values()) else "pre_activation"
 
 
 def selected(
     model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, names: Names, **kwargs: Any
 ) -> dict[str, Site]:
-    """The sites that `names` name, in their order. Raises SiteError for what is no site."""
+    """The sites that match `names`, in order. Raises SiteError for a name without a site."""
     several = (names,) if isinstance(names, str | re.Pattern) else tuple(names)
     return taps.select(taps.sites(model, variables, inputs, every=True, **kwargs), several)

@@ -1,4 +1,4 @@
-"""`Neurons`: an activation function with a name, the place where neurons live."""
+"""`Neurons`: an activation function as a module, whose name names its neurons."""
 
 from collections.abc import Callable
 
@@ -27,4 +27,4 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "sigmoid": nn.sigmoid,
     "linear": lambda pre_activation: pre_activation,
 }
-"""Activation functions by name, as in a preset's `model` section; linear is none."""
+"""Activation functions by name, as in a config's `model.activation`; linear is the identity."""

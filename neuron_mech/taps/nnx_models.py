@@ -1,8 +1,7 @@
-"""An NNX model as a Linen module, whose sites are those of any other.
+"""An NNX model as a Linen module with the same kinds of sites.
 
-NNX modules are objects that are called, with no hook around the call. Here each module of a copy of the model gets a
-class of its own, whose call marks what enters and leaves it. What is known of Linen sites then holds: reading,
-differentiating, replacing, and what is refused.
+NNX has no hook around a module's call. So each module of a copy of the model gets a class of its own, whose call marks
+the values that enter and leave it. Everything else then works as for Linen modules.
 """
 
 import inspect
@@ -18,14 +17,14 @@ from neuron_mech.taps.marking import around, scope
 
 
 class FromNNX(nn.Module):
-    """An NNX model's `__call__`; `apply` takes what `variables` gives."""
+    """A Linen module that calls an NNX model; its variables are those of `variables(model)`."""
 
     graph: Any
     """Its graph definition: all but its arrays."""
 
     @nn.compact
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's outputs. Keys that `apply` is given as `rngs` are the model's own, or its argument `rngs`."""
+        """The model's outputs. Random keys in `rngs` become the model's argument `rngs`, or reseed the model."""
         state = self.variables
         model = nnx.merge(
             self.graph, *(nnx.restore_int_paths(dict(state[k])) for k in ("params", "rest") if k in state)
@@ -54,10 +53,10 @@ def _marked(kind: type, path: str) -> type:
 
 
 def from_nnx(model: nnx.Module) -> tuple[FromNNX, dict[str, PyTree]]:
-    """(Linen module, variables) of an NNX model as it is now, in its mode: call `model.eval()` first.
+    """(Linen module, variables) of an NNX model in its current state and mode; call `model.eval()` before if needed.
 
-    Sites are its layers, by path: `blocks/0/linear`. In a training loop, `variables(model)` gives the variables of
-    the moment.
+    Sites are its layers, named by path: `blocks/0/linear`. In a training loop, `variables(model)` gives the current
+    variables.
     """
     without = nnx.clone(model)
     nnx.pop(without, nnx.Intermediate)
@@ -65,9 +64,9 @@ def from_nnx(model: nnx.Module) -> tuple[FromNNX, dict[str, PyTree]]:
 
 
 def variables(model: nnx.Module) -> dict[str, PyTree]:
-    """An NNX model's arrays now, as `apply` of its Linen module takes them: parameters, and all else as `rest`.
+    """The current variables of an NNX model, for its Linen module: `params`, and all others as `rest`.
 
-    What a call has sown is left out.
+    Values that calls have sown are left out.
     """
     _, params, _, rest = nnx.split(model, nnx.Param, nnx.Intermediate, ...)  # type: ignore[misc]
     found = {"params": nnx.to_pure_dict(params), "rest": nnx.to_pure_dict(rest)}

@@ -21,15 +21,15 @@ from neuron_mech.errors import InputError
 
 
 def check_labels(labels: ArrayLike, classes: int, of: str) -> None:
-    """Raise InputError where these are not class labels, integers from 0 to `classes` - 1, or are of fewer than two.
+    """Raise InputError where these are not class labels, integers from 0 to `classes` - 1, and for under 2 classes.
 
-    For any other the margin is a number all the same, and not the cross-entropy's: a label that is none marks no logit
-    as the right one. `of` says whose the labels are.
+    The margin of an invalid label would be a number too, but a wrong one, since no logit is the right one. `of` names
+    the labels in the error.
     """
     if classes < 2:
         raise InputError(f"{of}: of {classes} class{'es' * (classes != 1)}, and a margin is between two at least")
     if isinstance(labels, jax.core.Tracer):
-        return  # inside a compiled function nothing is known of them
+        return  # inside a compiled function their values are not known
     here = np.asarray(labels)
     if not np.issubdtype(here.dtype, np.integer):
         raise InputError(f"{of} are {here.dtype}: class labels are integers, as labels.astype(int) makes them")
@@ -42,14 +42,25 @@ def check_labels(labels: ArrayLike, classes: int, of: str) -> None:
 
 
 def margin(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Float[Array, "*b"]:
-    """Log-sum-exp of the wrong classes' logits minus the right class's logit (nats); negative where right."""
+    """The margin m = logsumexp(logits of the wrong classes) - logit of the right class, in nats.
+
+    The cross-entropy is softplus(m), so derivatives of the margin have its signs, exactly. It is negative where the
+    right class has a probability above 1/2.
+
+    Arguments:
+        logits: outputs of shape (..., classes), with at least two classes.
+        labels: integer class labels of shape (...), from 0 to classes - 1.
+
+    >>> float(margin(jnp.array([2.0, 0.0]), jnp.array(0)))
+    -2.0
+    """
     right = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
     wrong = jax.nn.logsumexp(jnp.where(right, -jnp.inf, logits), axis=-1)
     return wrong - jnp.sum(jnp.where(right, logits, 0.0), axis=-1)
 
 
 def right(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Bool[Array, "*b"]:
-    """Whether the largest logit, of equal ones the first, is the label's."""
+    """Whether the label's logit is the largest; of equal ones the first counts."""
     return jnp.argmax(logits, axis=-1) == labels
 
 
@@ -68,7 +79,7 @@ def keras2017(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> F
 
 
 HALVES: tuple[Objective, ...] = ("keras2017-float16",)
-"""Objectives whose derivatives are stored as float16 of their share in a batch's mean before their sign is read."""
+"""Objectives whose derivatives are divided by the batch size and stored as float16 before their sign is taken."""
 
 OBJECTIVES: dict[Objective, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "margin": margin,

@@ -1,4 +1,4 @@
-"""Random keys of a model's own, such as dropout's, made each sample's and each recording's own."""
+"""Random keys of a model, such as dropout's, made different for each sample and each recording."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, PyTree
 
 
 def folded(variables: PyTree, rngs: PyTree, number: Int[Array, ""] | int) -> tuple[PyTree, PyTree]:
-    """Both with a number folded into all keys: those in `rngs`, and typed keys among the variables, as NNX has them."""
+    """(variables, rngs) with a number folded into all keys: those in `rngs`, and NNX's typed keys in the variables."""
 
     def fold(key: Any) -> Any:
         if jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape:
@@ -19,10 +19,10 @@ def folded(variables: PyTree, rngs: PyTree, number: Int[Array, ""] | int) -> tup
 
 
 def has_keys(variables: PyTree, rngs: PyTree) -> bool:
-    """Whether there are any."""
+    """Whether there are any random keys."""
     return bool(jax.tree.leaves(rngs)) or any(map(is_key, jax.tree.leaves(variables)))
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether this is a typed key, or an array of them."""
+    """Whether a leaf is a typed key or an array of typed keys."""
     return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

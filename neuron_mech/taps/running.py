@@ -1,4 +1,4 @@
-"""Running a model's program with values read, replaced or added to at its places."""
+"""Running a model's traced program with values read, replaced or added to at some of its places."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ Key = tuple[Address, str]
 
 @dataclass(frozen=True)
 class Task:
-    """What is done at a place, which is so many sites: turns of loops first, then members of a `vmap`."""
+    """What is done at a place. In loops or a `vmap` it is several sites: turns of loops, then members of a `vmap`."""
 
     place: Place
     names: tuple[str, ...]
@@ -32,16 +32,16 @@ class Task:
 
     @property
     def key(self) -> Key:
-        """Of the place."""
+        """The key of the place: its address and role."""
         return self.place.address, self.place.role
 
     @property
     def turns(self) -> int:
-        """Of all loops around the place."""
+        """Number of turns of all loops around the place together."""
         return math.prod(self.place.loops)
 
     def sliced(self) -> tuple[Any, Any]:
-        """(what is added, which turn it is), of all turns: the loops' axes first."""
+        """(the added values, the number of the turn) for all turns, with the loops' axes first."""
         place = self.place
         turns = jnp.arange(self.turns).reshape(place.loops)
         if not self.added:
@@ -55,7 +55,7 @@ class Task:
         return self.names[turn * count : (turn + 1) * count]
 
     def done(self, value: jax.Array, part: tuple[Any, Any]) -> tuple[jax.Array, jax.Array | None]:
-        """(the value after it, what was read of it) in one turn; what is read is (members, batch, ...)."""
+        """(the new value, the values read) in one turn; the values read have shape (members, batch, ...)."""
         added, turn = part
         parts = self.place.split(value)
         if added is not None:
@@ -75,7 +75,7 @@ class Task:
 
 
 def run(program: Program, tasks: list[Task]) -> tuple[Any, dict[str, jax.Array]]:
-    """(outputs, {site: values read}): the program with these tasks done in it."""
+    """(outputs, {site: values read}) of the program with these tasks."""
     todo = {task.key: task for task in tasks}
     parts = {key: task.sliced() for key, task in todo.items()}
     out, found = _Runner(todo).run(program.jaxpr, program.consts, program.arguments, (), parts)
@@ -96,7 +96,7 @@ class _Runner:
     def run(
         self, jaxpr: Any, consts: Any, args: Any, at: Address, parts: Mapping[Key, Any]
     ) -> tuple[list[Any], dict[Key, jax.Array]]:
-        """(outputs, {place: what was read}) of the operations one after another."""
+        """(outputs, {place: values read}) of the operations, run one after another."""
         values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
         found: dict[Key, jax.Array] = {}
         ends: dict[int, list[tuple[Task, Call, Any]]] = {}
@@ -141,7 +141,7 @@ class _Runner:
     def inside(
         self, equation: Any, operands: list[Any], at: Address, parts: Mapping[Key, Any]
     ) -> tuple[list[Any], dict[Key, jax.Array]]:
-        """The same of an operation that holds a place with a task."""
+        """`run` for an operation that contains a place with a task."""
         (program,) = rewriting.programs(equation)
         consts = getattr(equation.params.get("jaxpr"), "consts", ())
         at = (*at, 0)
@@ -159,7 +159,7 @@ class _Runner:
     def looped(
         self, equation: Any, program: Any, consts: Any, operands: list[Any], at: Address, parts: Mapping[Key, Any]
     ) -> tuple[list[Any], dict[Key, jax.Array]]:
-        """The same of a loop: what is added comes in with each turn, and what is read goes out with it."""
+        """`run` for a loop: each turn gets its added values, and returns its values read."""
         params = equation.params
         fixed, carried = scan_operands(params)
         here = {key: part for key, part in parts.items() if key[0][: len(at)] == at}
@@ -176,6 +176,6 @@ class _Runner:
 
 
 def _bind(equation: Any, operands: list[Any]) -> list[Any]:
-    """An operation as it is."""
+    """The outputs of an unchanged operation."""
     out = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(dict(equation.params)))
     return out if equation.primitive.multiple_results else [out]

@@ -1,4 +1,4 @@
-"""Does another sample's input change my derivative? Batch statistics make it so, and a recording must know."""
+"""Does another sample's input change a sample's derivative? With batch statistics it does; recordings check for it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from neuron_mech.errors import InputError
 from neuron_mech.taps import PerSampleLoss, Site
 
 LIMIT = 1e-4
-"""Above this, `sample_mixing` is more than float32 rounding."""
+"""A value of `mixing` above this is more than float32 rounding."""
 
 
 def mixing(
@@ -30,8 +30,8 @@ def mixing(
     """How much a sample's derivative depends on the samples beside it, per site: 0 where samples do not mix.
 
     The batch's second half is replaced by copies of its first sample; the value is the largest change of the first
-    half's derivatives, relative to their largest magnitude. (Permuting the others would not do: batch statistics do
-    not see an order.) Rounding alone stays below 1e-4 in float32. Needs a batch of at least four.
+    half's derivatives, relative to their largest magnitude. (Permuting the other samples would not change batch
+    statistics.) Rounding alone stays below 1e-4 in float32. Raises InputError for a batch of less than four.
     """
     size = taps.batch_size(inputs)
     if size < 4:
@@ -96,7 +96,7 @@ def _half_replaced(leaf: jax.Array) -> jax.Array:
 
 
 def _change(one: jax.Array, other: jax.Array) -> jax.Array:
-    """The largest difference, relative to the largest finite magnitude; what is no number in both is no difference."""
+    """The largest difference, relative to the largest finite magnitude; NaN in both is no difference."""
     same = (one == other) | (jnp.isnan(one) & jnp.isnan(other))
     largest = jnp.max(jnp.where(jnp.isfinite(one), jnp.abs(one), 0))
     return jnp.max(jnp.where(same, 0, jnp.abs(one - other))) / jnp.maximum(largest, 1e-30)

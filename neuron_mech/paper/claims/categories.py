@@ -45,12 +45,10 @@ def categories_separate(found: Findings) -> Claim:
             ("half_auc", "AUC at the end, categories of the first half of training"),
             ("position_mean_auc", "AUC at the end of the mean over positions"),
         ):
-            of = [d for d in found.dynamics if name in d]
-            values = means(of, name, site) if of else []
+            values = means(found.dynamics, name, site)
             if np.isfinite(values).any():
                 conditions.append(_clear(said, where, values, (), "beyond"))
-    missing = () if "half_auc" in found.dynamics[0] else ("AUC of the first half's categories: run again",)
-    return dataclasses.replace(base, conditions=tuple(conditions), missing=missing)
+    return dataclasses.replace(base, conditions=tuple(conditions))
 
 
 def _clear(what: str, where: str, values: list[float], nulls: tuple[Null, ...], scope: Scope) -> Condition:
@@ -63,14 +61,12 @@ def _auc(files: list[xr.Dataset], partition: str, site: str, row: int) -> list[f
 
 def _controls(found: Findings, site: str, own: list[float]) -> tuple[Null, ...]:
     start, other = _auc(found.dynamics, "own", site, 0), _auc(found.dynamics, "another neuron's", site, -1)
-    nulls = [
+    classes = means(found.dynamics, "class_auc", site)
+    return (
         null("before the first step", "AUC at the end", own, start),
         null("another neuron's categories", "AUC at the end", own, other, False),
-    ]
-    if "class_auc" in found.dynamics[0]:
-        classes = means(found.dynamics, "class_auc", site)
-        nulls.append(null("each class in the category of most of it", "AUC at the end", own, classes, False))
-    return tuple(nulls)
+        null("each class in the category of most of it", "AUC at the end", own, classes, False),
+    )
 
 
 def no_translation(found: Findings) -> Claim:
@@ -85,9 +81,6 @@ def no_translation(found: Findings) -> Claim:
     )
     if not found.dynamics:
         return untested(base)
-    if any("highest_rank_start" not in d for d in found.dynamics):
-        missing = ("ranks of all neurons' finally highest samples: run again",)
-        return dataclasses.replace(untested(base, missing[0]), missing=missing)
     separated = categories_separate(found).judged().verdict
     conditions = []
     sites = [str(site) for site in reversed(found.dynamics[0].site.values)]
@@ -126,7 +119,6 @@ def classes_are_whole(found: Findings) -> Claim:
         shares = {
             name: [c[name].sel(neuron_site=site).values for c in found.classes]
             for name in ("low_share", "first_low_share_by_class", "permuted_low_share")
-            if name in found.classes[0]
         }
         own = [wholly(share, 0.1) for share in shares["low_share"]]
         nulls = tuple(
@@ -135,7 +127,6 @@ def classes_are_whole(found: Findings) -> Claim:
                 ("first_low_share_by_class", "by the first recording alone", True),
                 ("permuted_low_share", "labels dealt at random", False),
             )
-            if name in shares
         )
         curve = tuple((t, float(np.mean([wholly(s, t) for s in shares["low_share"]]))) for t in TOLERANCES)
         scope: Scope = "paper" if site == sites[0] and where == "dense2-relu" else "beyond"
@@ -143,7 +134,4 @@ def classes_are_whole(found: Findings) -> Claim:
             condition(what, where, own, ">", 0.5, nulls=nulls, scope=scope, curve=curve, curve_of="tolerance")
         )
     reason = "" if any(c.scope == "paper" for c in conditions) else "the paper says it of dense2-relu"
-    missing = (
-        () if "first_low_share_by_class" in found.classes[0] else ("categories by the first recording: run again",)
-    )
-    return dataclasses.replace(base, conditions=tuple(conditions), untested=reason, missing=missing)
+    return dataclasses.replace(base, conditions=tuple(conditions), untested=reason)

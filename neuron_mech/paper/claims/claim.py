@@ -115,9 +115,9 @@ class Claim:
     """One of the paper's claims, or one on a question that it leaves open, with what was measured of it."""
 
     id: int | str
-    """Of the paper's eleven, a number; of another, its name, a comma, and the network that it was asked of."""
+    """A number for the paper's eleven claims; for others, a name, a comma, and the network."""
     figure: str
-    """Of the paper; or the part of it that leaves the question open."""
+    """Figures of the paper, or the section that leaves the question open."""
     statement: str
     threshold_from: str
     """Which threshold, and where it comes from."""

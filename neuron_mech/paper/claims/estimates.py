@@ -17,6 +17,9 @@ from neuron_mech.lazily import stats
 LEVEL = 0.95
 """Level of all intervals."""
 
+DRAWS = 2000
+"""Draws of a bootstrap."""
+
 
 class Estimate(NamedTuple):
     """A value with its interval, and the standard deviation between seeds that the interval comes from."""
@@ -80,10 +83,7 @@ def estimate(by_seed: Sequence[float] | np.ndarray, deviation: float = float("na
 
 
 def bootstrapped(
-    one: Sequence[Float[np.ndarray, " neurons"]],
-    other: Sequence[Float[np.ndarray, " neurons"]],
-    seed: int = 0,
-    draws: int = 2000,
+    one: Sequence[Float[np.ndarray, " neurons"]], other: Sequence[Float[np.ndarray, " neurons"]]
 ) -> Estimate:
     """Difference of two networks' means, by a hierarchical bootstrap: seeds are drawn, then neurons within each.
 
@@ -95,12 +95,12 @@ def bootstrapped(
     seeds = min(map(len, parts))
     if seeds < 2:
         return Estimate(value, float("-inf"), float("inf"), float("nan"), 1)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def drawn(networks: list[np.ndarray]) -> np.ndarray:
         # The mean of n draws of a neuron is close to normal; its two moments are the neurons' own.
         of = np.array([(v.mean(), v.std() / np.sqrt(len(v))) for v in networks])
-        chosen = of[rng.integers(len(networks), size=(draws, len(networks)))]
+        chosen = of[rng.integers(len(networks), size=(DRAWS, len(networks)))]
         return rng.normal(chosen[..., 0], chosen[..., 1]).mean(1)
 
     differences = drawn(parts[0]) - drawn(parts[1])

@@ -46,14 +46,13 @@ def near_output(found: Findings) -> Claim:
     for site in _from_the_output(found):
         own, what = means(found.signs, "neuron_constancy", site), "constant signs"
         nulls = [*displaced(found, site), *random_labels(found, site)]
-        curve = [s.constancy_curve.sel(site=site) for s in found.signs if "constancy_curve" in s]
-        levels = [(float(at.level), float(at)) for at in sum(curve) / len(curve)] if curve else []
+        curve = sum(s.constancy_curve.sel(site=site) for s in found.signs) / len(found.signs)
         conditions.append(
             condition(
                 *(what, label(found.signs[0], site), own, ">", 0.5),
                 nulls=tuple(nulls),
                 scope="beyond" if conditions else "paper",
-                curve=tuple(levels),
+                curve=tuple((float(at.level), float(at)) for at in curve),
                 curve_of="|average sign| at least",
             )
         )
@@ -156,11 +155,11 @@ def falls_with_distance(found: Findings) -> Claim:
     if len(sites) < 2:
         return untested(base, "only one site was recorded")
     name = "neuron_rarefied_constancy"
-    known = all(name in s and np.isfinite(s[name]).any() for s in found.signs)
+    known = all(np.isfinite(s[name]).any() for s in found.signs)
     missing: tuple[str, ...] = ()
     if not known:
         name = "neuron_constancy"
-        missing = ("rarefied constancy, which the file does not hold or 50 recordings are needed for: run again",)
+        missing = ("rarefied constancy, for which 50 nonzero recordings are needed",)
     what = "more constant by" + ("" if known else ", not rarefied")
     of_paper = found.network == "cnn" and known
     conditions = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,7 @@ def packed(directory: Path, found: Findings) -> bytes | None:
         "sites": _sites(signs, found),
         "sheet": _sheet(directory),
     }
-    keys = list(zip(signs.neuron_site.values.tolist(), signs.neuron_index.values.tolist(), strict=True))
-    arrays |= _of_signs(found, keys) | _of_learning(found, keys, header) | _of_codes(found, keys)
+    arrays |= _of_signs(found, signs) | _of_learning(found, signs, header) | _of_codes(found, signs)
     return gzip.compress(_joined(header, arrays), 6, mtime=0)
 
 
@@ -95,50 +95,43 @@ def _sheet(directory: Path) -> dict[str, Any] | None:
     return {"url": data_url(path)} if store.whole(path) else None
 
 
-Keys = list[tuple[str, int]]
-
-
-def _aligned(found: xr.Dataset, names: tuple[str, ...], keys: Keys) -> dict[str, np.ndarray]:
-    """Variables with `neuron` as the first dimension, for the neurons `keys` in this order; NaN for unknown ones."""
-    known = {key: row for row, key in enumerate(zip(found.neuron_site.values, found.neuron_index.values, strict=True))}
-    rows = np.array([known.get(key, -1) for key in keys])
+def _aligned(found: xr.Dataset, names: Sequence[str], like: xr.Dataset) -> dict[str, np.ndarray]:
+    """Variables with `neuron` as the first dimension, for the neurons of `like` in order; NaN for missing ones."""
+    rows = found.indexes["neuron"].get_indexer(like.indexes["neuron"])
     chosen = {}
-    for name in names:
-        if name in found:
-            variable = found[name]
-            values = variable.transpose("neuron", *(dim for dim in variable.dims if dim != "neuron")).values
-            some = values[rows].astype(np.float32)
-            some[rows < 0] = np.nan
-            chosen[name] = some
+    for name in (name for name in names if name in found):
+        values = found[name].transpose("neuron", ...).values[rows].astype(np.float32)
+        values[rows < 0] = np.nan
+        chosen[name] = values
     return chosen
 
 
-def _of_signs(found: Findings, keys: Keys) -> dict[str, np.ndarray]:
+def _of_signs(found: Findings, signs: xr.Dataset) -> dict[str, np.ndarray]:
     """Each neuron's histogram, constancy and low share, of all recorded samples; and the low share of each class."""
     chosen: dict[str, np.ndarray] = {}
     if found.signs:
-        chosen |= _aligned(found.signs[0], ("neuron_histogram", "neuron_constancy", "neuron_low_share"), keys)
+        chosen |= _aligned(found.signs[0], ("neuron_histogram", "neuron_constancy", "neuron_low_share"), signs)
     if found.classes:
-        chosen |= _aligned(found.classes[0], ("low_share",), keys)
+        chosen |= _aligned(found.classes[0], ("low_share",), signs)
     return chosen
 
 
-def _of_learning(found: Findings, keys: Keys, header: dict[str, Any]) -> dict[str, np.ndarray]:
+def _of_learning(found: Findings, signs: xr.Dataset, header: dict[str, Any]) -> dict[str, np.ndarray]:
     """Each neuron's separation over training, and the histograms of its two categories at each moment."""
     if not found.dynamics:
         return {}
     dynamics = found.dynamics[0]
     header["epochs"] = dynamics.wide_epoch.values.tolist()
-    chosen = _aligned(dynamics.sel(partition="own"), ("auc",), keys)
+    chosen = _aligned(dynamics.sel(partition="own"), ("auc",), signs)
     if "value_histogram" in dynamics:
-        counts = _aligned(dynamics, ("value_histogram",), keys)["value_histogram"]
+        counts = _aligned(dynamics, ("value_histogram",), signs)["value_histogram"]
         peak = np.nanmax(counts, axis=(2, 3), keepdims=True, initial=1)
         chosen["values"] = np.nan_to_num(255 * counts / peak).round().astype(np.uint8)
-        chosen["edges"] = _aligned(dynamics, ("value_range",), keys)["value_range"]
+        chosen["edges"] = _aligned(dynamics, ("value_range",), signs)["value_range"]
     return chosen
 
 
-def _of_codes(found: Findings, keys: Keys) -> dict[str, np.ndarray]:
+def _of_codes(found: Findings, signs: xr.Dataset) -> dict[str, np.ndarray]:
     """Each neuron's best threshold, and what its one bit and its whole value say about the label."""
     codes = found.quantization
     if codes is None:
@@ -146,5 +139,5 @@ def _of_codes(found: Findings, keys: Keys) -> dict[str, np.ndarray]:
     names = {"best_rank": "best_rank", "code_information": "bit", "value_information": "whole"}
     by_seed = [f"{name}_by_seed" for name in names if f"{name}_by_seed" in codes]
     first = codes[by_seed].isel(seed=0)
-    chosen = _aligned(first, tuple(by_seed), keys)
+    chosen = _aligned(first, by_seed, signs)
     return {names[name.removesuffix("_by_seed")]: values for name, values in chosen.items()}
