@@ -28,14 +28,17 @@ import matplotlib as mpl  # noqa: E402
 import pytest  # noqa: E402
 
 from experiments import reproduce  # noqa: E402
+from few_frames import FEW_FRAMES  # noqa: E402
 from neuron_mech.config import Data  # noqa: E402
 from neuron_mech.errors import InputError  # noqa: E402
+from neuron_mech.paper import videos  # noqa: E402
 from neuron_mech.training import datasets  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_platforms", "cpu")
 mpl.use("Agg")
+videos.FRAMES = FEW_FRAMES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,20 +77,22 @@ def digits() -> datasets.Dataset:
     return datasets.load(Data("digits"))
 
 
+def at_hand(data: Data) -> datasets.Dataset:
+    """A data set, or of its images only the first: to read all takes seconds. The test is skipped where it is not."""
+    try:
+        return datasets.load(data)
+    except InputError as error:
+        pytest.skip(f"{data.name} is not prepared in TFDS_DATA_DIR: {error}")
+
+
 @pytest.fixture(scope="session")
 def mnist() -> datasets.Dataset:
-    try:
-        return datasets.load(Data("mnist"))
-    except InputError as error:
-        pytest.skip(f"MNIST is not prepared in TFDS_DATA_DIR: {error}")
+    return at_hand(Data("mnist"))
 
 
 @pytest.fixture(scope="session")
 def cifar10() -> datasets.Dataset:
-    try:
-        return datasets.load(Data("cifar10"))
-    except InputError as error:
-        pytest.skip(f"CIFAR-10 is not prepared in TFDS_DATA_DIR: {error}")
+    return at_hand(Data("cifar10"))
 
 
 @pytest.fixture(scope="session")

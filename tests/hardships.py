@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+import few_frames
 import hostile_directories
 from places import ROOT
 
@@ -42,7 +43,7 @@ class Told(Exception):
 
 def python(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """A command of ours. Raises Told where it ends in anything but success or one line."""
-    asked = [sys.executable, "-m", *map(str, arguments)]
+    asked = [sys.executable, *(() if arguments[0] == "-c" else ("-m",)), *map(str, arguments)]
     before = peak()
     done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
     return judged(done, before)
@@ -96,7 +97,7 @@ class Tries:
     @cached_property
     def whole(self) -> Path:
         """A reproduced run."""
-        python(*ALL, "--run-dir", self.scratch / "whole")
+        python("-c", few_frames.REPRODUCE, *ALL[1:], "--run-dir", self.scratch / "whole")
         return self.scratch / "whole"
 
     def _steps(self, directory: Path) -> list[Path]:

@@ -53,6 +53,11 @@ class MLP:
         }
 
 
+def counts(tally) -> dict[str, np.ndarray]:
+    """What a tally holds, on the host: looked at pair by pair, JAX's arrays are slow."""
+    return {name: np.asarray(getattr(tally, name)) for name in ("positive", "negative", "flips")}
+
+
 def tally(signs: np.ndarray) -> dict[str, int]:
     """Counts of one pair from its signs over time, as a person would keep them."""
     nonzero = [int(s) for s in signs if s != 0]

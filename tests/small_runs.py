@@ -28,9 +28,7 @@ def digest(directory: Path) -> dict[str, str]:
 def command(directory: Path, *more: str, name: str = "gradient_signs", **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{name}", *ARGUMENTS, "--run-dir", str(directory), *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
         text=True,
         cwd=ROOT,
-        **options,
     )

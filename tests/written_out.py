@@ -45,7 +45,8 @@ class Kind:
 
     def derivatives(self):
         """{site: every sample's derivative}, sample by sample, in double precision."""
-        data = self.data()
+        variables, inputs, labels = self.data()
+        data = {"params": variables["params"]}, inputs, labels  # keys among the others are of no type of numpy's
         with jax.enable_x64(True):
             variables, inputs, labels = jax.tree.map(
                 lambda a: np.asarray(a, np.float64 if jnp.issubdtype(a.dtype, jnp.floating) else a.dtype), data

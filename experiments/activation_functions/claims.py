@@ -29,7 +29,7 @@ def window_slope(found: xr.Dataset) -> xr.DataArray:
 
 def kept(found: xr.Dataset) -> xr.DataArray:
     """K(r) = (accuracy of two values at rank r - chance) / (accuracy - chance), (arm, seed, site, rank)."""
-    chance = 1 / found.attrs["classes"]
+    chance = 1 / int(found.attrs["classes"])
     return (found.quantized - chance) / (final(found) - chance)
 
 

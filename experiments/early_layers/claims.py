@@ -52,7 +52,7 @@ SAID = "of the gain over chance, kept with"
 
 def _needed(network: str, found: xr.Dataset) -> list[Claim]:
     """12b of one network, both ways, and the instrument: own categories work, others do not."""
-    chance = 1 / found.attrs["classes"]
+    chance = 1 / int(found.attrs["classes"])
     final = found.accuracy.sel(part="test").isel(epoch=-1)
     share = (final - chance) / (final.sel(arm="ordinary") - chance)
 

@@ -91,8 +91,10 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
     return figure, draw
 
 
-def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[str]:
+def write(stem: Path, figure: Figure, draw: Draw, frames: int | None = None) -> list[str]:
     """Write `stem`.mp4, or .gif where there is no MP4 encoder, below LARGEST bytes, with a progress bar.
+
+    It has FRAMES frames where no number of them is given.
 
     Returns lines to print: where the video is, or why there is none. Raises nothing.
     """
@@ -102,7 +104,7 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int = FRAMES) -> list[
     for suffix, encode in ((".mp4", _mp4), (".gif", _gif)):
         path = stem.with_name(stem.name + suffix)
         try:
-            store.write_result(path, partial(encode, figure, draw, frames, stem.name))
+            store.write_result(path, partial(encode, figure, draw, frames or FRAMES, stem.name))
         except Exception as error:  # an encoder may raise anything, and a missing video must not end a run
             reason = error if isinstance(error, RunError) else first_line(error)
             said.append(f"no {suffix[1:]} of {stem.name}: {reason}")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from neuron_mech import taps
@@ -65,7 +66,9 @@ def check_loss(
     loss: PerSampleLoss,
     **kwargs: Any,
 ) -> int | None:
-    """Of how many classes labels must be, or None. The one place where losses are checked, for `signs` and recorders.
+    """Of how many classes outputs are, or None where they are not one array of these.
+
+    The one place where losses are checked, for `signs` and recorders.
 
     Raises InputError where the loss is not one value a sample, where one sample's value is made of another's outputs,
     or where outputs are none that a margin can be of.
@@ -79,15 +82,14 @@ def check_loss(
 
     with explained(model):
         out = jax.eval_shape(outputs, dict(variables), inputs)
-    classes = None
+    classes = out.shape[-1] if isinstance(out, jax.ShapeDtypeStruct) and len(out.shape) == 2 else None
     if loss is margin:
-        if not isinstance(out, jax.ShapeDtypeStruct) or len(out.shape) != 2:
-            shapes = [list(leaf.shape) for leaf in jax.tree.leaves(out)]
+        if classes is None:
             raise InputError(
-                f"the model's outputs have shape {', '.join(map(str, shapes))}, not one array of (batch, classes): "
-                "give a loss= of your own, (outputs, labels) -> one value a sample"
+                f"the model's outputs have shape {jax.tree.map(lambda leaf: list(leaf.shape), out)}, not one array of "
+                "(batch, classes): give a loss= of your own, (outputs, labels) -> one value a sample, such as "
+                "lambda out, y: neuron_mech.margin(out['logits'], y)"
             )
-        classes = out.shape[-1]
         if classes < 2:
             raise InputError(
                 "the outputs are of 1 class, and a margin is between two at least: one logit a sample needs a loss= of "
@@ -117,8 +119,14 @@ def check_loss(
 
 
 def check_labels_fit(loss: PerSampleLoss, labels: PyTree, classes: int | None) -> None:
-    """Raise InputError where labels are of no class that a margin has, or not one for each sample."""
-    if loss is not margin or classes is None:
+    """Raise InputError where labels are of no class that a margin has, or not one for each sample.
+
+    Of another loss, where it is no number for a label that is of none of the outputs' classes: its derivatives are
+    numbers all the same, and not those of any class.
+    """
+    if classes is None or loss is not margin:
+        if classes is not None:
+            _check_label_outside(loss, labels, classes)
         return
     if not hasattr(labels, "shape") or len(labels.shape) != 1:
         shapes = ", ".join(str(list(jnp.shape(leaf))) for leaf in jax.tree.leaves(labels))
@@ -127,6 +135,22 @@ def check_labels_fit(loss: PerSampleLoss, labels: PyTree, classes: int | None) -
             "labels.argmax(-1)"
         )
     check_labels(labels, classes, "labels")
+
+
+def _check_label_outside(loss: PerSampleLoss, labels: PyTree, classes: int) -> None:
+    if isinstance(labels, jax.core.Tracer) or not hasattr(labels, "shape") or len(labels.shape) != 1:
+        return
+    here = np.asarray(labels)
+    outside = (here < 0) | (here >= classes)
+    if not np.issubdtype(here.dtype, np.integer) or not outside.any():
+        return
+    row = int(np.argmax(outside))
+    outputs = jnp.linspace(0.1, 1.0, classes)[None]  # any that no usual loss is infinite at
+    if bool(jnp.isnan(loss(outputs, jnp.asarray(labels)[row : row + 1])).any()):
+        raise InputError(
+            f"loss is no number for label {here[row]} (in row {row}), which is none of the outputs' {classes} classes, "
+            f"0 to {classes - 1}: give every sample its class, counted from 0"
+        )
 
 
 def _check_loss_of_one(

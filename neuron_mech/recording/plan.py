@@ -55,8 +55,8 @@ class Plan:
     @property
     def samples(self) -> int:
         """Bytes of the recorded samples themselves."""
-        leaves = jax.tree.leaves((self.inputs, self.labels))
-        each = sum(leaf.nbytes // max(len(leaf), 1) for leaf in leaves)
+        leaves = jax.tree.leaves(jax.eval_shape(lambda tree: tree, (self.inputs, self.labels)))
+        each = sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in leaves)
         return each * devices.share(len(self.rows), self.design.mesh.size)
 
     @property
@@ -70,8 +70,8 @@ class Plan:
         At each site the value, its gradient for every loss, and one temporary.
         """
         design = self.design
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), self.inputs)
-        inputs = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(design.prepare, one)))
+        one = jax.eval_shape(lambda tree: design.prepare(jax.tree.map(lambda leaf: leaf[:1], tree)), self.inputs)
+        inputs = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
         sizes = (np.dtype(site.dtype).itemsize * math.prod(site.shape) for site in design.sites.values())
         return self._chunk * (inputs + 3 * len(design.losses) * sum(sizes) + 4 * self.passing)
 

@@ -109,7 +109,7 @@ def sites(
 def traced_abstractly(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Program:
     """`traced`, of the shapes of variables and inputs."""
     batch_size(inputs)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (dict(variables), inputs))
+    shapes = jax.eval_shape(lambda tree: tree, (dict(variables), inputs))  # float64 of numpy's is JAX's own float32
     return traced(model, *shapes, **kwargs)
 
 
@@ -152,13 +152,14 @@ def trouble(name: str, place: Place) -> str:
 def batch_size(tree: PyTree) -> int:
     """The first axis that all arrays of `tree` share. Raises SiteError where they do not."""
     leaves = jax.tree.leaves(tree)
+    same = "what is the same for all samples is no input, but apply={...}"
     if others := [type(leaf).__name__ for leaf in leaves if not hasattr(leaf, "shape")]:
         raise SiteError(
-            f"inputs and labels hold a {others[0]}: give arrays, as jnp.asarray makes them, the batch first"
+            f"inputs and labels hold a {others[0]}: give arrays, as jnp.asarray makes them, the batch first; {same}"
         )
     sizes = {leaf.shape[:1] for leaf in leaves}
     if len(sizes) != 1 or not (size := sizes.pop()):
-        raise SiteError(f"inputs and labels need the batch as first axis of every array, not {sorted(sizes)}")
+        raise SiteError(f"inputs and labels need the batch as first axis of every array, not {sorted(sizes)}; {same}")
     return size[0]
 
 

@@ -135,7 +135,7 @@ def explained(model: Any) -> Iterator[None]:
         ) from error
     except tuple(_MENDED) as error:
         what = next(said for kind, said in _MENDED.items() if isinstance(error, kind))
-        raise InputError(f"{what}; Flax says: {first_line(error)}") from error
+        raise InputError(f"{what}; Flax says: {first_line(error).partition(' (http')[0]}") from error
 
 
 _CALLS = ("missing", "got an unexpected keyword argument", "got multiple values", "takes")
@@ -222,7 +222,9 @@ def _told_apart(
 
     def longer(leaf: Any) -> Any:
         shape = getattr(leaf, "shape", ())
-        return jax.ShapeDtypeStruct((size + 1, *shape[1:]), leaf.dtype) if size and shape[:1] == (size,) else leaf
+        if not size or shape[:1] != (size,):
+            return leaf
+        return jax.ShapeDtypeStruct((size + 1, *shape[1:]), jax.eval_shape(lambda one: one, leaf).dtype)
 
     rngs = {"rngs": kwargs["rngs"]} if "rngs" in kwargs else {}
     grown = jax.tree.map(longer, (args, {name: value for name, value in kwargs.items() if name not in rngs}))

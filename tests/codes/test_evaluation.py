@@ -1,7 +1,5 @@
 """Many codes at once inside a network, and where the values they are made of come from."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,28 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.tree_util import Partial
 
+import small_mlp
 from neuron_mech.codes import evaluation, quantization, sources
-from neuron_mech.config import PRESETS, Model
 from neuron_mech.errors import InputError
-from neuron_mech.runs import planning
 from neuron_mech.taps import Site
-
-CONFIG = replace(PRESETS["digits"], model=Model(width=1 / 16), train=replace(PRESETS["digits"].train, epochs=3))
+from small_mlp import codes_at
 
 
 @pytest.fixture(scope="module")
 def studied(digits):
-    study, state = planning.study(CONFIG, digits)
-    return study, state.variables
-
-
-def codes_at(study, variables, digits, site, ranks=(20, 50, 80)):
-    return quantization.at_ranks(jnp.asarray(values_at(study, variables, digits, site)), ranks)
-
-
-def values_at(study, variables, digits, site):
-    source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
-    return sources.chosen_values(source, digits.train, key, {site: key})[site].values
+    return small_mlp.studied(digits)
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------

@@ -14,12 +14,10 @@ from experiments.command_line import Session
 from neuron_mech import store
 from neuron_mech.codes import linear_probes, windowing
 from neuron_mech.codes.windowing import Window
-from neuron_mech.config import PRESETS, Model
+from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError
 from neuron_mech.taps import Site
-
-CONFIG = replace(PRESETS["digits"], model=Model(width=1 / 16), train=replace(PRESETS["digits"].train, epochs=3))
-
+from small_mlp import CONFIG
 
 # --- Counts -----------------------------------------------------------------------------------------------------------
 

@@ -8,28 +8,17 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+import small_mlp
 from neuron_mech import taps
-from neuron_mech.codes import quantization, retraining, sources, windowing
-from neuron_mech.config import PRESETS, Model
+from neuron_mech.codes import retraining, sources, windowing
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.runs import planning
-
-CONFIG = replace(PRESETS["digits"], model=Model(width=1 / 16), train=replace(PRESETS["digits"].train, epochs=3))
+from small_mlp import CONFIG, values_at
 
 
 @pytest.fixture(scope="module")
 def studied(digits):
-    study, state = planning.study(CONFIG, digits)
-    return study, state.variables
-
-
-def codes_at(study, variables, digits, site, ranks=(20, 50, 80)):
-    return quantization.at_ranks(jnp.asarray(values_at(study, variables, digits, site)), ranks)
-
-
-def values_at(study, variables, digits, site):
-    source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
-    return sources.chosen_values(source, digits.train, key, {site: key})[site].values
+    return small_mlp.studied(digits)
 
 
 def test_a_cut_knows_what_follows_the_site(studied, digits):

@@ -4,37 +4,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import small_mlp
 from experiments import binarization as binarization_experiment
 from experiments import quantization as quantization_experiment
 from experiments import readouts
 from experiments.command_line import Session
 from neuron_mech import store, taps
-from neuron_mech.codes import quantization, retraining, sources
-from neuron_mech.config import PRESETS, Model
+from neuron_mech.codes import retraining, sources
 from neuron_mech.errors import InputError
-from neuron_mech.runs import planning, subjects
+from neuron_mech.runs import subjects
 from neuron_mech.taps import Site
-
-CONFIG = replace(PRESETS["digits"], model=Model(width=1 / 16), train=replace(PRESETS["digits"].train, epochs=3))
+from small_mlp import CONFIG
 
 
 @pytest.fixture(scope="module")
 def studied(digits):
-    study, state = planning.study(CONFIG, digits)
-    return study, state.variables
-
-
-def codes_at(study, variables, digits, site, ranks=(20, 50, 80)):
-    return quantization.at_ranks(jnp.asarray(values_at(study, variables, digits, site)), ranks)
-
-
-def values_at(study, variables, digits, site):
-    source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
-    return sources.chosen_values(source, digits.train, key, {site: key})[site].values
+    return small_mlp.studied(digits)
 
 
 def test_quantization_end_to_end_over_two_seeds(tmp_path, capsys):

@@ -6,7 +6,7 @@ fit or a loop that was unrolled shows here.
 
 import re
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import get_args
 
 import jax
@@ -22,9 +22,13 @@ from neuron_mech.recording.recorder import Recorder
 from neuron_mech.runs import planning
 from neuron_mech.training import datasets
 
+pytestmark = pytest.mark.long
+
+PLATFORMS = ("cuda", "tpu")
 TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
 
 
+@cache
 def blank_data(name):
     """As many images as the data set has, all black."""
     shape = (28, 28, 1) if name == "mnist" else (32, 32, 3)
@@ -34,8 +38,18 @@ def blank_data(name):
     return datasets.Dataset(name, train, test, 10)
 
 
-def lowered(function, arguments, platform):
-    """(the program of `function` for a platform, its outputs), from arrays or their shapes."""
+@pytest.fixture(scope="module")
+def studied():
+    """(study, state) of a preset, made once; and once more as on a platform that is no CPU."""
+    yield cache(lambda preset, on="cpu": planning.study(PRESETS[preset], blank_data(PRESETS[preset].data.name)))
+    blank_data.cache_clear()
+
+
+def lowered(function, arguments):
+    """({platform: the program of `function` for it}, its outputs), from arrays or their shapes.
+
+    What is traced is the same for all platforms.
+    """
     # Types with checked shapes hold arrays alone: in and out by leaves.
     leaves, tree = jax.tree.flatten(arguments)
 
@@ -43,7 +57,8 @@ def lowered(function, arguments, platform):
         return jax.tree.leaves(function(*jax.tree.unflatten(tree, leaves)))
 
     traced = jax.jit(flat).trace(*(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
-    return traced.lower(lowering_platforms=(platform,)).as_text(), traced.out_info
+    programs = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in PLATFORMS}
+    return programs, traced.out_info
 
 
 def products(program):
@@ -56,31 +71,30 @@ def kernels(params):
     return sum(leaf.ndim > 1 for leaf in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("preset", ["mnist-relu", "cifar10-relu", "cifar10-linear", "cifar10-resnet50"])
-def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, platform, monkeypatch):
+def test_a_recorded_segment_of_the_paper_s_scale_is_one_program_there(preset, studied, monkeypatch):
     monkeypatch.setattr(training, "stepwise", lambda _: False)  # as where the platform is no CPU
     data = blank_data(PRESETS[preset].data.name)
-    study, state = planning.study(PRESETS[preset], data)
+    study, state = studied(preset, "accelerator")
     ids, rest = runs.plan_epoch(study, 0)[0]
     assert len(ids) == study.config.record.every
     of = jax.eval_shape(lambda rows: (data.train.images[rows], data.train.labels[rows]), study.recorded)
     tallies, count = jax.eval_shape(study.design.empty), jax.ShapeDtypeStruct((), jnp.int32)
     recorder = Recorder(study.design, tallies, count, {}, Samples(*of, {}), study.recorded)
     arguments = (state, recorder, data.train, ids, rest)
-    program, out = lowered(partial(runs.segment, study), arguments, platform)
-    assert "stablehlo.while" in program
+    programs, out = lowered(partial(runs.segment, study), arguments)
     # Forward, and backward by input and by kernel, in the step; forward and backward by input for each group of sites
     # in a recording, on a GPU each as up to six products: a hundred unrolled steps would have a hundred times as many.
     layers = sum(leaf.ndim == 4 for leaf in jax.tree.leaves(state.params))
-    passes = 6 if platform == "cuda" else 1
-    assert program.count("stablehlo.convolution") <= (3 + 2 * passes * len(study.design.groups())) * layers
+    for platform, program in programs.items():
+        assert "stablehlo.while" in program
+        passes = 6 if platform == "cuda" else 1
+        assert program.count("stablehlo.convolution") <= (3 + 2 * passes * len(study.design.groups())) * layers
     assert len(out) == len(jax.tree.leaves(arguments[:2])) + 1
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(("preset", "mode"), [("mnist-relu", "train"), ("cifar10-relu", "eval")])
-def test_every_product_of_a_recording_is_exact_there(preset, mode, platform):
+def test_every_product_of_a_recording_is_exact_there(preset, mode):
     data, config = blank_data(PRESETS[preset].data.name), PRESETS[preset]
 
     def made(precision):
@@ -89,17 +103,18 @@ def test_every_product_of_a_recording_is_exact_there(preset, mode, platform):
         )
         samples = Samples(data.train.images[study.recorded], data.train.labels[study.recorded], {})
         arguments = (jax.eval_shape(study.design.empty), samples, Moment(state.variables, state.step))
-        return lowered(study.design.record, arguments, platform)[0]
+        return lowered(study.design.record, arguments)[0]
 
-    assert inexact(made("exact"), platform) == []
-    assert len(inexact(made("fast"), platform)) == products(made("fast"))
+    exact, fast = made("exact"), made("fast")
+    for platform in PLATFORMS:
+        assert inexact(exact[platform], platform) == []
+        assert len(inexact(fast[platform], platform)) == products(fast[platform]) > 0
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(("preset", "name"), [("mnist-relu", "dense1"), ("cifar10-relu", "stage0layer0")])
-def test_an_epoch_of_retraining_ten_windows_together_is_one_program_there(preset, name, platform):
+def test_an_epoch_of_retraining_ten_windows_together_is_one_program_there(preset, name, studied):
     data = blank_data(PRESETS[preset].data.name)
-    study, state = planning.study(PRESETS[preset], data)
+    study, state = studied(preset)
     site, params = study.sites[name], state.params
     cut = retraining.cut(study.config, study.model, state.variables, data.train.rows(jnp.arange(1)), site)
     one, windows, images = retraining.initial(cut), 10, len(data.train)
@@ -114,17 +129,17 @@ def test_an_epoch_of_retraining_ten_windows_together_is_one_program_there(preset
         return jax.vmap(through_one)(state, bits)
 
     seen = jax.ShapeDtypeStruct((windows, *bits.shape), bits.dtype)
-    program, out = lowered(epoch, (state, seen, data.train.labels, batches), platform)
-    assert 0 < products(program) <= 3 * kernels(params), "steps or windows are unrolled"
+    programs, out = lowered(epoch, (state, seen, data.train.labels, batches))
+    for program in programs.values():
+        assert 0 < products(program) <= 3 * kernels(params), "steps or windows are unrolled"
     assert [leaf.shape for leaf in out] == [leaf.shape for leaf in jax.tree.leaves(state)] + [(windows,)]
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("form", get_args(retraining.Form))
-def test_convolutions_of_ten_windows_are_batched_products_there_and_not_in_groups(form, platform, monkeypatch):
+def test_convolutions_of_ten_windows_are_batched_products_there_and_not_in_groups(form, studied, monkeypatch):
     monkeypatch.setattr(training, "stepwise", lambda _: False)  # as where the platform is no CPU
     data = blank_data("cifar10")
-    study, state = planning.study(PRESETS["cifar10-relu"], data)
+    study, state = studied("cifar10-relu", "accelerator")
     site, one = study.sites["stage2layer2"], data.train.rows(jnp.arange(1))
     cut = retraining.cut(study.config, study.model, state.variables, one, site)
     retrain = retraining.Retraining(replace(cut, form=form))
@@ -136,25 +151,25 @@ def test_convolutions_of_ten_windows_are_batched_products_there_and_not_in_group
     def epoch(state, bits, labels):
         return retrain.epoch(state, retraining.Binarized(bits, labels), ids, None)
 
-    program, _ = lowered(epoch, (start, bits, data.train.labels), platform)
-    groups = {int(count) for count in re.findall(r"(?:feature|batch)_group_count = (\d+)", program)}
-    batched = len(re.findall(r"dot_general .*batching_dims = \[\d", program))
-    if form == "convolutions":
-        assert 10 in groups
-        return
-    # Three convolutions, and the last layer; each forward, and backward by input and by kernel.
-    assert "stablehlo.convolution" not in program
-    assert groups <= {1}
-    assert batched >= 3 * 3 * (9 if form == "products" else 1) + 3
-    assert products(program) <= (3 * 3 + 9) * (9 if form == "products" else 1) + 3, "steps or windows are unrolled"
+    programs, _ = lowered(epoch, (start, bits, data.train.labels))
+    for program in programs.values():
+        groups = {int(count) for count in re.findall(r"(?:feature|batch)_group_count = (\d+)", program)}
+        batched = len(re.findall(r"dot_general .*batching_dims = \[\d", program))
+        if form == "convolutions":
+            assert 10 in groups
+            continue
+        # Three convolutions, and the last layer; each forward, and backward by input and by kernel.
+        assert "stablehlo.convolution" not in program
+        assert groups <= {1}
+        assert batched >= 3 * 3 * (9 if form == "products" else 1) + 3
+        assert products(program) <= (3 * 3 + 9) * (9 if form == "products" else 1) + 3, "steps or windows are unrolled"
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(("preset", "name"), [("mnist-relu", "dense1"), ("cifar10-relu", "stage2layer2")])
 @pytest.mark.parametrize("code", [quantization.quantized, quantization.noisy, quantization.permuted])
-def test_eleven_codes_of_a_site_are_one_program_there(code, preset, name, platform):
+def test_eleven_codes_of_a_site_are_one_program_there(code, preset, name, studied):
     data = blank_data(PRESETS[preset].data.name)
-    study, state = planning.study(PRESETS[preset], data)
+    study, state = studied(preset)
     site = study.sites[name]
     codes = quantization.at_ranks(jnp.zeros((100, site.shape[-1])), tuple(range(0, 101, 10)))
     if code is quantization.noisy:
@@ -166,6 +181,7 @@ def test_eleven_codes_of_a_site_are_one_program_there(code, preset, name, platfo
         return evaluation.logits_of_codes(trial, study.model, variables, inputs, values)
 
     inputs = jax.eval_shape(lambda: data.train.rows(jnp.arange(1000)).inputs)
-    program, (out,) = lowered(outputs, (codes, state.variables, inputs, values), platform)
-    assert 0 < products(program) <= kernels(state.params), "codes are unrolled"
+    programs, (out,) = lowered(outputs, (codes, state.variables, inputs, values))
+    for program in programs.values():
+        assert 0 < products(program) <= kernels(state.params), "codes are unrolled"
     assert out.shape == (11, 1000, 10)

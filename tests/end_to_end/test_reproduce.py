@@ -18,11 +18,13 @@ import pytest
 from browsers import page_of
 from conftest import REPRODUCED as ARGUMENTS
 from experiments import report, reproduce
+from few_frames import REPRODUCE
 from neuron_mech import runs
 from neuron_mech.cluster import devices
 from neuron_mech.errors import InputError
 from neuron_mech.paper import claims
 from neuron_mech.runs import loop
+from places import ROOT
 
 pytestmark = pytest.mark.long
 
@@ -65,8 +67,8 @@ def test_again_it_does_nothing(reproduced, monkeypatch, capsys):
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(reproduced, tmp_path):
     """SIGKILLs as it trains, as it draws what was learned, and in the middle of the codes."""
     directory = tmp_path / "digits"
-    whole = [sys.executable, "-m", "experiments.reproduce", *ARGUMENTS, "--run-dir", str(directory), "--no-windows"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    whole = [sys.executable, "-c", REPRODUCE, *ARGUMENTS, "--run-dir", str(directory), "--no-windows"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     for begun in ("checkpoints", "learning_dynamics.nc", "quantization.nc"):
         process = subprocess.Popen(whole, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not (directory / begun).exists():

@@ -1,8 +1,11 @@
 """Calls that a model cannot take, as newcomers write them: what each is told, before anything is computed."""
 
+import warnings
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import neuron_mech
@@ -86,6 +89,20 @@ def test_what_is_no_linen_module_is_refused():
     for wrong in (Logits().apply, 3):
         with pytest.raises(InputError, match=r"flax.linen Module itself.*from_nnx"), explained(wrong):
             pass
+
+
+def test_float64_of_numpy_is_taken_without_a_word():
+    x, y = np.asarray(X, np.float64), np.asarray(Y, np.int64)
+    model, variables = Logits(), started(Logits())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [*neuron_mech.sites(model, variables, x)] == ["hidden", "out"]
+        _, values = neuron_mech.read(model, variables, x, "hidden")
+        signs = neuron_mech.signs(model, variables, x, y, "hidden")["hidden"]
+        recorder = neuron_mech.recorder(model, variables, x, y, "hidden", recordings=1).update(variables)
+    np.testing.assert_allclose(values["hidden"], neuron_mech.read(model, variables, X, "hidden")[1]["hidden"])
+    np.testing.assert_array_equal(signs, neuron_mech.signs(model, variables, X, Y, "hidden")["hidden"])
+    np.testing.assert_array_equal(np.nan_to_num(recorder.average_sign("hidden")), signs)
 
 
 def test_an_error_of_the_model_s_own_is_left_as_it_is():

@@ -92,7 +92,7 @@ def test_derivatives_that_are_not_finite_are_counted_and_said():
         recorder.constancy()
 
 
-def test_derivatives_far_below_the_largest_are_seen_by_the_audit():
+def test_derivatives_that_add_up_to_nothing_are_each_resolved():
     class Keys(nn.Module):
         """The bias of attention's keys changes no pattern: its true derivative is zero."""
 

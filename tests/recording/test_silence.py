@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import drawn
@@ -65,6 +66,21 @@ def test_labels_that_a_margin_is_not_of_are_refused_by_signs_and_recorder(way):
     for ask in asked(model, labels):
         with pytest.raises(InputError, match=message):
             ask()
+
+
+def test_labels_outside_the_classes_are_refused_of_a_cross_entropy_and_taken_of_a_loss_that_knows_them():
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+    plain = jax.grad(lambda out: cross_entropy(out, jnp.asarray([3])).sum())(jnp.zeros((1, 3)))
+    assert (plain > 0).all()  # what there would be in silence: every logit of every sample down
+    for wrong, row in ((Y.at[20].set(3), 20), (Y.at[5].set(-4), 5)):
+        for ask in asked(Logits(), wrong, loss=cross_entropy):
+            with pytest.raises(InputError, match=rf"no number for label -?\d \(in row {row}\).*3 classes, 0 to 2"):
+                ask()
+    masked = lambda out, y: jnp.where(y < 0, 0, cross_entropy(out, jnp.maximum(y, 0)))  # noqa: E731
+    model, variables, some = Logits(), started(Logits()), Y.at[5].set(-1)
+    signs = neuron_mech.signs(model, variables, X, some, "out", loss=masked)["out"]
+    assert not signs[5].any()
+    assert signs[4].all()
 
 
 def test_outputs_that_a_margin_is_not_of_are_refused_by_signs_and_recorder():

@@ -1,7 +1,5 @@
 """Studies of the convolutional network, whose sites differ in samples: recorded, stopped, cut; its own images."""
 
-import os
-import signal
 from dataclasses import replace
 
 import flax.linen as nn
@@ -9,19 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 import oracles
 import small_cnn
-from experiments import binarization as binarization_experiment
-from experiments import gradient_signs, learning_dynamics, quantization
-from neuron_mech import runs, store, taps, training
+from neuron_mech import runs, taps, training
 from neuron_mech.codes import retraining, windowing
 from neuron_mech.config import random_stream
-from neuron_mech.errors import InputError, Interrupted
+from neuron_mech.errors import InputError
 from neuron_mech.recording.design import Group, Moment, Samples
 from neuron_mech.recording.online import Online
-from neuron_mech.runs import loop, planning, subjects, trajectories
+from neuron_mech.runs import planning, trajectories
 from neuron_mech.runs import study as studies
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training import augmentation
@@ -66,8 +61,9 @@ def assert_tally(tally, signs):
     assert tally.positive.shape == signs.shape[1:]
     np.testing.assert_array_equal(tally.positive, (signs > 0).sum(0))
     np.testing.assert_array_equal(tally.negative, (signs < 0).sum(0))
+    flips = np.asarray(tally.flips)
     for pair in np.random.default_rng(0).permutation(list(np.ndindex(signs.shape[1:])))[:40]:
-        assert int(tally.flips[tuple(pair)]) == oracles.tally(signs[(slice(None), *pair)])["flips"]
+        assert flips[tuple(pair)] == oracles.tally(signs[(slice(None), *pair)])["flips"]
 
 
 def test_samples_are_nested_and_a_chunk_differentiates_only_what_is_counted(studied):
@@ -181,99 +177,6 @@ def test_a_pattern_that_matches_no_site_is_refused(data):
         planning.study(config, data)
 
 
-# --- Whole runs -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("cnn")
-    return run(SMALL, directory, data), directory
-
-
-def run(config, directory, data, **options):
-    with pytest.MonkeyPatch.context() as patch, store.opened(directory, config):
-        patch.setattr(loop.datasets, "load", lambda *_: data)
-        return runs.run(config, directory, **options)
-
-
-def test_stopped_and_resumed_it_ends_in_the_same_bits(finished, data, tmp_path, monkeypatch):
-    whole, directory = finished
-    original, calls = loop.advancing, []
-
-    def stopping(study):
-        advance = original(study)
-
-        def once(*arguments):
-            calls.append(1)
-            if len(calls) == 4:  # in the second epoch, after the step size dropped
-                os.kill(os.getpid(), signal.SIGTERM)
-            return advance(*arguments)
-
-        return once
-
-    monkeypatch.setattr(loop, "advancing", stopping)
-    with pytest.raises(Interrupted):
-        run(SMALL, tmp_path, data)
-    again = run(SMALL, tmp_path, data)
-    assert len(calls) == 6
-    for one, other in zip(jax.tree.leaves(whole.state), jax.tree.leaves(again.state), strict=True):
-        one, other = (
-            jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a for a in (one, other)
-        )
-        np.testing.assert_array_equal(one, other)
-    for file in (directory / "trajectories").iterdir():
-        assert file.read_bytes() == (tmp_path / "trajectories" / file.name).read_bytes()
-
-
-def test_every_experiment_runs_on_it(finished, tmp_path, capsys):
-    whole, directory = finished
-    gradient_signs.report(whole)
-    signs = store.read_dataset(directory / "gradient_signs.nc")
-    assert list(signs.recorded_samples.values) == [10, 25, 40]
-    assert list(signs.label.values) == ["stage0layer0-relu", "stage2layer2-relu", "stage3layer2-relu"]
-    # Only one of four positions before the pooling has a derivative.
-    assert float(signs.zero_share.sel(site="stage2layer2").item()) == pytest.approx(0.75, abs=0.01)
-    one = replace(subjects.of_run(whole), directory=tmp_path, sites={"stage2layer2": whole.study.sites["stage2layer2"]})
-    codes = quantization.measure(one, (50.0,))
-    assert codes.neuron.values.tolist() == [("stage2layer2", index) for index in range(8)]
-    assert np.isfinite(codes.accuracy).all()
-    capsys.readouterr()
-    for form, said in ((None, "one after another on a cpu, convolutions as they are"), ("patches", "as patches")):
-        options = binarization_experiment.BinarizationOptions(centers=(45.0,), form=form)
-        found = binarization_experiment.empty(one.config, one, options)
-        binarization_experiment.sweep(one, found, tmp_path / "binarization.nc", options)
-        assert np.isfinite(found.accuracy_by_seed).all()
-        out = capsys.readouterr().out
-        assert out.count("stage2layer2-relu: windows one after another") == 1
-        assert said in out
-
-
-def test_the_separation_of_position_means_is_scikit_learn_s_of_single_images(finished):
-    whole, _ = finished
-    study, variables = whole.study, whole.state.train.variables
-    found = learning_dynamics.dataset(whole)
-
-    @jax.jit
-    def one_image(image):
-        _, taken = study.model.apply(variables, image[None], train=False, mutable=["intermediates"])
-        return taken["intermediates"]
-
-    for site, samples in {"stage0layer0": 10, "stage2layer2": 20, "stage3layer2": 20}.items():
-        images = whole.dataset.train.rows(study.recorded[:samples]).inputs
-        values = []
-        for image in images:
-            (value,) = one_image(image)[site]["pre_activation"]
-            values.append(np.asarray(value, np.float64).mean((0, 1, 2)))
-        tally = whole.tallies["margin"][site]
-        lead = (np.asarray(tally.positive, int) - np.asarray(tally.negative, int))[:samples].sum((1, 2))
-        auc = found.position_mean_auc.sel(neuron_site=site).values
-        assert np.isfinite(auc).any()
-        for neuron, own in enumerate(lead.T):
-            values_of = np.stack(values)[own != 0, neuron]
-            expected = roc_auc_score(own[own != 0] < 0, values_of) if len(set(np.sign(own[own != 0]))) == 2 else np.nan
-            np.testing.assert_allclose(auc[neuron], expected, atol=0.02)  # one pair of 100 in another order
-
-
 # --- Retraining -------------------------------------------------------------------------------------------------------
 
 
@@ -303,9 +206,9 @@ def test_what_follows_a_cut_has_statistics_of_its_own_and_the_prefix_is_dropped(
         for kind, part in (("params", start.params), ("batch_stats", start.statistics["batch_stats"])):
             whole[kind] = {**whole[kind], **part}
         values = windowing.unpack(bits, study.sites[site].shape)
-        logits, _ = taps.edited(study.model, pre={site: lambda _, v=values: v})(
-            whole, data.train.rows(jnp.arange(8)).inputs, train=True, mutable=["batch_stats"]
-        )
+        edited = taps.edited(study.model, pre={site: lambda _, v=values: v})
+        apply = jax.jit(lambda v, x, edited=edited: edited(v, x, train=True, mutable=["batch_stats"]))
+        logits, _ = apply(whole, data.train.rows(jnp.arange(8)).inputs)
         expected = nn.softplus(margin(logits, data.train.labels[:8])).mean()
         assert float(loss) == pytest.approx(float(expected), rel=1e-4)
         if not convolutions:

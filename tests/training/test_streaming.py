@@ -13,6 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from conftest import at_hand
 from experiments import quantization as quantization_experiment
 from experiments.command_line import Session
 from neuron_mech import store
@@ -145,9 +146,10 @@ def test_corrupt_images_are_left_out_and_counted(damaged, pair, capsys):
 # --- Data sets --------------------------------------------------------------------------------------------------------
 
 
-def test_a_prepared_data_set_is_the_same_as_a_stream(cifar10):
+def test_a_prepared_data_set_is_the_same_as_a_stream():
+    in_memory = at_hand(Data("cifar10", train_images=1, test_images=300))
     stream = datasets.load(Data("cifar10", stream=True, test_images=300), workers=0)
-    same(stream.test, cifar10.test.rows(np.arange(300)), 128)
+    same(stream.test, in_memory.test, 128)
     assert (stream.classes, stream.top, len(stream.train)) == (10, 1, 50_000)
 
 
