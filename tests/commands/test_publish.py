@@ -102,7 +102,7 @@ def test_a_smaller_figure_keeps_the_colours_of_thin_lines(reproduced):
     path = reproduced / "figures" / "figure4.png"
     with Image.open(path) as image:
         whole = image.convert("RGB")
-        whole.thumbnail((publish.WIDTH, 10 * publish.WIDTH), Image.Resampling.LANCZOS)
+        whole.thumbnail((shrinking.WIDTH, 10 * shrinking.WIDTH), Image.Resampling.LANCZOS)
     with Image.open(io.BytesIO(publish.smaller(path))) as image:
         few = image.convert("RGB")
     assert few.size == whole.size
