@@ -159,7 +159,7 @@ def test_layers_of_a_scan_have_their_own_slice_of_the_parameters_gradient():
     found = loop_in_double(case, variables, x, y, case.found)
     with jax.enable_x64(True):
         v, inputs, labels = double((variables, x, y))
-        loss = lambda p: margin(case.model.apply({"params": p}, inputs), labels).sum()  # noqa: E731
+        loss = lambda p: margin(case.model.apply({"params": p}, inputs), jnp.asarray(labels)).sum()  # noqa: E731
         total = jax.jit(jax.grad(loss))(v["params"])
         for i, site in enumerate(case.found):
             np.testing.assert_allclose(found[site].sum(0), total["layers"]["dense"]["bias"][i], rtol=1e-8)

@@ -252,7 +252,7 @@ def null(
 
 def difference(one: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray) -> list[float]:
     """The difference of two values, seed by seed."""
-    return [a - b for a, b in zip(one, other, strict=True)]
+    return [float(a - b) for a, b in zip(one, other, strict=True)]
 
 
 def untested(base: Claim, reason: str = "") -> Claim:
