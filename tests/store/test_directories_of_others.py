@@ -16,21 +16,6 @@ from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError
 from neuron_mech.paper import claims
 from neuron_mech.store import files
-from run_directories import begun
-
-
-@pytest.fixture
-def run(tmp_path) -> Path:
-    """A run directory, as it is before anything is saved."""
-    return begun(tmp_path / "digits")
-
-
-@pytest.fixture
-def mine(tmp_path) -> Path:
-    """A file of the user's, outside."""
-    path = tmp_path / "mine.txt"
-    path.write_text("mine")
-    return path
 
 
 def called(monkeypatch, capsys, module, *arguments) -> tuple[int, str]:

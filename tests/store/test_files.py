@@ -2,7 +2,6 @@
 
 import os
 import stat
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,22 +12,7 @@ from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError, RunError, harmless
 from neuron_mech.store import files
 from neuron_mech.training.models import keras_weights
-from run_directories import begun, training
-
-
-@pytest.fixture
-def run(tmp_path) -> Path:
-    """A run directory, as it is before anything is saved."""
-    return begun(tmp_path / "digits")
-
-
-@pytest.fixture
-def mine(tmp_path) -> Path:
-    """A file of the user's, outside."""
-    path = tmp_path / "mine.txt"
-    path.write_text("mine")
-    return path
-
+from run_directories import training
 
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
