@@ -27,12 +27,13 @@ import jax  # noqa: E402
 import matplotlib as mpl  # noqa: E402
 import pytest  # noqa: E402
 
+from at_hand import at_hand  # noqa: E402
 from experiments import reproduce  # noqa: E402
 from few_frames import FEW_FRAMES  # noqa: E402
 from neuron_mech.config import Data  # noqa: E402
-from neuron_mech.errors import InputError  # noqa: E402
 from neuron_mech.paper import videos  # noqa: E402
 from neuron_mech.training import datasets  # noqa: E402
+from small_runs import REPRODUCED  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -77,14 +78,6 @@ def digits() -> datasets.Dataset:
     return datasets.load(Data("digits"))
 
 
-def at_hand(data: Data) -> datasets.Dataset:
-    """A data set, or of its images only the first: to read all takes seconds. The test is skipped where it is not."""
-    try:
-        return datasets.load(data)
-    except InputError as error:
-        pytest.skip(f"{data.name} is not prepared in TFDS_DATA_DIR: {error}")
-
-
 @pytest.fixture(scope="session")
 def mnist() -> datasets.Dataset:
     return at_hand(Data("mnist"))
@@ -100,13 +93,6 @@ def keras():
     """Keras on JAX."""
     os.environ["KERAS_BACKEND"] = "jax"
     return pytest.importorskip("keras", reason="the extra resnet is not installed")
-
-
-REPRODUCED = (
-    *("digits", "--train.epochs", "3", "--model.width", "0.125"),
-    *("--watch.recordings", "10", "--watch.wide-recordings", "4", "--watch.wide-samples", "200"),
-)
-"""A small preset, for what needs every experiment's results."""
 
 
 @pytest.fixture(scope="session")

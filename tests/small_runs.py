@@ -12,6 +12,11 @@ from places import ROOT
 
 SMALL = replace(PRESETS["digits"], train=replace(PRESETS["digits"].train, epochs=4), model=Model(width=1 / 8))
 ARGUMENTS = ("digits", "--train.epochs", "4", "--model.width", "0.125")
+REPRODUCED = (
+    *("digits", "--train.epochs", "3", "--model.width", "0.125"),
+    *("--watch.recordings", "10", "--watch.wide-recordings", "4", "--watch.wide-samples", "200"),
+)
+"""For what needs every experiment's results: the arguments of `experiments.reproduce`."""
 
 
 def finished(config: Config, directory: Path):

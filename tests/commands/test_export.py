@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from conftest import REPRODUCED
 from experiments import (
     binarization,
     class_consistency,
@@ -30,6 +29,7 @@ from neuron_mech.paper import claims
 from neuron_mech.runs import loop, measuring, planning
 from neuron_mech.store import checkpoints, parameters
 from neuron_mech.training import datasets
+from small_runs import REPRODUCED
 
 pytestmark = pytest.mark.long
 

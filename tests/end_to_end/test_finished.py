@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from conftest import REPRODUCED
 from experiments import publish, report, reproduce
 from neuron_mech import store
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.paper import claims
 from neuron_mech.store import files
 from places import ROOT
+from small_runs import REPRODUCED
 
 pytestmark = pytest.mark.long
 

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import pytest
 
 from browsers import page_of
-from conftest import REPRODUCED as ARGUMENTS
 from experiments import report, reproduce
 from few_frames import REPRODUCE
 from neuron_mech import runs
@@ -25,6 +24,7 @@ from neuron_mech.errors import InputError
 from neuron_mech.paper import claims
 from neuron_mech.runs import loop
 from places import ROOT
+from small_runs import REPRODUCED as ARGUMENTS
 
 pytestmark = pytest.mark.long
 

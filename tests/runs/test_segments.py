@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from conftest import at_hand
+from at_hand import at_hand
 from neuron_mech import runs, taps, training
 from neuron_mech.config import PRESETS, Config, Data, Model, Record, Train
 from neuron_mech.errors import InputError

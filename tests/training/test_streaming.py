@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from conftest import at_hand
+from at_hand import at_hand
 from experiments import quantization as quantization_experiment
 from experiments.command_line import Session
 from neuron_mech import store
