@@ -48,6 +48,7 @@ class Ours:
         design = replace(self.study.design, mesh=devices.alone())
         self.study = replace(self.study, plan=replace(self.study.plan, design=design))
         self.dataset, self.recorder = dataset, studies.recorder(self.study)
+        self.state = devices.replicate(self.state, design.mesh)
         self.recorded = dataset.train.rows(self.study.recorded)
         self.plan = runs.plan_epoch(self.study, 0)
         self._segment = runs.advancing(self.study)

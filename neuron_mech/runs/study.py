@@ -107,7 +107,11 @@ def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder |
     if study.config.record.mode == "none":
         return None
     if study.config.record.mode != "online":
-        return study.plan.recorder(state)
+        made = study.plan.recorder(state)
+        if study.design.stepwise:
+            return made
+        # On the devices as a compiled segment returns them: else the second segment would be compiled anew.
+        return made.replace(**devices.replicate({"count": made.count, "rows": made.rows}, study.design.mesh))
     online = _online(study)
     return devices.replicate(online if state is None else online.restored(state), study.design.mesh)
 
