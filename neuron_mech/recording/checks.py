@@ -144,12 +144,26 @@ def _check_label_outside(loss: PerSampleLoss, labels: PyTree, classes: int) -> N
     outside = (here < 0) | (here >= classes)
     if not np.issubdtype(here.dtype, np.integer) or not outside.any():
         return
-    row = int(np.argmax(outside))
+    rule = f"which is none of the outputs' {classes} classes, 0 to {classes - 1}"
     outputs = jnp.linspace(0.1, 1.0, classes)[None]  # any that no usual loss is infinite at
+    row = int(np.argmax(outside))
     if bool(jnp.isnan(loss(outputs, jnp.asarray(labels)[row : row + 1])).any()):
         raise InputError(
-            f"loss is no number for label {here[row]} (in row {row}), which is none of the outputs' {classes} classes, "
-            f"0 to {classes - 1}: give every sample its class, counted from 0"
+            f"loss is no number for label {here[row]} (in row {row}), {rule}: give every sample its class, "
+            "counted from 0"
+        )
+    counted_back = (here < 0) & (here >= -classes)
+    if not counted_back.any():
+        return
+    # Is -1 taken for the last class, as an index is? A loss that means something by a negative label does not repeat
+    # itself class by class.
+    every = jnp.arange(-classes, classes).astype(here.dtype)
+    below, within = jnp.split(loss(jnp.repeat(outputs, 2 * classes, axis=0), every), 2)
+    if bool((below == within).all()) and len(np.unique(within)) == classes:
+        row = int(np.argmax(counted_back))
+        raise InputError(
+            f"loss takes label {here[row]} (in row {row}), {rule}, for class {here[row] + classes}: leave such samples "
+            "out, or give a loss that is 0 for them"
         )
 
 

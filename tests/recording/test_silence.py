@@ -83,6 +83,17 @@ def test_labels_outside_the_classes_are_refused_of_a_cross_entropy_and_taken_of_
     assert signs[4].all()
 
 
+def test_a_label_counted_from_the_end_is_refused_and_one_that_means_something_is_taken():
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+    for ask in asked(Logits(), Y.at[5].set(-1), loss=cross_entropy):
+        with pytest.raises(InputError, match=r"takes label -1 \(in row 5\).*3 classes, 0 to 2, for class 2: leave"):
+            ask()
+    for ask in asked(Logits(), jnp.where(Y > 0, 1, -1), loss=lambda out, y: cross_entropy(out, (y > 0).astype(int))):
+        ask()
+    for ask in asked(Logits(), jnp.where(Y > 0, 1, -1), loss=lambda out, y: jnp.log1p(jnp.exp(-y * out[:, 0]))):
+        ask()
+
+
 def test_outputs_that_a_margin_is_not_of_are_refused_by_signs_and_recorder():
     class Further(nn.Module):
         several: bool = False
