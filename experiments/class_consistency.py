@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from experiments import gradient_signs
 from experiments.command_line import main_of_runs
-from experiments.progress import doing
+from experiments.command_line.progress import doing
 from neuron_mech import runs, store, training
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr

@@ -11,8 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.arguments import ask
 from experiments.command_line import entry_point
+from experiments.command_line.arguments import ask
 from neuron_mech import store
 from neuron_mech.errors import InputError, harmless
 from neuron_mech.paper import figures

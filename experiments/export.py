@@ -19,8 +19,8 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from experiments.arguments import ask, split_names
 from experiments.command_line import entry_point
+from experiments.command_line.arguments import ask, split_names
 from neuron_mech import store
 from neuron_mech.cluster import memory
 from neuron_mech.errors import InputError

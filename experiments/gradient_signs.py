@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import train
-from experiments.columns import aligned
 from experiments.command_line import main_of_runs
-from experiments.progress import doing
+from experiments.command_line.columns import aligned
+from experiments.command_line.progress import doing
 from neuron_mech import store
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from experiments.command_line import Seeded, Session, check_recording, main
-from experiments.progress import doing
+from experiments.command_line.progress import doing
 from neuron_mech import store, taps
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr

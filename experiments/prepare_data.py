@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.command_line import ask, exiting, split_preset
+from experiments.command_line import exiting
+from experiments.command_line.arguments import ask, split_preset
 from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError, RunError, first_line
 from neuron_mech.training import datasets, pretrained

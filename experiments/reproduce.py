@@ -19,13 +19,13 @@ from experiments import (
     equal_displacement,
     gradient_signs,
     learning_dynamics,
-    progress,
     quantization,
     report,
 )
-from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse, timed
+from experiments.command_line import Options, Seeded, Session, check_recording, exiting, held, parse, timed
+from experiments.command_line.progress import Overall, expected
+from experiments.command_line.session import Kind
 from experiments.export import Exporting, ExportOptions
-from experiments.progress import Overall
 from neuron_mech import store
 from neuron_mech.cluster import devices
 from neuron_mech.codes import sources
@@ -178,7 +178,7 @@ def _plan(
         if step in todo and missing(session, step, place, 1) is not None
     ]
     steps += [(step, "") for step in together if step in todo]
-    took = progress.expected(session.config.preset)
+    took = expected(session.config.preset)
     took |= {step: len(places) * took[step] for step in together if step in took}
     return Overall(steps, took, session.config.train.epochs / preset.train.epochs)
 

@@ -202,8 +202,9 @@ class Tries:
         attack = self.rng.choice(hostile_directories.ATTACKS)
         attack(self.rng, place, mine)
         into = self.scratch / "published"
-        publish = "from experiments import command_line, publish; from pathlib import Path; import sys\n"
-        publish += "command_line.exiting(lambda: publish.publish(Path(sys.argv[1]), Path(sys.argv[2])))"
+        publish = "from experiments.command_line import exiting; from experiments.publish.command import publish\n"
+        publish += "from pathlib import Path; import sys\n"
+        publish += "exiting(lambda: publish(Path(sys.argv[1]), Path(sys.argv[2])))"
         command = self.rng.choice(["report", "publish", "resume"])
         if command == "publish":
             asked = [sys.executable, "-c", publish, str(place), str(into)]

@@ -5,7 +5,8 @@ import importlib
 from experiments import export
 from experiments.benchmark.ours import BENCHMARKED
 from experiments.benchmark.rounds import Options
-from experiments.command_line import Seeded, ask, parse
+from experiments.command_line import Seeded, parse
+from experiments.command_line.arguments import ask
 from experiments.full_scale import command
 
 OPTIONS = {

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from experiments.activation_functions import claims
-from experiments.columns import aligned
+from experiments.command_line.columns import aligned
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, style
 

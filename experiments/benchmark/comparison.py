@@ -40,7 +40,7 @@ from experiments.benchmark.recorders import own_lines
 from experiments.benchmark.rounds import Options, line, matmul_rate, matmuls, rounds
 from experiments.benchmark.training import epoch_lines, segment_lines
 from experiments.benchmark.windows import window_lines
-from experiments.command_line import ask, split_preset
+from experiments.command_line.arguments import ask, split_preset
 from neuron_mech.cluster import devices
 from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.columns import aligned
+from experiments.command_line.columns import aligned
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, site_color, style
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import experiments.full_scale
-from experiments.arguments import ask, split_names
+from experiments.command_line.arguments import ask, split_names
 from experiments.full_scale.runner import Runner
 from experiments.full_scale.steps import NAMES, Name, Table
 from neuron_mech import store

@@ -10,8 +10,8 @@ from typing import Literal, ParamSpec, TypeVar
 
 from tqdm import tqdm
 
-from experiments import chosen
-from experiments.command_line import ask, split_preset
+from experiments.command_line import chosen
+from experiments.command_line.arguments import ask, split_preset
 from neuron_mech import store
 from neuron_mech.config import HUGE, TINY, WHOLE, Data, Limits
 from neuron_mech.errors import InputError

@@ -6,7 +6,7 @@ import importlib
 from functools import partial
 from pathlib import Path
 
-from experiments.shrinking import smaller
+from experiments.publish.shrinking import smaller
 from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.paper import claims

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.columns import aligned
+from experiments.command_line.columns import aligned
 from experiments.prioritisation import claims
 from experiments.prioritisation.planting import PATTERNS
 from neuron_mech.lazily import xarray as xr

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from experiments import chosen
-from experiments.arguments import ask
+from experiments.command_line import chosen
+from experiments.command_line.arguments import ask
 from neuron_mech.config import HUGE, TINY, WHOLE, Limits
 from neuron_mech.errors import InputError
 

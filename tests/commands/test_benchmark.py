@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from calling import call
-from experiments.arguments import ask
 from experiments.benchmark import ours as benchmark
 from experiments.benchmark import products, rounds
+from experiments.command_line.arguments import ask
 from neuron_mech import taps
 from neuron_mech.config import PRESETS
 from neuron_mech.recording.design import Moment

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.columns import aligned
+from experiments.command_line.columns import aligned
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

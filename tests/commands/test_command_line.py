@@ -6,7 +6,8 @@ from dataclasses import fields
 import pytest
 
 from calling import call
-from experiments import command_line, helping
+from experiments import command_line
+from experiments.command_line import helping
 from neuron_mech.config import PRESETS, Config
 from neuron_mech.runs import study as studies
 from neuron_mech.training import datasets

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from experiments import composites, progress
+from experiments import composites
+from experiments.command_line import progress
 from neuron_mech.errors import InputError
 
 STEPS = [("gradient_signs", "seed 0"), ("learning_dynamics", "seed 0"), ("binarization", "")]

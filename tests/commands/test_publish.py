@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import conditions, publish, shrinking, tables
+from experiments.publish import command as publish
+from experiments.publish import conditions, shrinking, tables
 from neuron_mech import store
 from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from experiments import publish, report, reproduce
+from experiments import report, reproduce
+from experiments.publish import command as publish
 from neuron_mech import store
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.paper import claims

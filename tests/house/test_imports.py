@@ -9,7 +9,7 @@ SLOW = ("grain", "h5py", "jinja2", "matplotlib", "orbax", "pandas", "scipy", "sk
 
 COMMANDS = ("train", "learning_dynamics", "binarization", "controls", "prepare_data", "report")
 ARGUMENTS = (["--help"], ["digits", "--train.epohs", "3"], ["digits", "--train.epochs", "-1"])
-MODULES = ("neuron_mech", "experiments.reproduce", "experiments.publish")
+MODULES = ("neuron_mech", "experiments.reproduce", "experiments.publish.command")
 
 PROGRAM = f"""
 import contextlib, importlib, io, json, runpy, sys

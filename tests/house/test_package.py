@@ -14,7 +14,7 @@ import pytest
 
 import neuron_mech
 from experiments import __main__ as listing
-from experiments import publish
+from experiments.publish import command as publish
 from neuron_mech.errors import InputError
 from neuron_mech.training import datasets
 from places import ROOT

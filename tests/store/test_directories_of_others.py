@@ -10,7 +10,8 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from experiments import command_line, publish, report
+from experiments import command_line, report
+from experiments.publish import command as publish
 from neuron_mech import store
 from neuron_mech.config import PRESETS
 from neuron_mech.errors import InputError

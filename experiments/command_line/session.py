@@ -1,4 +1,4 @@
-"""The command line of every experiment: a preset, its fields as options, where to run, and one-line errors."""
+"""A session of an experiment on one run: asked for, its directory locked, its errors in one line."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from experiments.arguments import ask, split_preset
-from experiments.helping import about
+from experiments.command_line.arguments import ask, split_preset
+from experiments.command_line.helping import about
 from neuron_mech.cluster import devices, jax_settings, joining, processes
 from neuron_mech.config import LIMITS, PRESETS, WHOLE, Config, Data, Limits, Model, Record, Train, Watch
 from neuron_mech.errors import InputError, Interrupted, RunError, first_line, harmless

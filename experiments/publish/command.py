@@ -1,12 +1,4 @@
-"""Copy a reproduced run's results into results/, under the name of its directory, and all verdicts into the pages.
-
-    python -m experiments.publish runs/mnist-relu runs/mnist-sigmoid runs/early_layers-digits
-
-Copies claims.json, the main figures, smaller, and average_signs.nc where that is no more than a few megabytes; and
-writes README.md, what was measured in tables, and run.json: the command, the commit, seeds, device and time. A run of
-an open question goes to results/open_questions/, with its options and result file in their place.
-Without a directory it only makes the tables of README.md and docs/results/ anew from what results/ holds.
-"""
+"""The command that publishes, and the table of verdicts that it makes."""
 
 import json
 import re
@@ -17,17 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import conditions, tables
 from experiments.command_line import entry_point
 from experiments.open_questions import publishing
-from experiments.shrinking import smaller
+from experiments.publish import __doc__ as about
+from experiments.publish import conditions, tables
+from experiments.publish.shrinking import smaller
 from neuron_mech import store
 from neuron_mech.config import PRESETS, Config, differences
 from neuron_mech.errors import InputError, first_line, harmless
 from neuron_mech.paper import claims
 from neuron_mech.store import files, provenance
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 FIGURES = (
     *("figure5", "figure5_by_phase", "figure2", "figure8", "figure3", "figure3_activation", "figure4"),
     *("constancy", "controls", "separation", "predictions"),
@@ -269,7 +262,7 @@ def main() -> None:
     """The command line: RUN_DIR ..."""
     names = sys.argv[1:]
     if {"-h", "--help"} & set(names):
-        print(__doc__)
+        print(about)
         return
     if not (ROOT / "pyproject.toml").exists():  # such as site-packages
         raise InputError(f"{ROOT} is no checkout of neuron_mech: publish from one, where results/ and docs/ are")
@@ -282,7 +275,3 @@ def main() -> None:
         page = ROOT / name
         files.write_text(page, with_table(files.read_text(page), verdicts(results, short), name))
     files.write_text(ROOT / CONDITIONS, conditions.page(in_order(results) | of_questions(results)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""The command line of `command`."""
+
+from experiments.publish.command import main
+
+main()
