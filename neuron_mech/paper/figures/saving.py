@@ -22,7 +22,9 @@ def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
     paths = [directory / "figures" / f"{name}{suffix}" for suffix in METADATA]
     if processes.first():
         with style():
-            figure.draw_without_rendering()  # a second layout pass, for tick labels that the first one changed
+            for _ in range(2):  # a second layout pass, for tick labels that the first one changed
+                figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # a pass takes as long as drawing, and each file would begin with one
             for path in paths:
                 write_result(path, partial(figure.savefig, metadata=METADATA[path.suffix]))
     return paths

@@ -86,6 +86,7 @@ def histogram_panel(axes: Axes, signs: xr.Dataset, name: str, one_neuron: bool =
     axes.set_xlim(-1.03, 1.03)
     axes.set_xlabel("average derivative sign")
     axes.set_ylabel(_counted(int(at.positions), one_neuron))
+    axes.ticklabel_format(axis="y", useMathText=True)  # of all axes it would double the time of a figure
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the text
     share = at.neuron_constancy.sel(neuron_index=neuron) if one_neuron else at.constancy
     axes.text(0.5, 0.97, f"{float(share):.0%} constant", transform=axes.transAxes, ha="center", va="top")

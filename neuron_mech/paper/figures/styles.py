@@ -30,7 +30,6 @@ _STYLE: dict[str, Any] = {
     "legend.fontsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.formatter.use_mathtext": True,
     "axes.formatter.limits": (-3, 4),
     "svg.hashsalt": "neuron_mech",  # the same figure gives the same file
     "svg.fonttype": "none",
