@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -62,7 +61,7 @@ def publish(directory: Path, into: Path) -> None:
         ) from None
     run = {
         "command": command(config, len(found.train)),
-        "commit": commit(),
+        "published by": provenance.commit(),
         "seeds": seeds,
         "test_accuracy": accuracy,
         **provenance.read(directory),
@@ -113,12 +112,6 @@ def markdown(text: str) -> str:
 def code(text: str) -> str:
     """The same, set as code where nothing in it could end that."""
     return f"`{text}`" if re.fullmatch(r"[\w .,:*/+-]+", text) else markdown(text)
-
-
-def commit() -> str | None:
-    """The commit of the code that publishes; None outside a git checkout."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def table(published: Path, short: bool = False) -> str:

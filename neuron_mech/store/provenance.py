@@ -1,4 +1,4 @@
-"""Provenance of results: machine, versions, and the seconds of each step, in provenance.json.
+"""Provenance of results: machine, versions, and each step's seconds and commits of the code, in provenance.json.
 
 They are not in the result files, so that a resumed run gives the same bytes as an undisturbed one.
 """
@@ -7,10 +7,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,39 @@ def machine() -> dict[str, Any]:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """Machine, versions and seconds of a run, summed over its repetitions with other seeds; {} where unknown."""
+    """Machine, versions, seconds and commits of a run, with its repetitions with other seeds; {} where unknown."""
     found = [_stored(place) for place in store.seed_directories(directory)]
     seconds: Counter[str] = Counter()
+    commits: dict[str, list[str]] = {}
     for one in found:
         seconds.update(one.get("seconds", {}))
+        for step, of in one.get("commits", {}).items():
+            commits[step] = list(dict.fromkeys([*commits.get(step, []), *of]))
     known = next((one for one in found if one), {})
-    return known and {**known, "seconds": {step: round(took, 1) for step, took in seconds.items()}}
+    took = {step: round(seconds, 1) for step, seconds in seconds.items()}
+    return known and {**known, "seconds": took, **({"commits": commits} if commits else {})}
+
+
+@cache
+def commit() -> str | None:
+    """The commit of this package's code, with a + where it was changed since; None outside a git checkout of it."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "neuron_mech", "experiments")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, or another user's checkout
+        return None
 
 
 @contextmanager
 def timed(directory: Path, step: str) -> Iterator[None]:
-    """Add the seconds spent in the block to those of the step's earlier calls, and note the machine.
+    """Add the seconds spent in the block to those of the step's earlier calls, and note the machine and the commit.
 
     Seconds of steps that are timed inside the block are not counted twice. A block that is stopped by a signal counts,
     one that fails does not.
@@ -91,9 +114,13 @@ _inside: list[float] = []
 
 
 def _add(directory: Path, step: str, seconds: float) -> None:
-    steps = _stored(directory).get("seconds", {})
+    before = _stored(directory)
+    steps, commits = before.get("seconds", {}), before.get("commits", {})
     steps[step] = round(steps.get(step, 0.0) + seconds, 1)
-    text = json.dumps({**machine(), "seconds": steps}, indent=2) + "\n"
+    if here := commit():
+        commits[step] = list(dict.fromkeys([*commits.get(step, []), here]))
+    found = {**machine(), "seconds": steps, **({"commits": commits} if commits else {})}
+    text = json.dumps(found, indent=2) + "\n"
     files.write_text(directory / "provenance.json", text)
 
 
@@ -105,6 +132,7 @@ def _stored(directory: Path) -> dict[str, Any]:
         return {}
     try:
         complete = {"device", "cores"} <= set(found) and all(map(str.isprintable, found["versions"].values()))
+        complete &= all(" ".join(of).isprintable() for of in found.get("commits", {}).values())
         return found if complete and sum(found["seconds"].values()) >= 0 else {}
     except (AttributeError, KeyError, TypeError):
         return {}

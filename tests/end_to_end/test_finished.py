@@ -50,13 +50,15 @@ DAMAGES = [
         "quantization.nc": truncate,
         "binarization.nc": truncate,
     },
-    {"figures/figure1.png": truncate, "figures/figure8.svg": Path.unlink, "table1.txt": Path.unlink},
-    {"train.nc": Path.unlink, "figures/figure4.png": Path.unlink},
-    {"figures/training.png": Path.unlink},
-    {"report.html": truncate},
-    {"report.html": Path.unlink},
-    {"claims.json": truncate},
-    {"claims.json": Path.unlink},
+    {
+        "figures/figure1.png": truncate,
+        "figures/figure8.svg": Path.unlink,
+        "table1.txt": Path.unlink,
+        "train.nc": Path.unlink,
+        "figures/figure4.png": Path.unlink,
+    },
+    {"figures/training.png": Path.unlink, "report.html": truncate, "claims.json": Path.unlink},
+    {"report.html": Path.unlink, "claims.json": truncate},
     {"checksums.json": truncate},
 ]
 

@@ -1,11 +1,13 @@
 """Seconds that each step took, told apart where one step is done inside another."""
 
 import json
+import subprocess
 
 import pytest
 
 from neuron_mech.errors import InputError, Interrupted
 from neuron_mech.store import provenance
+from places import ROOT
 
 
 @pytest.fixture
@@ -50,6 +52,31 @@ def test_what_a_signal_stops_counts_and_what_fails_does_not(tmp_path, clock):
     with provenance.timed(tmp_path, "training"):
         clock(4)
     assert provenance.read(tmp_path)["seconds"] == {"training": 7.0}
+
+
+def test_each_step_keeps_the_commits_that_it_was_made_by_and_seeds_add_theirs(tmp_path, monkeypatch):
+    for at, made_by in (
+        (tmp_path, "a"),
+        (tmp_path, "b+"),
+        (tmp_path, "a"),
+        (tmp_path / "seed1", "c"),
+        (tmp_path, None),
+    ):
+        monkeypatch.setattr(provenance, "commit", lambda made_by=made_by: made_by)
+        with provenance.timed(at, "training"):
+            pass
+    assert provenance.read(tmp_path)["commits"] == {"training": ["a", "b+", "c"]}
+
+
+def test_the_commit_is_that_of_the_checkout_and_marked_where_it_was_changed(tmp_path, monkeypatch):
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    git = lambda *words: subprocess.check_output(["git", *words], cwd=ROOT, text=True).strip()  # noqa: E731
+    changed = git("status", "--porcelain", "neuron_mech", "experiments")
+    assert provenance.commit.__wrapped__() == git("rev-parse", "HEAD") + ("+" if changed else "")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "a" / "b" / "provenance.py"))
+    assert provenance.commit.__wrapped__() is None
 
 
 def test_a_file_that_cannot_be_read_is_begun_anew(tmp_path, clock):
