@@ -79,8 +79,11 @@ def measure(subject: Subject, ranks: tuple[float, ...], replace: Replaced = "pre
         for name, of in (("zero_rank", rank), ("untrained_zero_rank", rank_before)):
             numbers[f"{name}_mean"].append(of.mean())
             numbers[f"{name}_std"].append(of.std())
-        coded = values if replace == "pre_activation" else np.asarray(function(jnp.asarray(values)))
-        for name, (code, codes) in _codes(coded, ranks).items():
+        # The threshold of the function itself: 0, or after it, what it makes of 0.
+        coded, own = values, np.float32(0)
+        if replace == "activation":
+            coded, own = (np.asarray(function(jnp.asarray(of))) for of in (values, own))
+        for name, (code, codes) in _codes(coded, ranks, float(own)).items():
             trials[name, site] = evaluation.Trial(site, code, codes, stream, replace)
         neurons.append(_by_neuron(site, values, labels, subject.dataset.classes, rank, rank_before))
 
@@ -112,12 +115,12 @@ def measure(subject: Subject, ranks: tuple[float, ...], replace: Replaced = "pre
     return store.stacked(neurons).assign(named).assign_coords(coordinates).assign_attrs(attributes)
 
 
-def _codes(values: np.ndarray, ranks: tuple[float, ...]) -> dict[str, tuple[evaluation.Code, Any]]:
-    """The codes of a site by name: two values by rank, the controls of equal error, and two values cut at 0."""
+def _codes(values: np.ndarray, ranks: tuple[float, ...], own: float) -> dict[str, tuple[evaluation.Code, Any]]:
+    """The codes of a site by name: two values by rank, the controls of equal error, and two values cut at `own`."""
     here = jnp.asarray(values)
     codes = quantization.at_ranks(here, ranks)
     error = jax.lax.map(lambda code: quantization.squared_error(here, code), codes)
-    zero = quantization.at_threshold(here, jnp.zeros(values.shape[1]))
+    zero = quantization.at_threshold(here, jnp.full(values.shape[1], own))
     return {
         "accuracy": (quantization.quantized, codes),
         "noise_accuracy": (quantization.noisy, jnp.sqrt(error)),
@@ -156,7 +159,7 @@ _CURVES = {
     "permuted_accuracy": "control: the same two values dealt to random samples",
 }
 _NUMBERS = {
-    "zero_threshold_accuracy": ("1", "{accuracy} with two values cut at 0, the activation function's own threshold"),
+    "zero_threshold_accuracy": ("1", "{accuracy} with two values cut where the pre-activation is 0"),
     "zero_rank_mean": ("percentile rank", "rank of 0 among the pre-activations, mean over neurons (table 1)"),
     "zero_rank_std": ("percentile rank", "rank of 0, standard deviation over neurons (table 1)"),
     "untrained_zero_rank_mean": ("percentile rank", "control: mean rank of 0 before training"),
@@ -200,7 +203,7 @@ def summary(found: xr.Dataset) -> str:
         lines.append(
             f"{at.label.item():18} {low:.2%} to {high:.2%} at inner ranks (noise of equal error {noise}, "
             f"dealt at random at most {float(inner.permuted_accuracy.max()):.2%}); "
-            f"{at.zero_threshold_accuracy.item():.2%} cut at 0"
+            f"{at.zero_threshold_accuracy.item():.2%} cut where the pre-activation is 0"
         )
     return "\n".join([*lines, table_1(found)])
 

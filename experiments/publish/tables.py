@@ -179,6 +179,9 @@ def two_values(title: str, chosen: Callable[[Findings], xr.Dataset | None]) -> C
         if codes is None:
             return []
         ranks = [rank for rank in (20.0, 50.0, 80.0) if rank in codes.percentile_rank]
+        ranked = {"": "rank of 0 (table 1)", "untrained_": "the same, untrained"}
+        if codes.attrs["replace"] == "activation":
+            ranked = {}  # the rank is that of pre-activations, which the table before has
         rows = []
         for site, name in sites(codes):
             at = codes.sel(site=site)
@@ -191,12 +194,12 @@ def two_values(title: str, chosen: Callable[[Findings], xr.Dataset | None]) -> C
             cells += [
                 f"{over(at[f'{kind}zero_rank_mean_by_seed'].values, '', 1)} ± "
                 f"{over(at[f'{kind}zero_rank_std_by_seed'].values, '', 1)}"
-                for kind in ("", "untrained_")
+                for kind in ranked
             ]
             rows.append([name, *cells])
         by = " / ".join(f"{rank:g}" for rank in ranks)
-        head = ["site", "as it is", f"two values, by rank {by}", f"noise of equal error, {by}", "cut at 0"]
-        return made(title, [*head, "rank of 0 (table 1)", "the same, untrained"], rows)
+        head = ["site", "as it is", f"two values, by rank {by}", f"noise of equal error, {by}"]
+        return made(title, [*head, "cut at pre-activation 0", *ranked.values()], rows)
 
     return table
 

@@ -1,5 +1,7 @@
 """Many codes at once inside a network, and where the values they are made of come from."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from jax.tree_util import Partial
 
 import small_mlp
+from experiments import quantization as experiment
 from neuron_mech.codes import evaluation, quantization, sources
 from neuron_mech.errors import InputError
+from neuron_mech.runs import planning
+from neuron_mech.runs.subjects import Subject
 from neuron_mech.taps import Site
 from small_mlp import codes_at
 
@@ -50,6 +55,23 @@ def test_many_codes_at_once_score_as_one_at_a_time_by_hand(studied, digits, site
         z = affine(np.maximum(cut(z) if site == "dense1" else z, 0), "affine2")
         logits = affine(np.maximum(cut(z) if site == "dense2" else z, 0), "logits")
         assert found[index] == pytest.approx((logits.argmax(-1) == np.asarray(digits.test.labels)).mean(), abs=1 / 360)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_after_the_function_two_values_are_cut_where_the_pre_activation_is_0(digits, tmp_path, activation):
+    config = replace(small_mlp.CONFIG, model=replace(small_mlp.CONFIG.model, activation=activation))
+    study, state = planning.study(config, digits)
+    subject = Subject(config, study.model, state.variables, study.sites, digits, tmp_path)
+    found = experiment.measure(subject, (50.0,), "activation").zero_threshold_accuracy
+    function = {"relu": lambda z: np.maximum(z, 0), "sigmoid": lambda z: 1 / (1 + np.exp(-z))}[activation]
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(state.variables["params"]))
+    affine = lambda x, name: x @ params[name]["kernel"] + params[name]["bias"]  # noqa: E731
+    inputs = (np.asarray(of.inputs, np.float64).reshape(len(of), -1) for of in (digits.train, digits.test))
+    first, test = (affine(of, "affine1") for of in inputs)
+    low, high = (np.where(first > 0, np.nan, function(first)), np.where(first > 0, function(first), np.nan))
+    logits = affine(function(affine(np.where(test > 0, np.nanmean(high, 0), np.nanmean(low, 0)), "affine2")), "logits")
+    right = (logits.argmax(-1) == np.asarray(digits.test.labels)).mean()
+    assert float(found.sel(site="dense1")) == pytest.approx(right, abs=1 / 360)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))

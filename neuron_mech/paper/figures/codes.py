@@ -54,7 +54,7 @@ def quantization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
         curve = at[f"{variable}_by_seed"]
         _curve(axes, curve, "percentile_rank", label=label, color=color, lw=width, ls=line, marker=".")
     zero = (float(at.zero_rank_mean), float(at.zero_threshold_accuracy))
-    axes.plot(*zero, "D", color="black", markersize=5, label="two values, cut at 0")
+    axes.plot(*zero, "D", color="black", markersize=5, label="two values, cut at pre-activation 0")
 
 
 def _frame(axes: Axes, at: xr.Dataset, xlabel: str) -> None:
