@@ -32,7 +32,7 @@ class ActivationFunctions(Options):
 
     depth: int = 2
     """Hidden layers."""
-    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     """Of plain SGD; each arm has the one that is best on a fifth of the training images, held out."""
     validated: int = 2
     """Seeds that learning rates are chosen with."""
