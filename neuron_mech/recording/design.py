@@ -221,16 +221,33 @@ class Design:
         return tallies
 
     def keep(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure."""
+        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure.
+
+        They are of the same batches, with the same noise, as the derivatives.
+        """
         row = jnp.searchsorted(jnp.asarray(self.keeps), moment.number)
         neurons = {site: self.indices(site) for site in self.sites}
-        keys = dict(self.rngs or {})
-        variables, keys = random_keys.folded(moment.variables, keys, moment.number)
-        common = (self.model, variables, samples.inputs, samples.places, neurons)
+        put = jax.lax.dynamic_update_slice
+        variables, keys = random_keys.folded(moment.variables, dict(self.rngs or {}), moment.number)
         arguments = {**self.arguments, **({"rngs": keys} if keys else {})}
-        values, _ = watching.read(*common, self.chunk, self.prepare, **arguments)
-        put = partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
-        return {site: put(all_, values[site][:, None].astype(all_.dtype), row) for site, all_ in kept.items()}
+        if not self.batched:
+            common = (self.model, variables, samples.inputs, samples.places, neurons)
+            values, _ = watching.read(*common, self.chunk, self.prepare, **arguments)
+            return {site: put(of, values[site][:, None].astype(of.dtype), (0, row, 0)) for site, of in kept.items()}
+
+        def step(of: dict[str, Array], start: Array, size: int) -> dict[str, Array]:
+            part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size)  # noqa: E731
+            inputs, places = jax.tree.map(part, (samples.inputs, {site: samples.places[site] for site in of}))
+            common = (self.model, variables, self.prepare(inputs), places, neurons)
+            values = watching.read_batch(*common, start, **arguments)
+            return {
+                site: put(before, values[site][:, None].astype(before.dtype), (start, row, 0))
+                for site, before in of.items()
+            }
+
+        for group in self.groups():
+            kept |= in_chunks(step, {site: kept[site] for site in group.sites}, group.start, group.stop, self.chunk)
+        return kept
 
     @cached_property
     def compiled_chunk(self) -> Callable[..., Tallies]:
@@ -262,11 +279,11 @@ class Design:
         """`keep` on each device for its own rows. Pure."""
         return devices.each(lambda own, now: self.keep(own[0], own[1], now), self.mesh)((kept, samples), moment)
 
-    def audit(self, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> dict[str, SignHealth]:
-        """{site: SignHealth} of these samples, by comparison with double precision; see `Recorder.audit`."""
+    def audit(self, variables: PyTree, inputs: PyTree, labels: PyTree, loss: str = "") -> dict[str, SignHealth]:
+        """{site: SignHealth} of a loss, by default the main one; see `Recorder.audit`."""
+        of = {"": self.losses[loss or self.main]}
         common = (self.model, variables, self.prepare(inputs), labels, self.sites)
-        how = (self.losses, self.losses[self.main], self.derivative, self.precision)
-        return auditing.sign_health(*common, *how, **self.arguments)[self.main]
+        return auditing.sign_health(*common, of, of[""], self.derivative, self.precision, **self.arguments)[""]
 
     def check(self, variables: PyTree) -> None:
         """Raise InputError where the variables' shapes are not those that the recorder was made for."""

@@ -128,8 +128,8 @@ class Online(Counted):
                 )
         if int(self.stray):
             raise InputError(
-                f"sample {int(self.stray)} came, but the recorder was made for samples={len(self.row_of)}, numbered from "
-                "0: leave out what fills up a batch, or give it the id of a sample and no weight in the loss"
+                f"sample {int(self.stray)} came, but the recorder was made for samples={len(self.row_of)}, numbered "
+                "from 0: leave out what fills up a batch, or give it the id of a sample and no weight in the loss"
             )
         row_of, most = np.asarray(self.row_of), int(self.most)
         tallies, loss = dict(self.tallies[design.main]), design.main

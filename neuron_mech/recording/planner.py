@@ -23,14 +23,15 @@ from neuron_mech.recording.checks import (
     Mixing,
     check_apply,
     check_keywords,
-    check_labels_fit,
     check_loss,
     check_mixing,
+    check_prepare,
     check_recordings,
     warn_of_signs,
 )
 from neuron_mech.recording.choices import Choice, chosen
 from neuron_mech.recording.design import Design, as_they_are
+from neuron_mech.recording.labelling import check_labels_fit
 from neuron_mech.recording.online import Online
 from neuron_mech.recording.plan import Plan
 from neuron_mech.recording.recorder import Recorder
@@ -97,6 +98,7 @@ def plan(
     apply = taps.bound(apply)
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     seen = prepare(some[0])
+    check_prepare(prepare, some[0], seen)
     sites = selected(model, variables, seen, names, **apply)
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
@@ -136,7 +138,7 @@ def plan(
         keys = {name: jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())) for name in sites}
         among = design.positions if keep_at is None else {name: np.array([keep_at]) for name in sites}
         places = watching.watched_places(sites, counts, len(rows), keys, among)
-    made = Plan(design, variables, inputs, labels, rows[order], places)
+    made = Plan(design, variables, inputs, labels, rows[order].astype(np.int32), places)  # as jit returns them
     if budget is not None and made.device > budget:
         raise InputError(
             f"budget={budget}, but recording needs {made.device} bytes on the device: samples="
@@ -144,9 +146,8 @@ def plan(
         )
     if mixing == "refuse":
         check_mixing(design, variables, seen, some[1])
-    half = any(np.dtype(site.dtype).itemsize < 4 for site in sites.values())
-    if audit and (design.losses[design.main] is not margin or half or precision == "fast"):
-        warn_of_signs(design, variables, *some)
+    if audit:
+        warn_of_signs(design, variables, *some, half=taps.in_half(model, variables, seen, **apply))
     return made
 
 

@@ -1,4 +1,4 @@
-"""What two recorders must have in common before their counts are put together, or one goes on from the other's state."""
+"""What two recorders must have in common before their counts are put together, or one goes on from a saved one."""
 
 from typing import Any
 

@@ -198,6 +198,13 @@ def _places(
                 yield from _places(program, (*address, number), here, turns, trouble or inside)
 
 
+def float_types(jaxpr: Any) -> set[np.dtype]:
+    """The types of all floats that a program computes, those inside its operations among them."""
+    outs = [var.aval for equation in jaxpr.eqns for var in equation.outvars if hasattr(var.aval, "dtype")]
+    found = {np.dtype(aval.dtype) for aval in outs if jax.numpy.issubdtype(aval.dtype, np.floating)}
+    return found.union(*(float_types(inner) for equation in jaxpr.eqns for inner in rewriting.programs(equation)))
+
+
 def _batch(args: tuple) -> int | None:
     """The first axis of the first array."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(args) if getattr(leaf, "shape", ())]
