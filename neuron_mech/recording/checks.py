@@ -63,7 +63,8 @@ def check_prepare(prepare: Callable[[PyTree], PyTree], given: PyTree, prepared: 
     """Raise InputError where `prepared`, the inputs made of `given`, are not made of each sample by itself."""
     for row in {0, taps.batch_size(given) - 1}:
         alone, among = prepare(jax.tree.map(lambda leaf, r=row: leaf[r : r + 1], given)), prepared
-        wrong = jax.tree.structure(alone) != jax.tree.structure(among) or any(
+        trees: list[Any] = [jax.tree.structure(alone), jax.tree.structure(among)]
+        wrong = trees[0] != trees[1] or any(
             one.shape != several[row : row + 1].shape
             or not np.allclose(one, several[row : row + 1], rtol=1e-4, atol=1e-6, equal_nan=True)
             for one, several in zip(jax.tree.leaves(alone), jax.tree.leaves(among), strict=True)
@@ -176,10 +177,19 @@ def _floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]
     return [leaves[i] for i in where], rest
 
 
+def check_different(inputs: PyTree) -> None:
+    """Raise InputError where inputs are one sample or the same several times, of which mixing cannot be seen."""
+    if all(bool((jnp.asarray(leaf) == leaf[:1]).all()) for leaf in jax.tree.leaves(inputs)):
+        raise InputError(
+            f"inputs are {taps.batch_size(inputs)} times the same, such as zeros, so that it cannot be seen whether "
+            "samples mix: give a few different ones, such as images[:8], or mixing='batch'"
+        )
+
+
 def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
     """Raise InputError where samples mix, with what mixes them and the ways out."""
-    if taps.batch_size(inputs) < 4:
-        return
+    if taps.batch_size(inputs) < 4:  # the same several times: what mixes, mixes them too
+        inputs, labels = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 4), (inputs, labels))
     common = (design.model, variables, inputs, labels)
     found = sample_mixing.mixing(
         *common, design.sites, design.losses[design.main], design.derivative, **design.arguments

@@ -22,7 +22,7 @@ from neuron_mech.cluster import devices
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording import auditing, counting, watching
+from neuron_mech.recording import auditing, counting, keeping
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.chunks import in_chunks
 from neuron_mech.recording.counting import Tally
@@ -221,33 +221,8 @@ class Design:
         return tallies
 
     def keep(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure.
-
-        They are of the same batches, with the same noise, as the derivatives.
-        """
-        row = jnp.searchsorted(jnp.asarray(self.keeps), moment.number)
-        neurons = {site: self.indices(site) for site in self.sites}
-        put = jax.lax.dynamic_update_slice
-        variables, keys = random_keys.folded(moment.variables, dict(self.rngs or {}), moment.number)
-        arguments = {**self.arguments, **({"rngs": keys} if keys else {})}
-        if not self.batched:
-            common = (self.model, variables, samples.inputs, samples.places, neurons)
-            values, _ = watching.read(*common, self.chunk, self.prepare, **arguments)
-            return {site: put(of, values[site][:, None].astype(of.dtype), (0, row, 0)) for site, of in kept.items()}
-
-        def step(of: dict[str, Array], start: Array, size: int) -> dict[str, Array]:
-            part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size)  # noqa: E731
-            inputs, places = jax.tree.map(part, (samples.inputs, {site: samples.places[site] for site in of}))
-            common = (self.model, variables, self.prepare(inputs), places, neurons)
-            values = watching.read_batch(*common, start, **arguments)
-            return {
-                site: put(before, values[site][:, None].astype(before.dtype), (start, row, 0))
-                for site, before in of.items()
-            }
-
-        for group in self.groups():
-            kept |= in_chunks(step, {site: kept[site] for site in group.sites}, group.start, group.stop, self.chunk)
-        return kept
+        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure; see `keeping.keep`."""
+        return keeping.keep(self, kept, samples, moment)
 
     @cached_property
     def compiled_chunk(self) -> Callable[..., Tallies]:
@@ -283,7 +258,8 @@ class Design:
         """{site: SignHealth} of a loss, by default the main one; see `Recorder.audit`."""
         of = {"": self.losses[loss or self.main]}
         common = (self.model, variables, self.prepare(inputs), labels, self.sites)
-        return auditing.sign_health(*common, of, of[""], self.derivative, self.precision, **self.arguments)[""]
+        how = (of, of[""], self.derivative, self.precision)
+        return auditing.sign_health(*common, *how, batched=self.batched, **self.arguments)[""]
 
     def check(self, variables: PyTree) -> None:
         """Raise InputError where the variables' shapes are not those that the recorder was made for."""

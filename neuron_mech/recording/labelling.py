@@ -117,7 +117,7 @@ def _rows(whole: list[np.ndarray], classes: int | None, most: int) -> list[int]:
     found: list[int] = []
     for leaf in whole:
         flat = leaf.ravel()
-        for places in (_beyond(leaf, classes), [flat.argmin(), flat.argmax()], np.arange(flat.size)):
+        for places in (_beyond(leaf, classes), [np.argmin(flat), np.argmax(flat)], np.arange(flat.size)):
             some = np.asarray(places, int)[:LOOKED_THROUGH]
             _, first = np.unique(flat[some], return_index=True)
             found += (some[first[:most]] * len(leaf) // flat.size).tolist()

@@ -22,6 +22,7 @@ from neuron_mech.recording.checks import (
     LOOKED_AT,
     Mixing,
     check_apply,
+    check_different,
     check_keywords,
     check_loss,
     check_mixing,
@@ -147,7 +148,7 @@ def plan(
     if mixing == "refuse":
         check_mixing(design, variables, seen, some[1])
     if audit:
-        warn_of_signs(design, variables, *some, half=taps.in_half(model, variables, seen, **apply))
+        warn_of_signs(design, variables, some[0], some[1], taps.in_half(model, variables, seen, **apply))
     return made
 
 
@@ -203,7 +204,7 @@ def online(
 ) -> Online:
     """A recorder of the training step's own gradients, for training samples numbered 0 to `samples` - 1.
 
-    - `inputs`: a few samples, for their shapes.
+    - `inputs`: a few samples, different ones, for their shapes and to see whether samples mix.
     - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
     - `recordings`: the largest number of times that a sample will be trained on: the number of epochs.
     - `counted`: the samples to record; `neurons` and `positions`: those of each site, as in `plan`.
@@ -219,6 +220,8 @@ def online(
     check_recordings(recordings)
     apply = taps.bound(apply)
     sites = selected(model, variables, inputs, names, **apply)
+    if mixing != "batch":
+        check_different(inputs)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **apply)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "

@@ -116,10 +116,10 @@ class Recorder(Counted):
         other samples, neurons or positions, has other labels, or keeps pre-activations at other recordings.
         """
         if not np.array_equal(state["chosen"], self._chosen):
-            kept = ", keep= and recordings=" * bool(self.design.keeps)
+            further = ", keep= and recordings=" * bool(self.design.keeps)
             raise InputError(
                 "the saved recorder counted other samples, neurons or positions, or had other labels: make this one of "
-                f"the same data, with the same samples=, neurons=, positions= and seed={kept}"
+                f"the same data, with the same samples=, neurons=, positions= and seed={further}"
             )
         self.check_room(int(state["count"]))
         rows, mesh, recordings = self.design.rows, self.design.mesh, self.design.recordings
@@ -166,6 +166,7 @@ class Recorder(Counted):
     def audit(self, variables: Mapping[str, Any], samples: int = 64) -> dict[str, SignHealth]:
         """{site: SignHealth} of the first `samples` samples, by comparison with double precision; see `auditing`.
 
+        Samples are batches of one, as recorded, or with mixing="batch" batches of 20.
         Raises InputError where the model cannot be computed in double precision.
         """
         every = (self.samples.inputs, self.samples.labels)

@@ -47,8 +47,11 @@ def check_same(one: Design, other: Design, how: str) -> None:
 
 def equal(one: PyTree, other: PyTree) -> bool:
     """Whether two trees hold the same arrays."""
-    (leaves, tree), (others, same) = jax.tree.flatten(one), jax.tree.flatten(other)
-    return tree == same and all(np.array_equal(*pair) for pair in zip(leaves, others, strict=True))
+    leaves, others = (
+        {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(of)}
+        for of in (one, other)
+    )
+    return leaves.keys() == others.keys() and all(np.array_equal(leaves[path], others[path]) for path in leaves)
 
 
 def with_room(tally: Tally, recordings: int) -> Tally:

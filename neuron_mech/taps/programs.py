@@ -98,10 +98,10 @@ class Program:
 
 def traced(model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Program:
     """The program of `model.apply` with these arguments, and its places in the order of computation."""
+    size = _batch(args)  # of Inputs, those by keyword too
     args, kwargs = arguments(args, kwargs)
     with explained(model):
         program = _traced(model, dict(variables), args, kwargs)
-    size = _batch(args)
     places = tuple(replace(place, batch=_unambiguous(place, size)) for place in program.places)
     if any(size in place.shape and place.batch != 0 for place in places):
         places = _told_apart(model, variables, args, kwargs, places, size)

@@ -72,13 +72,44 @@ def test_every_loss_is_audited_not_the_main_one_alone():
         neuron_mech.recorder(Logits(), started(Logits()), X, Y, "hidden", recordings=1, loss=losses)
 
 
-def test_kept_pre_activations_are_of_the_batches_that_are_recorded():
-    class Normed(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = nn.relu(nn.BatchNorm(use_running_average=False)(nn.Dense(12)(x)))
-            return nn.Dense(3)(nn.relu(nn.Dense(8, name="hidden")(x)))
+class Normed(nn.Module):
+    """With statistics of its batch."""
 
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.BatchNorm(use_running_average=False)(nn.Dense(12, name="first")(x)))
+        return nn.Dense(3)(nn.relu(nn.Dense(8, name="hidden")(x)))
+
+
+def test_samples_that_mix_are_seen_of_two_and_not_looked_for_in_zeros():
+    variables, apply = started(Normed()), {"mutable": ["batch_stats"]}
+    with pytest.raises(InputError, match="another sample's input changes"):
+        neuron_mech.recorder(Normed(), variables, X[:2], Y[:2], "first", recordings=1, apply=apply)
+    for x in (jnp.zeros((8, 7)), X[:1]):
+        with pytest.raises(InputError, match=r"inputs are \d times the same"):
+            neuron_mech.online(Normed(), variables, x, samples=24, recordings=1, apply=apply)
+    with pytest.raises(InputError, match="samples of a batch mix in BatchNorm_0"):
+        neuron_mech.online(Normed(), variables, X[:2], samples=24, recordings=1, apply=apply)
+
+
+def test_an_audit_of_batches_is_of_batches():
+    """The first layer's derivative is zero in a batch of one, and its sign then rounding's."""
+    variables, apply = started(Normed()), {"mutable": ["batch_stats"]}
+    of = {"recordings": 1, "apply": apply, "audit": False}
+    of_batches = neuron_mech.recorder(Normed(), variables, X, Y, "first", mixing="batch", **of).audit(variables)
+    assert of_batches["first"].unresolved == 0
+    alone = neuron_mech.recorder(Normed(), variables, X, Y, "first", mixing="alone", **of).audit(variables)
+    assert alone["first"].unresolved != 0
+
+
+def test_inputs_may_be_by_keyword_alone():
+    model, variables = Logits(), started(Logits())
+    plain = neuron_mech.signs(model, variables, X, Y)
+    for site, found in neuron_mech.signs(model, variables, neuron_mech.Inputs(x=X), Y).items():
+        np.testing.assert_array_equal(found, plain[site])
+
+
+def test_kept_pre_activations_are_of_the_batches_that_are_recorded():
     variables, apply = started(Normed()), {"mutable": ["batch_stats"]}
     recorder = neuron_mech.recorder(
         *(Normed(), variables, X, Y, "hidden"), recordings=2, keep=2, chunk=10, mixing="batch", apply=apply
@@ -86,7 +117,7 @@ def test_kept_pre_activations_are_of_the_batches_that_are_recorded():
     recorder = jax.jit(neuron_mech.Recorder.update)(recorder.update(variables), variables)
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
     for start in range(0, 24, 10):
-        z = np.asarray(X[start : start + 10], np.float64) @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"]
+        z = np.asarray(X[start : start + 10], np.float64) @ p["first"]["kernel"] + p["first"]["bias"]
         normed = (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) * p["BatchNorm_0"]["scale"] + p["BatchNorm_0"]["bias"]
         hidden = np.maximum(normed, 0) @ p["hidden"]["kernel"] + p["hidden"]["bias"]
         for kept in recorder.watched("hidden")[0]:
