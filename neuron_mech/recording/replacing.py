@@ -113,15 +113,18 @@ def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pr
     - `where`: whether they replace the "pre_activation" or the "activation".
 
     The function that is returned takes the arguments of `model.apply`. It raises SiteError for a name without a site,
-    and for an edit that changes shape or type.
+    for a site that two names fit, and for an edit that changes shape or type.
     """
 
     def run(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         positional, words = taps.arguments(args, kwargs)
         inputs, words = taps.Inputs(*positional), taps.bound(words)
-        found = {
-            site: edit for names, edit in edits.items() for site in selected(model, variables, inputs, names, **words)
-        }
+        found: dict[str, Edit] = {}
+        for names, edit in edits.items():
+            for site in selected(model, variables, inputs, names, **words):
+                if site in found:
+                    raise taps.SiteError(f"site {site!r} has two edits, the second by {names!r}: name each site once")
+                found[site] = edit
         if where == "activation":
             return taps.edited(model, post=found)(variables, inputs, **words)
         return taps.edited(model, pre=found)(variables, inputs, **words)
