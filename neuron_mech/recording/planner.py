@@ -74,8 +74,8 @@ def plan(
     - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
       Any other is compared with double precision on a few samples (`audit`), which warns above 0.1 % of bad signs.
       Several, by name, are counted from the same passes; the first is the main one.
-    - `derivative`: with respect to the "activation" (only at `Neurons`) or the "pre_activation"; by default to the
-      activation where all sites are `Neurons`.
+    - `derivative`: with respect to the "activation" (only at `Neurons` and bare functions such as `:relu`) or the
+      "pre_activation"; by default to the activation where all sites have one.
     - `precision`: "exact", products to float32's precision on any device, or "fast", as the device multiplies by
       default: on a GPU or TPU some signs are wrong then, and the `audit` says how many.
     - `samples`, `neurons` (of each site), `positions` (of each feature map, in row-major order): how many, or as a
