@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import serialization
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, UInt8
 
 from neuron_mech import taps
 from neuron_mech.errors import InputError
@@ -56,7 +56,7 @@ class Online(Counted):
     needed: dict[str, Int[Any, ""]]
     """Number of rows needed, which may exceed the room."""
     stray: Int[Any, ""]
-    """An invalid id that was given; 0, which is valid, where none was."""
+    """An invalid id that was given, a negative one less 1; -1 where none was."""
     most: Int[Any, ""]
     """Largest number of recordings of any sample so far."""
     row_of: Int[Any, " samples"]
@@ -96,7 +96,8 @@ class Online(Counted):
             raise InputError(f"ids are {ids.dtype}: give the samples' row numbers in the training set, integers")
         ids = jnp.asarray(ids, jnp.int32)
         wrong = (ids < 0) | (ids >= len(self.row_of))
-        stray = jnp.where(wrong.any(), ids[jnp.argmax(wrong)], self.stray)
+        invalid = ids[jnp.argmax(wrong)]
+        stray = jnp.where(wrong.any(), jnp.where(invalid < 0, invalid - 1, invalid), self.stray)
         row = jnp.where(wrong, NOWHERE, self.row_of[jnp.clip(ids, 0, len(self.row_of) - 1)])
         signs = {site: counting.signs(design.chosen(site, gradient)) for site, gradient in gradients.items()}
         if any(rows < len(self.row_of) for rows in design.rows.values()):
@@ -126,9 +127,9 @@ class Online(Counted):
                     f"{needed} samples came since the last end_epoch, and there is room for {len(signs)}: call it more "
                     "often, or make the recorder with more room="
                 )
-        if int(self.stray):
+        if (stray := int(self.stray)) != -1:
             raise InputError(
-                f"sample {int(self.stray)} came, but the recorder was made for samples={len(self.row_of)}, numbered "
+                f"sample {stray + (stray < 0)} came, but the recorder was made for samples={len(self.row_of)}, counted "
                 "from 0: leave out what fills up a batch, or give it the id of a sample and no weight in the loss"
             )
         row_of, most = np.asarray(self.row_of), int(self.most)
@@ -172,7 +173,12 @@ class Online(Counted):
         """
         found = serialization.to_state_dict(self)
         found = {name: jax.tree.map(np.asarray, part) for name, part in found.items() if name != "row_of"}
-        return found | {"chosen": sameness.fingerprint(self.design, np.asarray(self.row_of))}
+        return found | {"chosen": self.chosen}
+
+    @property
+    def chosen(self) -> UInt8[np.ndarray, " bytes"]:
+        """A fingerprint of the counted samples, neurons and positions."""
+        return sameness.fingerprint(self.design, np.asarray(self.row_of))
 
     def restored(self, state: Mapping[str, Any]) -> Online:
         """This recorder, made anew as it was made at first, with the `state` of a checkpoint.
@@ -181,7 +187,7 @@ class Online(Counted):
         number of waiting signs, or counts other samples, neurons or positions.
         """
         rooms = {site: signs.shape for site, signs in self.waiting.items()}
-        if not np.array_equal(state["chosen"], sameness.fingerprint(self.design, np.asarray(self.row_of))) or rooms != {
+        if not np.array_equal(state["chosen"], self.chosen) or rooms != {
             site: np.shape(signs) for site, signs in state["waiting"].items()
         }:
             raise InputError(
@@ -230,7 +236,7 @@ def begin(design: Design, samples: int, ids: Int[np.ndarray, " recorded"], room:
         ids={site: jnp.zeros(rooms[site], jnp.int32) for site in design.sites},
         filled={site: zero() for site in design.sites},
         needed={site: zero() for site in design.sites},
-        stray=zero(),
+        stray=jnp.full((), -1, jnp.int32),
         most=zero(),
         row_of=jnp.asarray(row_of),
         design=design,

@@ -206,7 +206,7 @@ def _drive(
 
     def everything() -> RunState:
         """The whole state, with samples in their original order, in every process."""
-        found = {} if recorder is None else recorder.state
+        found = studies.recorded(recorder)
         return RunState(devices.on_one(train), found, at_saturation, at_half, history, kept.watched)
 
     def save() -> None:

@@ -15,7 +15,6 @@ from jaxtyping import Int
 from neuron_mech import training
 from neuron_mech.cluster import devices
 from neuron_mech.config import Config, random_stream
-from neuron_mech.recording import sameness
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Design, Tallies
 from neuron_mech.recording.online import Online, begin
@@ -100,8 +99,13 @@ def abstract_recorded(study: Study) -> dict[str, Any]:
     if study.config.record.mode != "online":
         return study.plan.abstract_state()
     whole = serialization.to_state_dict(jax.eval_shape(partial(_online, study)))
-    chosen = {"chosen": sameness.abstract_fingerprint(study.design, whole["row_of"])}
-    return {name: part for name, part in whole.items() if name != "row_of"} | chosen
+    return {name: part for name, part in whole.items() if name != "row_of"}
+
+
+def recorded(recorder: Recorder | Online | None) -> dict[str, Any]:
+    """The recorder's part of a checkpoint. What an online one counts is not in it: the run's identity says that."""
+    found = {} if recorder is None else recorder.state
+    return {name: part for name, part in found.items() if name != "chosen" or isinstance(recorder, Recorder)}
 
 
 def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder | Online | None:
@@ -115,7 +119,9 @@ def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder |
         # On the devices as a compiled segment returns them: else the second segment would be compiled anew.
         return made.replace(**devices.replicate({"count": made.count, "rows": made.rows}, study.design.mesh))
     online = _online(study)
-    return devices.replicate(online if state is None else online.restored(state), study.design.mesh)
+    if state is not None:
+        online = online.restored({**state, "chosen": online.chosen})
+    return devices.replicate(online, study.design.mesh)
 
 
 def _online(study: Study) -> Online:
