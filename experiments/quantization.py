@@ -80,7 +80,7 @@ def measure(subject: Subject, ranks: tuple[float, ...], replace: Replaced = "pre
             numbers[f"{name}_mean"].append(of.mean())
             numbers[f"{name}_std"].append(of.std())
         # The threshold of the function itself: 0, or after it, what it makes of 0.
-        coded, own = values, np.float32(0)
+        coded, own = values, np.zeros((), np.float32)
         if replace == "activation":
             coded, own = (np.asarray(function(jnp.asarray(of))) for of in (values, own))
         for name, (code, codes) in _codes(coded, ranks, float(own)).items():

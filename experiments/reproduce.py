@@ -1,4 +1,4 @@
-"""Everything the paper shows, for one preset or for all of them, from training to the verdicts.
+"""Everything the paper shows, for one preset or, where PRESET is all, for each, from training to the verdicts.
 
 Trains and records, does every experiment that is not done yet, judges the paper's eleven claims by the results, and
 writes claims.json and report.html. After an interruption the same command goes on; once all is done it does nothing.

@@ -56,6 +56,9 @@ def difference(one: Parameters, other: Parameters) -> str:
 @entry_point
 def main() -> None:
     """The command line: RUN_DIR RUN_DIR ..."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
     directories = [Path(argument) for argument in sys.argv[1:]]
     if len(directories) < 2 or sys.argv[1].startswith("-"):
         raise InputError("give at least two run directories: python -m experiments.same_bits RUN_DIR RUN_DIR ...")

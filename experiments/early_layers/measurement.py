@@ -271,7 +271,9 @@ def of_factor(factor: str, dataset: Dataset[Samples], options: EarlyLayers) -> x
         "constant_share": at.constant / at.variance,
         "constancy": at.constancy,
     }
-    found = {f"factor_{name}": value.rename(site="layer") for name, value in chosen.items()}
+    # What a network that diverged gave before says nothing; its outputs, no numbers, are right nowhere.
+    trained = xr.DataArray((recorded.accuracy[:, -1] > 0).any(-1), dims="seed")
+    found = {f"factor_{name}": value.rename(site="layer").where(trained) for name, value in chosen.items()}
     for name, value in found.items():
         value.attrs |= {"units": "1", "description": f"{name.replace('_', ' ')} of a network of the grid"}
     final = described(factor_accuracy=(("seed", "part"), recorded.accuracy[:, -1], "share of samples that are right"))

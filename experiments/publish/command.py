@@ -175,10 +175,11 @@ def in_order(published: Path) -> dict[str, list[dict[str, Any]]]:
 LEGEND = (
     "First mark, does the sentence hold: "
     + ", ".join(f"{sign} {verdict}" for verdict, sign in claims.MARKS.items())
-    + ". Second mark, does it beat its null, that is, is it learning's doing: "
+    + ". Second mark, is the value ahead of the null, the same measure without what the sentence credits, mostly "
+    "without learning: "
     + ", ".join(f"{sign} {mark}" for mark, sign in claims.BEATS.items())
-    + ". In italics: sites or networks that the sentence is not about, which decide nothing. Every claim, its formula, "
-    "threshold and null: [the claims](../claims.md)."
+    + ". Values in italics decide nothing: they are of sites or networks that the sentence is not about, or not "
+    "measured as it asks. Every claim, its formula, threshold and null: [the claims](../claims.md)."
 )
 
 

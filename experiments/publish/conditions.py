@@ -17,10 +17,10 @@ HEAD = """# Every condition
 
 What the [verdicts](index.md) rest on, made from the runs' `claims.json` by `python -m experiments.publish`. A
 claim is a list of conditions: a value, its 95 % interval, and the threshold asked for; how each is measured, and
-where its threshold comes from, is said in [the claims](../claims.md). Conditions in italics are of sites or
-networks that the sentence is not about, and decide nothing. *Ahead* is how far the value is ahead of what it would
-be without learning (its null); the null that decides the second mark comes first. Of one run the interval is twice
-the spread between seeds that digits has, and open where digits has no such measure.
+where its threshold comes from, is said in [the claims](../claims.md). Conditions in italics decide nothing: they are
+of sites or networks that the sentence is not about, or not measured as it asks. *Ahead* is how far the value is ahead
+of its nulls, of which the first decides the second mark. Of one run the interval is twice the spread between seeds
+that digits has, and open where digits has no such measure.
 """
 
 HOLDS: dict[str, Verdict] = {"yes": "supported", "no": "contradicted"}

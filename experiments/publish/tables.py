@@ -25,7 +25,7 @@ def page(found: Findings, command: str) -> str:
         f"# {command.split()[3]}",
         "",
         f"`{command}`, {seeds} seed{'s' * (seeds > 1)}{spread}. Test accuracy {accuracy}. The claims are in "
-        "[claims.json](claims.json), what the columns mean in [the results](../../docs/results/index.md).",
+        "[claims.json](claims.json); the columns are explained [by topic](../../docs/results/index.md#by-topic).",
     ]
     for table in (signs, displacement, numerics, controls, separation, movement, classes, *TWO_VALUES, windows):
         lines += ["", *table(found)]

@@ -52,21 +52,41 @@ def sign_health(
     derivative: Derivative = "activation",
     precision: Precision = "exact",
     chunk: int = 20,
+    batched: bool = False,
     **kwargs: Any,
 ) -> dict[str, dict[str, SignHealth]]:
     """{objective: {site: SignHealth}} of per-sample derivatives, as recorded in this precision on this device.
 
     `reference` is a loss whose derivatives truly have the signs of all `objectives`: for cross-entropy, the margin.
-    `kwargs` go to `apply`.
+    Samples are batches of one, or where `batched` batches of `chunk`. `kwargs` go to `apply`.
     """
 
     @jax.jit
     def recorded(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, dict[str, Array]]:
-        common = (model, variables, inputs, labels, sites, objectives, derivative, precision)
-        return taps.per_sample_gradients(*common, **kwargs)
+        common = (model, variables, inputs, labels)
+        return _derivatives(*common, sites, objectives, derivative, precision, batched, **kwargs)
 
-    exact = in_double(model, sites, reference, derivative, **kwargs)
+    exact = in_double(model, sites, reference, derivative, batched, **kwargs)
     return against(exact, recorded, variables, inputs, labels, chunk)
+
+
+def _derivatives(
+    model: nn.Module,
+    variables: PyTree,
+    inputs: PyTree,
+    labels: PyTree,
+    sites: Mapping[str, Site],
+    objectives: Mapping[str, PerSampleLoss],
+    derivative: Derivative,
+    precision: Precision,
+    batched: bool,
+    **kwargs: Any,
+) -> dict[str, dict[str, Array]]:
+    """Derivatives of samples by themselves, or of a batch as it is."""
+    common, how = (model, variables, inputs, labels), (objectives, derivative, precision)
+    if batched:
+        return taps.activation_gradients(*common, taps.zeros(sites, taps.batch_size(inputs)), *how, **kwargs)
+    return taps.per_sample_gradients(*common, sites, *how, **kwargs)
 
 
 Gradients = Callable[[PyTree, PyTree, PyTree], dict[str, Any]]
@@ -78,6 +98,7 @@ def in_double(
     sites: Mapping[str, Site],
     loss: PerSampleLoss,
     derivative: Derivative = "activation",
+    batched: bool = False,
     **kwargs: Any,
 ) -> Gradients:
     """The function that computes every sample's derivatives in float64, with the same operations, as host arrays.
@@ -88,8 +109,8 @@ def in_double(
     """
 
     def gradients(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, Array]:
-        common = (model, variables, inputs, labels, sites, {"reference": loss}, derivative)
-        return taps.per_sample_gradients(*common, precision="fast", **kwargs)["reference"]
+        common = (model, variables, inputs, labels)
+        return _derivatives(*common, sites, {"reference": loss}, derivative, "fast", batched, **kwargs)["reference"]
 
     compiled: dict[Any, Callable[..., Any]] = {}
 

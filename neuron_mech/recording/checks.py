@@ -15,9 +15,10 @@ from neuron_mech import taps
 from neuron_mech.errors import InputError, first_line, nearest
 from neuron_mech.recording import auditing
 from neuron_mech.recording.design import Design
+from neuron_mech.recording.labelling import check_labels_fit
 from neuron_mech.recording.reading import SignHealthWarning
 from neuron_mech.taps import PerSampleLoss, sample_mixing
-from neuron_mech.taps.objectives import check_labels, margin
+from neuron_mech.taps.objectives import margin
 from neuron_mech.taps.programs import explained
 
 LOOKED_AT = 32
@@ -58,6 +59,23 @@ def check_apply(apply: Mapping[str, Any], size: int) -> None:
                 )
 
 
+def check_prepare(prepare: Callable[[PyTree], PyTree], given: PyTree, prepared: PyTree) -> None:
+    """Raise InputError where `prepared`, the inputs made of `given`, are not made of each sample by itself."""
+    for row in {0, taps.batch_size(given) - 1}:
+        alone, among = prepare(jax.tree.map(lambda leaf, r=row: leaf[r : r + 1], given)), prepared
+        trees: list[Any] = [jax.tree.structure(alone), jax.tree.structure(among)]
+        wrong = trees[0] != trees[1] or any(
+            one.shape != several[row : row + 1].shape
+            or not np.allclose(one, several[row : row + 1], rtol=1e-4, atol=1e-6, equal_nan=True)
+            for one, several in zip(jax.tree.leaves(alone), jax.tree.leaves(among), strict=True)
+        )
+        if wrong:
+            raise InputError(
+                f"prepare makes other inputs of sample {row} alone than of it among {taps.batch_size(given)}, as a "
+                "mean over samples or chance does: make each row's of that row only, with a mean that is given"
+            )
+
+
 def check_loss(
     model: nn.Module,
     variables: Mapping[str, Any],
@@ -65,10 +83,10 @@ def check_loss(
     labels: PyTree,
     loss: PerSampleLoss,
     **kwargs: Any,
-) -> int | None:
-    """Of how many classes outputs are, or None where they are not one array of these.
+) -> PyTree:
+    """The shapes of the outputs.
 
-    The one place where losses are checked, for `signs` and recorders.
+    The one place where losses are checked, for `signs` and recorders; `labelling.check_labels_fit` is that of labels.
 
     Raises InputError where the loss is not one value a sample, where one sample's value is made of another's outputs,
     or where outputs are none that a margin can be of.
@@ -93,9 +111,9 @@ def check_loss(
         if classes < 2:
             raise InputError(
                 "the outputs are of 1 class, and a margin is between two at least: one logit a sample needs a loss= of "
-                "your own, such as lambda out, y: softplus((1 - 2 * y) * out[:, 0]) for labels 0 and 1"
+                "your own, such as lambda out, y: softplus(jnp.where(y == 1, -out[:, 0], out[:, 0]))"
             )
-        check_labels_fit(loss, labels, classes)
+        check_labels_fit(loss, labels, out)
     try:
         value = jax.eval_shape(loss, out, labels)
     except (TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
@@ -115,56 +133,7 @@ def check_loss(
         )
     if loss is not margin:
         _check_loss_of_one(outputs, variables, inputs, labels, loss)
-    return classes
-
-
-def check_labels_fit(loss: PerSampleLoss, labels: PyTree, classes: int | None) -> None:
-    """Raise InputError where labels are of no class that a margin has, or not one for each sample.
-
-    Of another loss, where it is no number for a label that is of none of the outputs' classes: its derivatives are
-    numbers all the same, and not those of any class.
-    """
-    if classes is None or loss is not margin:
-        if classes is not None:
-            _check_label_outside(loss, labels, classes)
-        return
-    if not hasattr(labels, "shape") or len(labels.shape) != 1:
-        shapes = ", ".join(str(list(jnp.shape(leaf))) for leaf in jax.tree.leaves(labels))
-        raise InputError(
-            f"labels have shape {shapes}: a margin takes one class index a sample, in one row; one-hot labels are "
-            "labels.argmax(-1)"
-        )
-    check_labels(labels, classes, "labels")
-
-
-def _check_label_outside(loss: PerSampleLoss, labels: PyTree, classes: int) -> None:
-    if isinstance(labels, jax.core.Tracer) or not hasattr(labels, "shape") or len(labels.shape) != 1:
-        return
-    here = np.asarray(labels)
-    outside = (here < 0) | (here >= classes)
-    if not np.issubdtype(here.dtype, np.integer) or not outside.any():
-        return
-    rule = f"which is none of the outputs' {classes} classes, 0 to {classes - 1}"
-    outputs = jnp.linspace(0.1, 1.0, classes)[None]  # any that no usual loss is infinite at
-    row = int(np.argmax(outside))
-    if bool(jnp.isnan(loss(outputs, jnp.asarray(labels)[row : row + 1])).any()):
-        raise InputError(
-            f"loss is no number for label {here[row]} (in row {row}), {rule}: give every sample its class, "
-            "counted from 0"
-        )
-    counted_back = (here < 0) & (here >= -classes)
-    if not counted_back.any():
-        return
-    # Is -1 taken for the last class, as an index is? A loss that means something by a negative label does not repeat
-    # itself class by class.
-    every = jnp.arange(-classes, classes).astype(here.dtype)
-    below, within = jnp.split(loss(jnp.repeat(outputs, 2 * classes, axis=0), every), 2)
-    if bool((below == within).all()) and len(np.unique(within)) == classes:
-        row = int(np.argmax(counted_back))
-        raise InputError(
-            f"loss takes label {here[row]} (in row {row}), {rule}, for class {here[row] + classes}: leave such samples "
-            "out, or give a loss that is 0 for them"
-        )
+    return out
 
 
 def _check_loss_of_one(
@@ -208,10 +177,19 @@ def _floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]
     return [leaves[i] for i in where], rest
 
 
+def check_different(inputs: PyTree) -> None:
+    """Raise InputError where inputs are one sample or the same several times, of which mixing cannot be seen."""
+    if all(bool((jnp.asarray(leaf) == leaf[:1]).all()) for leaf in jax.tree.leaves(inputs)):
+        raise InputError(
+            f"inputs are {taps.batch_size(inputs)} times the same, such as zeros, so that it cannot be seen whether "
+            "samples mix: give a few different ones, such as images[:8], or mixing='batch'"
+        )
+
+
 def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
     """Raise InputError where samples mix, with what mixes them and the ways out."""
-    if taps.batch_size(inputs) < 4:
-        return
+    if taps.batch_size(inputs) < 4:  # the same several times: what mixes, mixes them too
+        inputs, labels = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 4), (inputs, labels))
     common = (design.model, variables, inputs, labels)
     found = sample_mixing.mixing(
         *common, design.sites, design.losses[design.main], design.derivative, **design.arguments
@@ -231,23 +209,35 @@ def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, l
     )
 
 
-def warn_of_signs(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
-    """Warn where double precision contradicts too many signs, or where derivatives are too small or not finite."""
-    for site, of in design.audit(variables, inputs, labels).items():
-        found = []
-        if of.wrong > auditing.LIMIT or of.zeroed > auditing.LIMIT:
-            fast = design.precision == "fast"
-            way_out = "precision='exact'" if fast else "loss=margin, which has the exact signs of a cross-entropy"
-            found.append(
-                f"{of.wrong:.2%} of signs are wrong and {of.zeroed:.2%} are lost in this arithmetic "
-                f"({of.underflowed:.2%} underflow): take {way_out}"
-            )
-        if of.unresolved > auditing.LIMIT:
-            found.append(
-                f"{of.unresolved:.2%} of signs are of derivatives at most {auditing.RESOLUTION:.0e} of the largest, "
-                "which are zero to this arithmetic: rounding decides them"
-            )
-        if of.not_finite:
-            found.append(f"{of.not_finite:,} derivatives are not finite: they count as no sign")
-        if found:
-            warnings.warn(f"at {site!r} {'; '.join(found)}", SignHealthWarning, stacklevel=4)
+def warn_of_signs(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree, half: bool) -> None:
+    """Warn where double precision contradicts too many signs, or where derivatives are too small or not finite.
+
+    Of the margin only where products are not exact, or values are of `half` precision: else float32 has its signs.
+    """
+    for name, loss in design.losses.items():
+        if loss is margin and not half and design.precision != "fast":
+            continue
+        of_loss = f" of loss {name!r}" * (len(design.losses) > 1)
+        for site, of in design.audit(variables, inputs, labels, name).items():
+            if found := _complaints(design, of):
+                warnings.warn(f"at {site!r}{of_loss} {'; '.join(found)}", SignHealthWarning, stacklevel=4)
+
+
+def _complaints(design: Design, of: auditing.SignHealth) -> list[str]:
+    """What is to be said of a site's signs."""
+    found = []
+    if of.wrong > auditing.LIMIT or of.zeroed > auditing.LIMIT:
+        fast = design.precision == "fast"
+        way_out = "precision='exact'" if fast else "loss=margin, which has the exact signs of a cross-entropy"
+        found.append(
+            f"{of.wrong:.2%} of signs are wrong and {of.zeroed:.2%} are lost in this arithmetic "
+            f"({of.underflowed:.2%} underflow): take {way_out}"
+        )
+    if of.unresolved > auditing.LIMIT:
+        found.append(
+            f"{of.unresolved:.2%} of signs are of derivatives at most {auditing.RESOLUTION:.0e} of the largest, "
+            "which are zero to this arithmetic: rounding decides them"
+        )
+    if of.not_finite:
+        found.append(f"{of.not_finite:,} derivatives are not finite: they count as no sign")
+    return found

@@ -19,6 +19,8 @@ def chosen(wanted: Choice, what: str, total: int, seed: int) -> np.ndarray | Non
     """
     if wanted is None:
         return None
+    if isinstance(wanted, bool):
+        raise InputError(f"{what}={wanted}: give a count, a share between 0.0 and 1.0, or None for all")
     if not isinstance(wanted, (int, float)):
         return _these(np.asarray(wanted), what, total)
     count = round(wanted * total) if isinstance(wanted, float) else wanted

@@ -22,7 +22,7 @@ from neuron_mech.cluster import devices
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording import auditing, counting, watching
+from neuron_mech.recording import auditing, counting, keeping
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.chunks import in_chunks
 from neuron_mech.recording.counting import Tally
@@ -221,16 +221,8 @@ class Design:
         return tallies
 
     def keep(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure."""
-        row = jnp.searchsorted(jnp.asarray(self.keeps), moment.number)
-        neurons = {site: self.indices(site) for site in self.sites}
-        keys = dict(self.rngs or {})
-        variables, keys = random_keys.folded(moment.variables, keys, moment.number)
-        common = (self.model, variables, samples.inputs, samples.places, neurons)
-        arguments = {**self.arguments, **({"rngs": keys} if keys else {})}
-        values, _ = watching.read(*common, self.chunk, self.prepare, **arguments)
-        put = partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
-        return {site: put(all_, values[site][:, None].astype(all_.dtype), row) for site, all_ in kept.items()}
+        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure; see `keeping.keep`."""
+        return keeping.keep(self, kept, samples, moment)
 
     @cached_property
     def compiled_chunk(self) -> Callable[..., Tallies]:
@@ -262,11 +254,12 @@ class Design:
         """`keep` on each device for its own rows. Pure."""
         return devices.each(lambda own, now: self.keep(own[0], own[1], now), self.mesh)((kept, samples), moment)
 
-    def audit(self, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> dict[str, SignHealth]:
-        """{site: SignHealth} of these samples, by comparison with double precision; see `Recorder.audit`."""
+    def audit(self, variables: PyTree, inputs: PyTree, labels: PyTree, loss: str = "") -> dict[str, SignHealth]:
+        """{site: SignHealth} of a loss, by default the main one; see `Recorder.audit`."""
+        of = {"": self.losses[loss or self.main]}
         common = (self.model, variables, self.prepare(inputs), labels, self.sites)
-        how = (self.losses, self.losses[self.main], self.derivative, self.precision)
-        return auditing.sign_health(*common, *how, **self.arguments)[self.main]
+        how = (of, of[""], self.derivative, self.precision)
+        return auditing.sign_health(*common, *how, batched=self.batched, **self.arguments)[""]
 
     def check(self, variables: PyTree) -> None:
         """Raise InputError where the variables' shapes are not those that the recorder was made for."""

@@ -29,7 +29,7 @@ from jaxtyping import Array, Int
 from neuron_mech import taps
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Arithmetic, multiplying
-from neuron_mech.recording import counting
+from neuron_mech.recording import counting, sameness
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Design, Tallies
 from neuron_mech.recording.reading import Counted
@@ -56,7 +56,7 @@ class Online(Counted):
     needed: dict[str, Int[Any, ""]]
     """Number of rows needed, which may exceed the room."""
     stray: Int[Any, ""]
-    """An invalid id that was given, or -1."""
+    """An invalid id that was given; 0, which is valid, where none was."""
     most: Int[Any, ""]
     """Largest number of recordings of any sample so far."""
     row_of: Int[Any, " samples"]
@@ -96,6 +96,7 @@ class Online(Counted):
             raise InputError(f"ids are {ids.dtype}: give the samples' row numbers in the training set, integers")
         ids = jnp.asarray(ids, jnp.int32)
         wrong = (ids < 0) | (ids >= len(self.row_of))
+        stray = jnp.where(wrong.any(), ids[jnp.argmax(wrong)], self.stray)
         row = jnp.where(wrong, NOWHERE, self.row_of[jnp.clip(ids, 0, len(self.row_of) - 1)])
         signs = {site: counting.signs(design.chosen(site, gradient)) for site, gradient in gradients.items()}
         if any(rows < len(self.row_of) for rows in design.rows.values()):
@@ -109,7 +110,7 @@ class Online(Counted):
             ids={site: put(before, ids, self.filled[site]) for site, before in self.ids.items()},
             filled={site: before + counted[site] for site, before in self.filled.items()},
             needed={site: jnp.maximum(self.needed[site], before + len(ids)) for site, before in self.filled.items()},
-            stray=jnp.where(wrong.any(), ids[jnp.argmax(wrong)], self.stray),
+            stray=stray,
         )
 
     def end_epoch(self) -> Online:
@@ -125,8 +126,11 @@ class Online(Counted):
                     f"{needed} samples came since the last end_epoch, and there is room for {len(signs)}: call it more "
                     "often, or make the recorder with more room="
                 )
-        if int(self.stray) >= 0:
-            raise InputError(f"sample {int(self.stray)} came, but the recorder was made for samples={len(self.row_of)}")
+        if int(self.stray):
+            raise InputError(
+                f"sample {int(self.stray)} came, but the recorder was made for samples={len(self.row_of)}, numbered "
+                "from 0: leave out what fills up a batch, or give it the id of a sample and no weight in the loss"
+            )
         row_of, most = np.asarray(self.row_of), int(self.most)
         tallies, loss = dict(self.tallies[design.main]), design.main
         for site, rows in design.rows.items():
@@ -162,14 +166,37 @@ class Online(Counted):
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs, as nested dictionaries of the host's arrays."""
+        """What a checkpoint needs, as nested dictionaries of the host's arrays.
+
+        `chosen` is a fingerprint of the counted samples, neurons and positions.
+        """
         found = serialization.to_state_dict(self)
-        return {name: jax.tree.map(np.asarray, part) for name, part in found.items() if name != "row_of"}
+        found = {name: jax.tree.map(np.asarray, part) for name, part in found.items() if name != "row_of"}
+        return found | {"chosen": sameness.fingerprint(self.design, np.asarray(self.row_of))}
 
     def restored(self, state: Mapping[str, Any]) -> Online:
-        """This recorder, made anew as it was made at first, with the `state` of a checkpoint."""
-        whole = {**serialization.to_state_dict(self), **state}
-        return serialization.from_state_dict(self, whole)
+        """This recorder, made anew as it was made at first, with the `state` of a checkpoint.
+
+        It may have room for more recordings. Raises InputError where it has room for fewer than there are, for another
+        number of waiting signs, or counts other samples, neurons or positions.
+        """
+        rooms = {site: signs.shape for site, signs in self.waiting.items()}
+        if not np.array_equal(state["chosen"], sameness.fingerprint(self.design, np.asarray(self.row_of))) or rooms != {
+            site: np.shape(signs) for site, signs in state["waiting"].items()
+        }:
+            raise InputError(
+                "the saved recorder counted other samples, neurons or positions, or had other room: make this one with "
+                "the same samples=, counted=, neurons=, positions=, room= and seed="
+            )
+        self.check_room(int(state["most"]))
+        rest = {name: part for name, part in state.items() if name != "chosen"}
+        made: Online = serialization.from_state_dict(self, {**serialization.to_state_dict(self), **rest})
+        recordings = self.design.recordings
+        tallies = {
+            loss: {site: sameness.with_room(tally, recordings) for site, tally in of.items()}
+            for loss, of in made.tallies.items()
+        }
+        return made.replace(tallies=tallies)
 
 
 def _times(rows: Int[np.ndarray, " came"]) -> Int[np.ndarray, " came"]:
@@ -203,7 +230,7 @@ def begin(design: Design, samples: int, ids: Int[np.ndarray, " recorded"], room:
         ids={site: jnp.zeros(rooms[site], jnp.int32) for site in design.sites},
         filled={site: zero() for site in design.sites},
         needed={site: zero() for site in design.sites},
-        stray=jnp.full((), -1, jnp.int32),
+        stray=zero(),
         most=zero(),
         row_of=jnp.asarray(row_of),
         design=design,

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from neuron_mech.cluster import devices, memory
 from neuron_mech.errors import InputError
-from neuron_mech.recording import counting
+from neuron_mech.recording import counting, sameness
 from neuron_mech.recording.design import Design, Samples
 from neuron_mech.recording.recorder import Recorder
 
@@ -152,11 +152,10 @@ class Plan:
         """The shapes of a recorder's `state`: what a checkpoint needs to be read, without any memory for it."""
         design = self.design
         kept = jax.eval_shape(design.blank_kept)
-        chosen = [self.rows, *jax.tree.leaves((self.labels, dict(design.neurons), dict(design.positions)))]
         found = {
             "tallies": jax.tree.map(_as_dict, jax.eval_shape(design.empty), is_leaf=_is_tally),
             "count": jax.ShapeDtypeStruct((), jnp.int32),
-            "chosen": jax.ShapeDtypeStruct((32 * len(chosen),), jnp.uint8),
+            "chosen": sameness.abstract_fingerprint(design, self.rows, self.labels),
         }
         return found | ({"kept": kept} if kept else {})
 

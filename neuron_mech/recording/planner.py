@@ -22,15 +22,17 @@ from neuron_mech.recording.checks import (
     LOOKED_AT,
     Mixing,
     check_apply,
+    check_different,
     check_keywords,
-    check_labels_fit,
     check_loss,
     check_mixing,
+    check_prepare,
     check_recordings,
     warn_of_signs,
 )
 from neuron_mech.recording.choices import Choice, chosen
 from neuron_mech.recording.design import Design, as_they_are
+from neuron_mech.recording.labelling import check_labels_fit
 from neuron_mech.recording.online import Online
 from neuron_mech.recording.plan import Plan
 from neuron_mech.recording.recorder import Recorder
@@ -72,8 +74,8 @@ def plan(
     - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
       Any other is compared with double precision on a few samples (`audit`), which warns above 0.1 % of bad signs.
       Several, by name, are counted from the same passes; the first is the main one.
-    - `derivative`: with respect to the "activation" (only at `Neurons`) or the "pre_activation"; by default to the
-      activation where all sites are `Neurons`.
+    - `derivative`: with respect to the "activation" (only at `Neurons` and bare functions such as `:relu`) or the
+      "pre_activation"; by default to the activation where all sites have one.
     - `precision`: "exact", products to float32's precision on any device, or "fast", as the device multiplies by
       default: on a GPU or TPU some signs are wrong then, and the `audit` says how many.
     - `samples`, `neurons` (of each site), `positions` (of each feature map, in row-major order): how many, or as a
@@ -97,6 +99,7 @@ def plan(
     apply = taps.bound(apply)
     some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
     seen = prepare(some[0])
+    check_prepare(prepare, some[0], seen)
     sites = selected(model, variables, seen, names, **apply)
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
@@ -136,7 +139,7 @@ def plan(
         keys = {name: jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())) for name in sites}
         among = design.positions if keep_at is None else {name: np.array([keep_at]) for name in sites}
         places = watching.watched_places(sites, counts, len(rows), keys, among)
-    made = Plan(design, variables, inputs, labels, rows[order], places)
+    made = Plan(design, variables, inputs, labels, rows[order].astype(np.int32), places)  # as jit returns them
     if budget is not None and made.device > budget:
         raise InputError(
             f"budget={budget}, but recording needs {made.device} bytes on the device: samples="
@@ -144,9 +147,8 @@ def plan(
         )
     if mixing == "refuse":
         check_mixing(design, variables, seen, some[1])
-    half = any(np.dtype(site.dtype).itemsize < 4 for site in sites.values())
-    if audit and (design.losses[design.main] is not margin or half or precision == "fast"):
-        warn_of_signs(design, variables, *some)
+    if audit:
+        warn_of_signs(design, variables, some[0], some[1], taps.in_half(model, variables, seen, **apply))
     return made
 
 
@@ -202,7 +204,7 @@ def online(
 ) -> Online:
     """A recorder of the training step's own gradients, for training samples numbered 0 to `samples` - 1.
 
-    - `inputs`: a few samples, for their shapes.
+    - `inputs`: a few samples, different ones, for their shapes and to see whether samples mix.
     - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
     - `recordings`: the largest number of times that a sample will be trained on: the number of epochs.
     - `counted`: the samples to record; `neurons` and `positions`: those of each site, as in `plan`.
@@ -218,6 +220,8 @@ def online(
     check_recordings(recordings)
     apply = taps.bound(apply)
     sites = selected(model, variables, inputs, names, **apply)
+    if mixing != "batch":
+        check_different(inputs)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **apply)):
         raise InputError(
             f"samples of a batch mix in {', '.join(layers)}, so that a derivative is not one sample's own. Ways out: "

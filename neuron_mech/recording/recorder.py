@@ -19,17 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import serialization
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from neuron_mech.cluster import devices
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, reading
+from neuron_mech.recording import counting, reading, sameness
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Moment, Samples, Tallies
 from neuron_mech.recording.reading import Counted
-from neuron_mech.store import identity
 
 
 class Recorder(Counted):
@@ -103,25 +102,30 @@ class Recorder(Counted):
 
     @property
     def _chosen(self) -> UInt8[np.ndarray, " bytes"]:
-        labels = devices.gather_rows(self.samples.labels, len(self.rows))
-        parts = (self.rows, labels, dict(self.design.neurons), dict(self.design.positions))
-        digests = (identity.digest(leaf) for leaf in jax.tree.leaves(parts))
-        return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8)
+        return sameness.fingerprint(self.design, self.rows, devices.gather_rows(self.samples.labels, len(self.rows)))
+
+    @property
+    def _given(self) -> PyTree:
+        """What the recorder was given of its samples, and which they are."""
+        return self.rows, devices.gather_rows((self.samples.inputs, self.samples.labels), len(self.rows))
 
     def restored(self, state: Mapping[str, Any]) -> Recorder:
         """This recorder, made with the same arguments as the saved one, with the `state` of a checkpoint.
 
-        Raises InputError where it records other samples, neurons or positions, or other labels.
+        It may have room for more recordings. Raises InputError where it has room for fewer than there are, or records
+        other samples, neurons or positions, has other labels, or keeps pre-activations at other recordings.
         """
         if not np.array_equal(state["chosen"], self._chosen):
+            further = ", keep= and recordings=" * bool(self.design.keeps)
             raise InputError(
                 "the saved recorder counted other samples, neurons or positions, or had other labels: make this one of "
-                "the same data, with the same samples=, neurons=, positions= and seed="
+                f"the same data, with the same samples=, neurons=, positions= and seed={further}"
             )
-        rows, mesh = self.design.rows, self.design.mesh
+        self.check_room(int(state["count"]))
+        rows, mesh, recordings = self.design.rows, self.design.mesh, self.design.recordings
         place = lambda site, tree: devices.shard_rows(tree, rows[site], mesh)  # noqa: E731
         tallies = {
-            loss: {site: place(site, Tally(**of)) for site, of in by_site.items()}
+            loss: {site: place(site, sameness.with_room(Tally(**of), recordings)) for site, of in by_site.items()}
             for loss, by_site in state["tallies"].items()
         }
         kept = {site: place(site, values) for site, values in state.get("kept", {}).items()}
@@ -162,6 +166,7 @@ class Recorder(Counted):
     def audit(self, variables: Mapping[str, Any], samples: int = 64) -> dict[str, SignHealth]:
         """{site: SignHealth} of the first `samples` samples, by comparison with double precision; see `auditing`.
 
+        Samples are batches of one, as recorded, or with mixing="batch" batches of 20.
         Raises InputError where the model cannot be computed in double precision.
         """
         every = (self.samples.inputs, self.samples.labels)
@@ -170,8 +175,9 @@ class Recorder(Counted):
 
     def followed_by(self, later: Recorder) -> Recorder:
         """One recorder of two consecutive stretches of training, of the same samples, with exact counts and flips."""
-        if not np.array_equal(self.rows, later.rows) or self.tallies.keys() != later.tallies.keys():
-            raise InputError("two stretches can be put together of the same samples and sites only")
+        sameness.check_same(self.design, later.design, "one after the other")
+        if not sameness.equal(self._given, later._given):
+            raise InputError("two stretches can be put together of the same samples, inputs and labels, only")
         self.check_room(int(self.count))
         later.check_room(int(later.count))
         merged = {
@@ -195,9 +201,10 @@ class Recorder(Counted):
 
         Every site must count all samples of both.
         """
-        if int(self.count) != int(other.count) or self.tallies.keys() != other.tallies.keys():
+        sameness.check_same(self.design, other.design, "side by side")
+        if (int(self.count), self.design.keeps) != (int(other.count), other.design.keeps):
             raise InputError(
-                f"recorders side by side need the same sites and recordings, not {int(self.count)} and "
+                f"recorders side by side need the same recordings, kept and in all, not {int(self.count)} and "
                 f"{int(other.count)}"
             )
         mine, theirs = np.asarray(self.rows), np.asarray(other.rows)

@@ -13,7 +13,8 @@ from neuron_mech import taps
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision
-from neuron_mech.recording.checks import check_apply, check_keywords, check_labels_fit, check_loss
+from neuron_mech.recording.checks import check_apply, check_keywords, check_loss
+from neuron_mech.recording.labelling import check_labels_fit
 from neuron_mech.taps import PerSampleLoss
 from neuron_mech.taps.naming import Names, in_reach, selected
 from neuron_mech.taps.objectives import margin
@@ -82,7 +83,7 @@ def gradients(
         compiled = _compiled(*key)
     except TypeError:  # something of it has no hash, and is compiled anew
         compiled = _compiled.__wrapped__(*key)
-    check_labels_fit(loss, labels, compiled.classes(variables, inputs, labels, data))
+    check_labels_fit(loss, labels, compiled.outputs(variables, inputs, labels, data))
     found = compiled.run(variables, inputs, labels, data)
     return {site: found[site] for site in compiled.order}
 
@@ -112,15 +113,18 @@ def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pr
     - `where`: whether they replace the "pre_activation" or the "activation".
 
     The function that is returned takes the arguments of `model.apply`. It raises SiteError for a name without a site,
-    and for an edit that changes shape or type.
+    for a site that two names fit, and for an edit that changes shape or type.
     """
 
     def run(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         positional, words = taps.arguments(args, kwargs)
         inputs, words = taps.Inputs(*positional), taps.bound(words)
-        found = {
-            site: edit for names, edit in edits.items() for site in selected(model, variables, inputs, names, **words)
-        }
+        found: dict[str, Edit] = {}
+        for names, edit in edits.items():
+            for site in selected(model, variables, inputs, names, **words):
+                if site in found:
+                    raise taps.SiteError(f"site {site!r} has two edits, the second by {names!r}: name each site once")
+                found[site] = edit
         if where == "activation":
             return taps.edited(model, post=found)(variables, inputs, **words)
         return taps.edited(model, pre=found)(variables, inputs, **words)
@@ -134,13 +138,13 @@ class _Compiled:
     def __init__(self, *key: Any):
         self.model, self.names, self.loss, self.derivative, self.precision, fixed = key
         self.fixed = dict(fixed)
-        self.checked: dict[Any, int | None] = {}
+        self.checked: dict[Any, PyTree] = {}
         self.order: tuple[str, ...] = ()
         """Of the sites, in which `jit` does not return them."""
         self.run = jax.jit(self._run)
 
-    def classes(self, variables: PyTree, inputs: PyTree, labels: PyTree, data: Mapping[str, Any]) -> int | None:
-        """How many classes labels are of, once the loss is known to be one of each sample; see `check_loss`."""
+    def outputs(self, variables: PyTree, inputs: PyTree, labels: PyTree, data: Mapping[str, Any]) -> PyTree:
+        """The shapes of the outputs, once the loss is known to be one of each sample; see `check_loss`."""
         given = (variables, inputs, labels)
         shapes = jax.tree.map(lambda leaf: (jnp.shape(leaf), str(jnp.result_type(leaf))), given)
         leaves, tree = jax.tree.flatten(shapes)

@@ -85,6 +85,25 @@ def read(
     return {site: values[: len(places[site])] for site, values in kept.items()}, outputs
 
 
+def read_batch(
+    model: nn.Module,
+    variables: PyTree,
+    inputs: PyTree,
+    places: Mapping[str, Int[Array, " batch"]],
+    neurons: Mapping[str, Int[np.ndarray, " neurons"]],
+    start: Int[Array, ""],
+    **kwargs: Any,
+) -> dict[str, Array]:
+    """{site: pre-activations of (batch, neurons)} of inputs that are one batch, at the sites in `places`. Pure.
+
+    `start` is the number of its first row, which is folded into random keys.
+    """
+    own, keys = random_keys.folded(variables, {name: kwargs.pop(name) for name in ("rngs",) if name in kwargs}, start)
+    _, values = taps.read(model, own, inputs, tuple(places), **kwargs, **keys)
+    flat = {site: value.reshape(len(value), -1, value.shape[-1]) for site, value in values.items()}
+    return {site: value[jnp.arange(len(value)), places[site]][:, neurons[site]] for site, value in flat.items()}
+
+
 def watched_places(
     sites: Mapping[str, Site],
     rows: Mapping[str, int],

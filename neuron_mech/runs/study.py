@@ -15,6 +15,7 @@ from jaxtyping import Int
 from neuron_mech import training
 from neuron_mech.cluster import devices
 from neuron_mech.config import Config, random_stream
+from neuron_mech.recording import sameness
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Design, Tallies
 from neuron_mech.recording.online import Online, begin
@@ -99,7 +100,8 @@ def abstract_recorded(study: Study) -> dict[str, Any]:
     if study.config.record.mode != "online":
         return study.plan.abstract_state()
     whole = serialization.to_state_dict(jax.eval_shape(partial(_online, study)))
-    return {name: part for name, part in whole.items() if name != "row_of"}
+    chosen = {"chosen": sameness.abstract_fingerprint(study.design, whole["row_of"])}
+    return {name: part for name, part in whole.items() if name != "row_of"} | chosen
 
 
 def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder | Online | None:

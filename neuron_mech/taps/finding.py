@@ -30,7 +30,7 @@ from jaxtyping import PyTree
 
 from neuron_mech.errors import InputError, nearest
 from neuron_mech.taps.neurons import Neurons
-from neuron_mech.taps.programs import Place, Program, traced
+from neuron_mech.taps.programs import Place, Program, float_types, traced
 
 LOOK = 2**28
 """Bytes of one site's values that are looked at at once: what else a network holds then is a few times that."""
@@ -111,6 +111,11 @@ def traced_abstractly(model: nn.Module, variables: Mapping[str, Any], inputs: Py
     batch_size(inputs)
     shapes = jax.eval_shape(lambda tree: tree, (dict(variables), inputs))  # float64 of numpy's is JAX's own float32
     return traced(model, *shapes, **kwargs)
+
+
+def in_half(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> bool:
+    """Whether the model computes any value in half precision, at a site or elsewhere."""
+    return any(dtype.itemsize < 4 for dtype in float_types(traced_abstractly(model, variables, inputs, **kwargs).jaxpr))
 
 
 def _sites(program: Program) -> dict[str, Site]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, PyTree
 
 from neuron_mech import precision as precise
 from neuron_mech.config import Derivative
+from neuron_mech.errors import InputError
 from neuron_mech.precision import Precision, Product
 from neuron_mech.taps import random_keys
 from neuron_mech.taps.edits import outputs, tasks
@@ -85,8 +86,17 @@ def _gradients(
         out = perturbed(model, perturbations, derivative)(variables, inputs, **kwargs)
         return outputs(out, kwargs)
 
+    def summed(objective: PerSampleLoss, out: Any) -> jax.Array:
+        each = objective(out, labels)
+        if each.shape != (size := batch_size((inputs, labels)),):
+            raise InputError(
+                f"loss gives {list(each.shape)} where it has outputs and labels of {size} sample{'s' * (size != 1)}: "
+                "what it or the model takes from elsewhere with a row for each sample belongs to the labels or inputs"
+            )
+        return each.sum()
+
     out, backward = jax.vjp(forward, perturbations)
-    return {name: backward(jax.grad(lambda o, f=f: f(o, labels).sum())(out))[0] for name, f in objectives.items()}
+    return {name: backward(jax.grad(partial(summed, f))(out))[0] for name, f in objectives.items()}
 
 
 def per_sample_gradients(

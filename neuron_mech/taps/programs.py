@@ -98,12 +98,12 @@ class Program:
 
 def traced(model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Program:
     """The program of `model.apply` with these arguments, and its places in the order of computation."""
+    size = _batch(args)  # of Inputs, those by keyword too
     args, kwargs = arguments(args, kwargs)
     with explained(model):
         program = _traced(model, dict(variables), args, kwargs)
-    size = _batch(args)
     places = tuple(replace(place, batch=_unambiguous(place, size)) for place in program.places)
-    if any(place.batch is None and size in place.shape for place in places):
+    if any(size in place.shape and place.batch != 0 for place in places):
         places = _told_apart(model, variables, args, kwargs, places, size)
     return replace(program, places=places, size=size)
 
@@ -198,6 +198,13 @@ def _places(
                 yield from _places(program, (*address, number), here, turns, trouble or inside)
 
 
+def float_types(jaxpr: Any) -> set[np.dtype]:
+    """The types of all floats that a program computes, those inside its operations among them."""
+    outs = [var.aval for equation in jaxpr.eqns for var in equation.outvars if hasattr(var.aval, "dtype")]
+    found = {np.dtype(aval.dtype) for aval in outs if jax.numpy.issubdtype(aval.dtype, np.floating)}
+    return found.union(*(float_types(inner) for equation in jaxpr.eqns for inner in rewriting.programs(equation)))
+
+
 def _batch(args: tuple) -> int | None:
     """The first axis of the first array."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(args) if getattr(leaf, "shape", ())]
@@ -205,7 +212,7 @@ def _batch(args: tuple) -> int | None:
 
 
 def _unambiguous(place: Place, size: int | None) -> int | None:
-    """The batch's axis, where only one is as long."""
+    """The axis that is as long as the batch, where only one is. Other than the first, it may be so by chance."""
     axes = [axis for axis, length in enumerate(place.shape) if length == size]
     return axes[0] if len(axes) == 1 else None
 
@@ -218,7 +225,7 @@ def _told_apart(
     places: tuple[Place, ...],
     size: int | None,
 ) -> tuple[Place, ...]:
-    """The places with the axis that grows where the batch does."""
+    """The places with the axis that grows where the batch does: none where values have no batch, or it is merged."""
 
     def longer(leaf: Any) -> Any:
         shape = getattr(leaf, "shape", ())
@@ -236,10 +243,10 @@ def _told_apart(
         others = ()
 
     def told(place: Place, other: Place | None) -> Place:
-        if place.batch is not None or size not in place.shape:
+        if size not in place.shape:
             return place
         if other is None:
-            return replace(place, batch=0 if place.shape[0] == size else None)
+            return replace(place, batch=0 if place.shape[0] == size else place.batch)
         grew = [axis for axis, (one, two) in enumerate(zip(place.shape, other.shape, strict=True)) if one != two]
         return replace(place, batch=grew[0] if len(grew) == 1 and place.shape[grew[0]] == size else None)
 

@@ -224,3 +224,9 @@ def test_bits_of_runs_are_compared(reproduced, tmp_path):
     (third / "config.json").unlink()
     with pytest.raises(InputError, match="third"):
         same_bits.lines([first, third])
+
+
+def test_what_compares_bits_says_how_it_is_called(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["same_bits", "--help"])
+    same_bits.main()
+    assert "python -m experiments.same_bits RUN_DIR RUN_DIR" in capsys.readouterr().out

@@ -1,11 +1,13 @@
 """The early layers' experiment: the null, categories of arms, replicas, the network, and the instrument itself."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.early_layers import interventions
+from experiments.early_layers import interventions, measurement
 from experiments.early_layers.measurement import EarlyLayers
 from experiments.early_layers.recording import displaced, ordinary
 from experiments.open_questions import training
@@ -132,3 +134,12 @@ def test_running_norm_is_the_same_for_a_sample_alone(lenient):
     after = {**state, **new}
     together = norm.apply(after, values, False)
     np.testing.assert_allclose(norm.apply(after, values[:1], False), together[:1], rtol=1e-6)
+
+
+def test_a_network_of_the_grid_that_diverged_has_no_measures(few, lenient):
+    options = replace(OPTIONS, learning_rate=1e4)
+    found = measurement.of_factor("linear", few, options)
+    assert (found.factor_accuracy == 0).all()
+    assert all(found[name].isnull().all() for name in found.data_vars if name != "factor_accuracy")
+    found = measurement.of_factor("linear", few, replace(options, learning_rate=0.01))
+    assert all(found[name].notnull().all() for name in found.data_vars)

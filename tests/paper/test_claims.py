@@ -123,6 +123,19 @@ def test_random_labels_that_were_not_fitted_say_nothing():
     assert not said.decides
 
 
+def test_seeds_are_compared_with_themselves_where_another_file_is_missing_of_each():
+    named = lambda files, *seeds: [file.assign_attrs(seed=seed) for file, seed in zip(files, seeds, strict=False)]  # noqa: E731
+    files = ("signs", "classes", "train", "beside", "train_beside")
+    same = dataclasses.replace(TRUE, **{name: named(getattr(TRUE, name), "", "seed1", "seed2") for name in files})
+    of_others = {name: named(getattr(TRUE, name), "", "seed2") for name in ("classes", "train")}
+    fewer = dataclasses.replace(
+        same, signs=named(TRUE.signs, "", "seed1"), beside=named(TRUE.beside, "", "seed1"), **of_others
+    )
+    for which in (2, 4):
+        assert judged(which, same).beats_null == "yes"
+        assert judged(which, fewer).beats_null == "not tested"
+
+
 def test_what_is_missing_is_not_tested_and_says_what_is_missing():
     every = claims.claims(Findings("digits"))
     assert {claim.verdict for claim in every} == {claim.beats_null for claim in every} == {"not tested"}

@@ -72,6 +72,11 @@ WRONG = {
     "a sample that is not there": (lambda d: record(d, samples=[3, 200]), "samples has index 200, but there are 200"),
     "a neuron twice": (lambda d: record(d, neurons=[1, 3, 3]), "neurons has index 3 2 times: name each once"),
     "a mask of another size": (lambda d: record(d, samples=np.ones(7, bool)), r"samples is bool\[7\].*a mask of 200"),
+    "a yes in the place of a number": (lambda d: record(d, samples=True), "samples=True: give a count"),
+    "two edits of a site": (
+        lambda d: neuron_mech.replace(model, {"Dense_1": jnp.negative, "Dense_*": jnp.zeros_like})(d[0], d[1]),
+        r"'Dense_1' has two edits, the second by 'Dense_\*'",
+    ),
     "none of them": (lambda d: record(d, samples=[]), "at least one"),
     "no recordings": (lambda d: record(d, recordings=0), "recordings=0"),
     "an activation that is out of reach": (

@@ -4,12 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import drawn
 import neuron_mech
-from classifiers import Logits, X, Y, asked, started
+from classifiers import Logits, X, Y, started
 from kinds import MASK, TOKENS, VECTORS, Attends, Towers
 from neuron_mech import Inputs
 from neuron_mech.errors import InputError
@@ -49,80 +48,100 @@ def test_an_edit_of_a_rematerialised_layer_is_made_once():
     np.testing.assert_allclose(edited - Model().apply(variables, X), np.tile(out["kernel"].sum(0), (24, 1)), rtol=1e-4)
 
 
-# --- Labels and losses ------------------------------------------------------------------------------------------------
-
-WRONG = {
-    "one logit": (Logits(1), (Y > 0).astype(int), "one logit a sample"),
-    "labels outside": (Logits(), Y + 1, "none of 3 classes"),
-    "labels as floats": (Logits(), Y.astype(jnp.float32), "class labels are integers"),
-    "one-hot labels": (Logits(), jax.nn.one_hot(Y, 3), r"labels.argmax\(-1\)"),
-    "labels in a tuple": (Logits(), (Y, Y), "one class index a sample"),
-}
+# --- Arithmetic and batches -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WRONG)
-def test_labels_that_a_margin_is_not_of_are_refused_by_signs_and_recorder(way):
-    model, labels, message = WRONG[way]
-    for ask in asked(model, labels):
-        with pytest.raises(InputError, match=message):
-            ask()
+def test_a_network_is_audited_that_computes_in_half_precision_after_a_site_in_float32():
+    class Mixed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Dense(64, name="hidden")(x))
+            for _ in range(4):
+                x += nn.Dense(64, dtype=jnp.bfloat16)(nn.relu(x.astype(jnp.bfloat16))).astype(jnp.float32)
+            return nn.Dense(3, dtype=jnp.float32, name="head")(x)
+
+    variables = started(Mixed())
+    with pytest.warns(neuron_mech.SignHealthWarning, match="at 'hidden' .* of signs are wrong"):
+        neuron_mech.recorder(Mixed(), variables, X, Y, "hidden", recordings=1)
 
 
-def test_labels_outside_the_classes_are_refused_of_a_cross_entropy_and_taken_of_a_loss_that_knows_them():
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-    plain = jax.grad(lambda out: cross_entropy(out, jnp.asarray([3])).sum())(jnp.zeros((1, 3)))
-    assert (plain > 0).all()  # what there would be in silence: every logit of every sample down
-    for wrong, row in ((Y.at[20].set(3), 20), (Y.at[5].set(-4), 5)):
-        for ask in asked(Logits(), wrong, loss=cross_entropy):
-            with pytest.raises(InputError, match=rf"no number for label -?\d \(in row {row}\).*3 classes, 0 to 2"):
-                ask()
-    masked = lambda out, y: jnp.where(y < 0, 0, cross_entropy(out, jnp.maximum(y, 0)))  # noqa: E731
-    model, variables, some = Logits(), started(Logits()), Y.at[5].set(-1)
-    signs = neuron_mech.signs(model, variables, X, some, "out", loss=masked)["out"]
-    assert not signs[5].any()
-    assert signs[4].all()
+def test_every_loss_is_audited_not_the_main_one_alone():
+    faint = lambda out, y: 1e-42 * neuron_mech.margin(out, y)  # noqa: E731
+    losses = {"margin": neuron_mech.margin, "faint": faint}
+    with pytest.warns(neuron_mech.SignHealthWarning, match="at 'hidden' of loss 'faint' .* are lost"):
+        neuron_mech.recorder(Logits(), started(Logits()), X, Y, "hidden", recordings=1, loss=losses)
 
 
-def test_a_label_counted_from_the_end_is_refused_and_one_that_means_something_is_taken():
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-    for ask in asked(Logits(), Y.at[5].set(-1), loss=cross_entropy):
-        with pytest.raises(InputError, match=r"takes label -1 \(in row 5\).*3 classes, 0 to 2, for class 2: leave"):
-            ask()
-    for ask in asked(Logits(), jnp.where(Y > 0, 1, -1), loss=lambda out, y: cross_entropy(out, (y > 0).astype(int))):
-        ask()
-    for ask in asked(Logits(), jnp.where(Y > 0, 1, -1), loss=lambda out, y: jnp.log1p(jnp.exp(-y * out[:, 0]))):
-        ask()
+class Normed(nn.Module):
+    """With statistics of its batch."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.BatchNorm(use_running_average=False)(nn.Dense(12, name="first")(x)))
+        return nn.Dense(3)(nn.relu(nn.Dense(8, name="hidden")(x)))
 
 
-def test_outputs_that_a_margin_is_not_of_are_refused_by_signs_and_recorder():
-    class Further(nn.Module):
-        several: bool = False
+def test_samples_that_mix_are_seen_of_two_and_not_looked_for_in_zeros():
+    variables, apply = started(Normed()), {"mutable": ["batch_stats"]}
+    with pytest.raises(InputError, match="another sample's input changes"):
+        neuron_mech.recorder(Normed(), variables, X[:2], Y[:2], "first", recordings=1, apply=apply)
+    for x in (jnp.zeros((8, 7)), X[:1]):
+        with pytest.raises(InputError, match=r"inputs are \d times the same"):
+            neuron_mech.online(Normed(), variables, x, samples=24, recordings=1, apply=apply)
+    with pytest.raises(InputError, match="samples of a batch mix in BatchNorm_0"):
+        neuron_mech.online(Normed(), variables, X[:2], samples=24, recordings=1, apply=apply)
+
+
+def test_an_audit_of_batches_is_of_batches():
+    """The first layer's derivative is zero in a batch of one, and its sign then rounding's."""
+    variables, apply = started(Normed()), {"mutable": ["batch_stats"]}
+    of = {"recordings": 1, "apply": apply, "audit": False}
+    of_batches = neuron_mech.recorder(Normed(), variables, X, Y, "first", mixing="batch", **of).audit(variables)
+    assert of_batches["first"].unresolved == 0
+    alone = neuron_mech.recorder(Normed(), variables, X, Y, "first", mixing="alone", **of).audit(variables)
+    assert alone["first"].unresolved != 0
+
+
+def test_inputs_may_be_by_keyword_alone():
+    model, variables = Logits(), started(Logits())
+    plain = neuron_mech.signs(model, variables, X, Y)
+    for site, found in neuron_mech.signs(model, variables, neuron_mech.Inputs(x=X), Y).items():
+        np.testing.assert_array_equal(found, plain[site])
+
+
+def test_kept_pre_activations_are_of_the_batches_that_are_recorded():
+    variables, apply = started(Normed()), {"mutable": ["batch_stats"]}
+    recorder = neuron_mech.recorder(
+        *(Normed(), variables, X, Y, "hidden"), recordings=2, keep=2, chunk=10, mixing="batch", apply=apply
+    )
+    recorder = jax.jit(neuron_mech.Recorder.update)(recorder.update(variables), variables)
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+    for start in range(0, 24, 10):
+        z = np.asarray(X[start : start + 10], np.float64) @ p["first"]["kernel"] + p["first"]["bias"]
+        normed = (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) * p["BatchNorm_0"]["scale"] + p["BatchNorm_0"]["bias"]
+        hidden = np.maximum(normed, 0) @ p["hidden"]["kernel"] + p["hidden"]["bias"]
+        for kept in recorder.watched("hidden")[0]:
+            np.testing.assert_allclose(kept[start : start + 10], hidden, rtol=1e-3, atol=1e-4)
+
+
+def test_an_axis_that_is_as_long_as_the_batch_by_chance_is_not_taken_for_it():
+    class Windows(nn.Module):
+        """Four windows of each sample are rows of a larger batch; a table has no batch at all."""
 
         @nn.compact
         def __call__(self, x):
-            out = nn.Dense(3)(x)
-            return (out,) if self.several else jnp.stack([out, out], 1)
+            table = nn.Dense(24, name="table")(self.param("rows", nn.initializers.normal(), (4, 5)))
+            hidden = nn.relu(nn.Dense(24, name="hidden")(x.reshape(len(x) * 4, 4, 6)) + table)
+            return nn.Dense(3, name="out")(hidden.reshape(len(x), -1))
 
-    for model in (Further(), Further(True)):
-        for ask in asked(model, Y):
-            with pytest.raises(InputError, match="not one array of"):
-                ask()
-
-
-def contrastive(outputs, _):
-    unit = outputs / jnp.linalg.norm(outputs, axis=-1, keepdims=True)
-    return -jnp.diag(jax.nn.log_softmax(unit @ unit.T))
-
-
-@pytest.mark.parametrize("mixing", ["refuse", "alone", "batch"])
-def test_a_loss_that_mixes_samples_is_refused_whatever_is_to_be_done_with_layers_that_do(mixing):
-    model, variables = Logits(), started(Logits())
-    for ask in (
-        lambda: neuron_mech.signs(model, variables, X, Y, loss=contrastive),
-        lambda: neuron_mech.recorder(model, variables, X, Y, recordings=1, loss=contrastive, mixing=mixing),
-    ):
-        with pytest.raises(InputError, match="loss of one sample is made of other samples' outputs"):
-            ask()
+    x = normal(0, 24, 16, 6)
+    variables = started(Windows(), x)
+    found = neuron_mech.sites(Windows(), variables, x)
+    assert [name for name, site in found.items() if not site.trouble] == ["out"]
+    for site in ("hidden", "table"):
+        for ask in (neuron_mech.read, lambda *args: neuron_mech.online(*args, samples=24, recordings=1)):
+            with pytest.raises(InputError, match=rf"'{site}' has shape .* none of whose axes is the batch"):
+                ask(Windows(), variables, x, site)
 
 
 # --- Arguments of the model -------------------------------------------------------------------------------------------

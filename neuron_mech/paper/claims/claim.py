@@ -1,7 +1,7 @@
 """A claim: conditions on measured values, two marks, and which further run would decide what is undecided.
 
-Mark (a), the verdict, is whether the paper's sentence holds. Mark (b) is whether the value beats a null, that is,
-whether what the sentence describes is learning's doing. A null never overturns the sentence.
+Mark (a), the verdict, is whether the paper's sentence holds. Mark (b) is whether the value beats a null, the same
+measure without what the sentence credits, mostly without learning. A null never overturns the sentence.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ from neuron_mech.lazily import stats
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.claims.claim import Claim, Condition, Null, Scope, condition, difference, null, untested
 from neuron_mech.paper.claims.estimates import bootstrapped, estimate, mean
-from neuron_mech.paper.claims.findings import Findings, label
+from neuron_mech.paper.claims.findings import Findings, alike, label
 from neuron_mech.paper.claims.spread import between_seeds
 
 RANDOM_HALVES = sum(math.comb(10, k) * abs(k / 10 - 0.5) for k in range(11)) / 2**10
@@ -126,7 +126,7 @@ def halves(found: Findings) -> Claim:
     for site in _from_the_output(found):
         own = distance(found.signs, "neuron_low_share", site)
         nulls: tuple[Null, ...] = ()
-        if len(found.classes) == len(found.signs):
+        if alike(found.classes, found.signs):
             first = distance(found.classes, "first_low_share", site)
             nulls = (null("by the first recording alone", what, own, first, lower=True),)
         scope: Scope = "beyond" if conditions else "paper"
@@ -238,7 +238,7 @@ def linear_is_clearer(found: Findings) -> Claim:
         lone = estimate([mean(one[0]) - mean(other[0])], spread)
         value = bootstrapped(one, other) if seeds > 1 else lone
         nulls: tuple[Null, ...] = ()
-        if min(len(linear_train), len(relu_train)) >= seeds:
+        if alike(*(part[:seeds] for part in (linear, linear_train, relu, relu_train))):
             lead = [at_equal_loss((linear[k], linear_train[k]), (relu[k], relu_train[k]), site) for k in range(seeds)]
             if np.isfinite(lead).all():
                 nulls = (Null("at equal training loss", float(np.mean(lead)), estimate(lead, spread)),)
