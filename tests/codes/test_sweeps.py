@@ -1,5 +1,6 @@
 """The experiments on codes, whole: over seeds, stopped and gone on."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from neuron_mech.errors import InputError
 from neuron_mech.runs import subjects
 from neuron_mech.taps import Site
 from small_mlp import CONFIG
+from small_runs import finished
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,17 @@ def studied(digits):
     return small_mlp.studied(digits)
 
 
-def test_quantization_end_to_end_over_two_seeds(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of a trained network and nothing else."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    finished(CONFIG, directory)
+    return directory
+
+
+def test_quantization_end_to_end_over_two_seeds(trained, tmp_path, capsys):
     options = quantization_experiment.QuantizationOptions(seeds=2, ranks=(0.0, 50.0, 100.0))
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     with store.opened(tmp_path, CONFIG):
         quantization_experiment.experiment(Session(CONFIG, options, tmp_path))
     found = store.read_dataset(tmp_path / "quantization.nc")
@@ -46,7 +57,9 @@ def test_quantization_end_to_end_over_two_seeds(tmp_path, capsys):
     assert (found.accuracy.sel(percentile_rank=50) > 0.5).all()
 
 
-def test_a_stopped_sweep_goes_on_without_repeating_a_cell(tmp_path, monkeypatch):
+def test_a_stopped_sweep_goes_on_without_repeating_a_cell(trained, tmp_path, monkeypatch):
+    for name in ("whole", "stopped", "together", "only"):
+        shutil.copytree(trained, tmp_path / name)
     options = binarization_experiment.BinarizationOptions(centers=(5.0, 45.0), together=1)
 
     def sweep(directory):

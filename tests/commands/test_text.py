@@ -1,7 +1,10 @@
 """A small transformer on this project's own prose, from its command line."""
 
+import contextlib
+import io
 import re
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -37,20 +40,44 @@ def promotion():
         yield
 
 
-@pytest.fixture
-def prose(tmp_path):
-    """The README's letters, in a file."""
+def letters(directory: Path) -> Path:
+    """The README's, in a file."""
     read = (ROOT / "README.md").read_text(encoding="utf-8")
-    file = tmp_path / "prose.txt"
+    file = directory / "prose.txt"
     file.write_text(re.sub("[^a-z]+", " ", read.lower()))
     return file
 
 
-def test_it_runs_from_a_text_to_figures(prose, tmp_path, monkeypatch, capsys):
-    for name, few in (("EVALUATED", 600), ("FITTED", 400), ("PROBED", 300), ("CENTERS", (5, 45, 95))):
-        monkeypatch.setattr(measurement, name, few)
-    directory = tmp_path / "run"
-    call(monkeypatch, *SMALL, "--text", prose, "--run-dir", directory)
+@pytest.fixture
+def prose(tmp_path):
+    return letters(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def fewer():
+    """Of what is measured only some."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, few in (("EVALUATED", 600), ("FITTED", 400), ("PROBED", 300), ("CENTERS", (5, 45, 95))):
+            patch.setattr(measurement, name, few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, fewer):
+    """(the directory of a run in one go, its arguments, what it said)."""
+    place, said = tmp_path_factory.mktemp("whole"), io.StringIO()
+    arguments = (*SMALL, "--text", letters(place))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        jax.numpy_dtype_promotion("standard"),
+        contextlib.redirect_stdout(said),
+    ):
+        call(patch, *arguments, "--run-dir", place / "run")
+    return place / "run", arguments, said.getvalue()
+
+
+def test_it_runs_from_a_text_to_figures(whole):
+    directory, _, said = whole
     found = store.read_dataset(directory / "text.nc")
     assert list(found.label.values) == ["block 1", "block 2"]
     assert found.recordings == 7  # at steps 0, 10 ... 60
@@ -71,16 +98,13 @@ def test_it_runs_from_a_text_to_figures(prose, tmp_path, monkeypatch, capsys):
     assert found.constancy.sel(site="block2") == found.last_constancy.sel(site="block2")
     for name in ("figure5", "constancy_by_position", "windows"):
         assert {(directory / "figures" / f"{name}{kind}").exists() for kind in (".png", ".svg")} == {True}
-    said = capsys.readouterr().out
     assert "block 2" in said
     assert str(directory / "text.nc") in said
 
 
-def test_stopped_it_goes_on_to_the_same_bytes(prose, tmp_path, monkeypatch, capsys):
-    for name, few in (("EVALUATED", 60), ("FITTED", 40), ("PROBED", 30), ("CENTERS", (5, 45))):
-        monkeypatch.setattr(measurement, name, few)
-    arguments = (*SMALL, "--text", prose, "--run-dir")
-    call(monkeypatch, *arguments, tmp_path / "whole")
+def test_stopped_it_goes_on_to_the_same_bytes(whole, tmp_path, monkeypatch, capsys):
+    directory, arguments, _ = whole
+    arguments = (*arguments, "--run-dir")
     monkeypatch.setattr(transformer, "SAVE_SECONDS", 0)
     save = Checkpoints.save
 
@@ -99,11 +123,10 @@ def test_stopped_it_goes_on_to_the_same_bytes(prose, tmp_path, monkeypatch, caps
     monkeypatch.setattr(Checkpoints, "save", lambda self, step, state: steps.append(step) or save(self, step, state))
     call(monkeypatch, *arguments, tmp_path / "stopped")
     assert steps == [40, 50, 60, 65]
-    whole, stopped = ((tmp_path / name / "text.nc").read_bytes() for name in ("whole", "stopped"))
-    assert whole == stopped
+    assert (directory / "text.nc").read_bytes() == (tmp_path / "stopped" / "text.nc").read_bytes()
     capsys.readouterr()
     with pytest.raises(SystemExit) as refused:
-        call(monkeypatch, *arguments, tmp_path / "whole", "--seed", "1")
+        call(monkeypatch, *arguments, directory, "--seed", "1")
     assert refused.value.code == 2
     assert "holds another run (there / here): seed: 0 / 1: name another" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -12,7 +13,9 @@ from experiments.activation_functions import claims, measurement
 from experiments.command_line import exiting
 from experiments.early_layers import interventions
 from experiments.early_layers import measurement as early
+from experiments.open_questions import options as shared
 from experiments.open_questions import publishing
+from experiments.prioritisation import measurement as prioritised
 from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.paper import claims as paper
@@ -129,10 +132,14 @@ def test_help_says_what_every_option_is(name, monkeypatch, capsys):
 
 def test_results_are_in_the_order_of_seeds(tmp_path, monkeypatch):
     """Three seeds begin as two do: what a seed is does not depend on how many there are."""
-    accuracies = []
+    monkeypatch.setattr(prioritised, "SETS", {name: prioritised.SETS[name] for name in ("patterns", "noise 0.4")})
+    small = replace(prioritised.PRESETS["digits"], images=300, epochs=3, early=1, neurons=16, sizes=(1, 4))
+    areas = []
     for seeds in (2, 3):
-        directory = tmp_path / str(seeds)
-        arguments = [*SMALL["prioritisation"][:-3], "--sizes", "1", "4", "--seeds", str(seeds)]
-        call(monkeypatch, "prioritisation", "digits", *arguments, "--run-dir", directory)
-        accuracies.append(store.read_dataset(directory / "prioritisation.nc").aum.values[:, :2])
-    np.testing.assert_allclose(*accuracies, rtol=1e-3, atol=1e-3)
+        options = replace(small, seeds=seeds)
+        with store.held(tmp_path / str(seeds)) as directory:
+            found = prioritised.measure(options, shared.load(options), directory)
+        assert found.aum.dims == ("training_set", "seed", "sample")
+        areas.append(found.aum.values[:, :2])
+    np.testing.assert_allclose(*areas, rtol=1e-3, atol=1e-3)
+    assert np.abs(areas[0][:, 0] - areas[0][:, 1]).max() > 0.1  # one seed is not the other

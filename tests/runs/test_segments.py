@@ -46,6 +46,18 @@ def after(config, dataset, epochs):
     return study, state, {} if recorder is None else studies.tallies(study, recorder.state), before
 
 
+@pytest.fixture(scope="module")
+def even(digits):
+    """Six full batches of 16, where a smaller last one is of no matter: their segments are one program, not two."""
+    return few(digits, 96)
+
+
+@pytest.fixture(scope="module")
+def plain(even):
+    """What `after` found in an epoch of SMALL."""
+    return after(SMALL, even, 1)
+
+
 def assert_equal(one, other):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -138,11 +150,9 @@ def test_probe_counts_every_recorded_sample_before_each_segment(digits, derivati
         assert_tally(tallies["margin"][site], np.sign(np.where(np.abs(signs) < 1e-9, 0, signs)), 70)
 
 
-def test_chunks_do_not_change_what_is_recorded(digits):
-    data = few(digits)
-    whole = after(replace(SMALL, record=replace(SMALL.record, chunk=1000)), data, 1)[2]
-    parts = after(SMALL, data, 1)[2]  # 32, 32, and a last chunk of 6
-    assert_equal(whole, parts)
+def test_chunks_do_not_change_what_is_recorded(even, plain):
+    whole = after(replace(SMALL, record=replace(SMALL.record, chunk=1000)), even, 1)[2]
+    assert_equal(whole, plain[2])  # 32, 32, and a last chunk of 6
 
 
 @pytest.mark.parametrize("samples", [70, "all"])
@@ -172,33 +182,30 @@ def test_online_counts_the_training_steps_own_gradients(digits, samples):
         assert tallies["margin"][site].positive.dtype == np.int8  # 3 recordings a sample
 
 
-def test_probe_train_has_dropout_on_and_leaves_no_trace_in_the_training(digits):
-    data = few(digits)
+def test_probe_train_has_dropout_on_and_leaves_no_trace_in_the_training(even):
     probe_train = replace(SMALL, record=replace(SMALL.record, mode="train"))
-    study, trained, tallies, _ = after(probe_train, data, 1)
-    _, alone, _, _ = after(replace(SMALL, record=replace(SMALL.record, mode="none")), data, 1)
+    study, trained, tallies, _ = after(probe_train, even, 1)
+    _, alone, _, _ = after(replace(SMALL, record=replace(SMALL.record, mode="none")), even, 1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), trained.params, alone.params)
     # Dropout of 1/2 makes half of all activation derivatives exactly zero; without it none is.
     zero = 1 - float(tallies["margin"]["dense2"].recorded.sum()) / (study.segments_per_epoch * 70 * 16)
     assert 0.4 < zero < 0.6
 
 
-def test_chosen_neurons_are_columns_of_all(digits):
-    data = few(digits)
+def test_chosen_neurons_are_columns_of_all(even, plain):
     some = replace(SMALL, record=replace(SMALL.record, neurons=5))
-    study, _, tallies, _ = after(some, data, 1)
-    all_tallies = after(SMALL, data, 1)[2]
+    study, _, tallies, _ = after(some, even, 1)
+    all_tallies = plain[2]
     for site, chosen in study.design.neurons.items():
         assert len(chosen) == len(set(chosen)) == 5
         of_all = all_tallies["margin"][site].part((slice(None), chosen))
         assert_equal(tallies["margin"][site].part(slice(None)), of_all)
 
 
-def test_objectives_are_compared_on_the_same_passes(digits):
-    data = few(digits)
+def test_objectives_are_compared_on_the_same_passes(even):
     compared = replace(SMALL, record=replace(SMALL.record, compare_objectives=("cross_entropy",)))
-    tallies = after(compared, data, 2)[2]
-    alone = after(replace(SMALL, record=replace(SMALL.record, objective="cross_entropy")), data, 2)[2]
+    tallies = after(compared, even, 2)[2]
+    alone = after(replace(SMALL, record=replace(SMALL.record, objective="cross_entropy")), even, 2)[2]
     assert_equal(tallies["cross_entropy"], alone["cross_entropy"])
     # An untrained network is unsure of everything, where all objectives agree.
     for site in ("dense1", "dense2"):
