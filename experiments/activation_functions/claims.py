@@ -28,9 +28,13 @@ def window_slope(found: xr.Dataset) -> xr.DataArray:
 
 
 def kept(found: xr.Dataset) -> xr.DataArray:
-    """K(r) = (accuracy of two values at rank r - chance) / (accuracy - chance), (arm, seed, site, rank)."""
+    """K(r) = (accuracy of two values at rank r - chance) / (accuracy - chance), (arm, seed, site, rank).
+
+    NaN for a network that is no better than chance, which has nothing to keep.
+    """
     chance = 1 / int(found.attrs["classes"])
-    return (found.quantized - chance) / (final(found) - chance)
+    gained = final(found) - chance
+    return (found.quantized - chance) / gained.where(gained > 0)
 
 
 def separation_speed(found: xr.Dataset) -> xr.DataArray:

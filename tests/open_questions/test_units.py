@@ -94,3 +94,10 @@ def test_the_window_slope_is_a_regressions():
         {"test_samples": 10_000},
     )
     assert claims.window_slope(found).item() == pytest.approx(1.7)
+
+
+def test_a_network_at_chance_has_nothing_to_keep():
+    accuracy = xr.DataArray([[[[0.9]], [[0.1]]]], dims=("arm", "seed", "part", "epoch"), coords={"part": ["test"]})
+    quantized = xr.DataArray([[[[0.5]], [[0.1]]]], dims=("arm", "seed", "site", "rank"))
+    kept = claims.kept(xr.Dataset({"accuracy": accuracy, "quantized": quantized}, attrs={"classes": 10}))
+    np.testing.assert_allclose(kept.values.ravel(), [0.5, np.nan])
