@@ -124,7 +124,7 @@ def test_random_labels_that_were_not_fitted_say_nothing():
 
 
 def test_seeds_are_compared_with_themselves_where_another_file_is_missing_of_each():
-    named = lambda files, *seeds: [file.assign_attrs(seed=seed) for file, seed in zip(files, seeds, strict=False)]  # noqa: E731
+    named = lambda files, *seeds: [file.assign_attrs(place=seed) for file, seed in zip(files, seeds, strict=False)]  # noqa: E731
     files = ("signs", "classes", "train", "beside", "train_beside")
     same = dataclasses.replace(TRUE, **{name: named(getattr(TRUE, name), "", "seed1", "seed2") for name in files})
     of_others = {name: named(getattr(TRUE, name), "", "seed2") for name in ("classes", "train")}

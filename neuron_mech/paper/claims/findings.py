@@ -75,8 +75,8 @@ def findings(directory: Path) -> Findings:
 
     def of_seeds(where: Path, name: str) -> list[xr.Dataset]:
         found = {at: read(at / name) for at in store.seed_directories(where)}
-        seed = lambda at: at.name if at != where else ""  # noqa: E731
-        return [part.assign_attrs(seed=seed(at)) for at, part in found.items() if part is not None]
+        place = lambda at: at.name if at != where else ""  # noqa: E731
+        return [part.assign_attrs(place=place(at)) for at, part in found.items() if part is not None]
 
     other = {"relu": "linear", "linear": "relu"}.get(config.model.activation, "")
     whole = Path(os.path.abspath(directory))  # `.` has no name
@@ -103,7 +103,7 @@ def findings(directory: Path) -> Findings:
 
 def alike(*several: list[xr.Dataset]) -> bool:
     """Whether lists of files are of the same seeds, one by one: a file that is missing moves those after it up."""
-    return len({tuple(file.attrs.get("seed") for file in files) for files in several}) == 1
+    return len({tuple(file.attrs.get("place") for file in files) for files in several}) == 1
 
 
 def label(found: xr.Dataset, site: str) -> str:
