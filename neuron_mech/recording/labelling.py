@@ -113,7 +113,7 @@ def _beyond(leaf: np.ndarray, classes: int | None) -> np.ndarray:
 
 
 def _rows(whole: list[np.ndarray], classes: int | None, most: int) -> list[int]:
-    """At most so many rows that hold different labels: first of those of no class, then the largest and smallest."""
+    """At most `most` rows with different labels: labels outside the classes first, then the smallest and the largest."""
     found: list[int] = []
     for leaf in whole:
         flat = leaf.ravel()
