@@ -181,7 +181,7 @@ def check_different(inputs: PyTree) -> None:
     """Raise InputError where inputs are one sample or the same several times, of which mixing cannot be seen."""
     if all(bool((jnp.asarray(leaf) == leaf[:1]).all()) for leaf in jax.tree.leaves(inputs)):
         raise InputError(
-            f"inputs are {taps.batch_size(inputs)} times the same, such as zeros, so that it cannot be seen whether "
+            f"inputs are {taps.batch_size(inputs)} times the same, such as zeros: they do not show whether "
             "samples mix: give a few different ones, such as images[:8], or mixing='batch'"
         )
 

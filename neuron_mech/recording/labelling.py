@@ -113,7 +113,7 @@ def _beyond(leaf: np.ndarray, classes: int | None) -> np.ndarray:
 
 
 def _rows(whole: list[np.ndarray], classes: int | None, most: int) -> list[int]:
-    """At most `most` rows with different labels: labels outside the classes first, then the smallest and the largest."""
+    """At most `most` rows with different labels: those outside the classes first, then the smallest and largest."""
     found: list[int] = []
     for leaf in whole:
         flat = leaf.ravel()

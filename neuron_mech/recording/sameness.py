@@ -55,7 +55,7 @@ def equal(one: PyTree, other: PyTree) -> bool:
 
 
 def with_room(tally: Tally, recordings: int) -> Tally:
-    """A tally of host arrays, cast to the integer type that holds `recordings` counts; a saved one may be in a smaller."""
+    """A tally of host arrays in the integer type that holds counts up to `recordings`; it may be saved in a smaller."""
     kind = count_type(recordings)
     positive, negative, trail = (np.asarray(c).astype(kind) for c in (tally.positive, tally.negative, tally.trail))
     return Tally(positive, negative, trail, tally.not_finite)
