@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -18,12 +16,12 @@ import pytest
 from browsers import page_of
 from experiments import report, reproduce
 from few_frames import REPRODUCE
+from forking import Forked, run
 from neuron_mech import runs
 from neuron_mech.cluster import devices
 from neuron_mech.errors import InputError
 from neuron_mech.paper import claims
 from neuron_mech.runs import loop
-from places import ROOT
 from small_runs import REPRODUCED as ARGUMENTS
 
 pytestmark = pytest.mark.long
@@ -67,18 +65,15 @@ def test_again_it_does_nothing(reproduced, monkeypatch, capsys):
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(reproduced, tmp_path):
     """SIGKILLs as it trains, as it draws what was learned, and in the middle of the codes."""
     directory = tmp_path / "digits"
-    whole = [sys.executable, "-c", REPRODUCE, *ARGUMENTS, "--run-dir", str(directory), "--no-windows"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    whole = ("-c", REPRODUCE, *ARGUMENTS, "--run-dir", directory, "--no-windows")
     for begun in ("checkpoints", "learning_dynamics.nc", "quantization.nc"):
-        process = subprocess.Popen(whole, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (directory / begun).exists():
-            time.sleep(0.02)
+        process = Forked(*whole)
+        process.until((directory / begun).exists)
         time.sleep(0.2)
-        assert process.poll() is None, f"it ended before {begun} was there, or just after"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(whole, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+        process.kill()
+        assert process.returncode == -signal.SIGKILL, f"it ended before {begun} was there, or just after"
+    done = run(*whole)
+    assert done.returncode == 0, done.err[-2000:]
     # The windows' sweep has a test of its own; without it three verdicts are missing.
     whole_run = digest(reproduced)
     for name in ("binarization.nc", "claims.json", "figures/figure4.png", "figures/figure4.svg"):
