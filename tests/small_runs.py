@@ -13,6 +13,7 @@ ARGUMENTS = ("digits", "--train.epochs", "4", "--model.width", "0.125")
 REPRODUCED = (
     *("digits", "--train.epochs", "3", "--model.width", "0.125"),
     *("--watch.recordings", "10", "--watch.wide-recordings", "4", "--watch.wide-samples", "200"),
+    *("--watch.neurons", "1", "--watch.named", "dense2:9"),
 )
 """For what needs every experiment's results: the arguments of `experiments.reproduce`."""
 

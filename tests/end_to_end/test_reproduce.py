@@ -135,7 +135,7 @@ def test_signs_of_a_tpu_are_audited_on_its_host_which_must_be_there_from_the_sta
 
 def test_verdicts_so_far_come_home_before_the_windows(reproduced, tmp_path, monkeypatch):
     directory, first = tmp_path / "digits", tmp_path / "out" / "digits.zip"
-    left = shutil.ignore_patterns("binarization.nc", "claims.json", "report.html", "figures", "videos")
+    left = shutil.ignore_patterns("binarization.nc", "claims.json", "report.html")
     shutil.copytree(reproduced, directory, ignore=left)
     seen = []
 
