@@ -213,8 +213,8 @@ def test_all_leaves_out_what_has_no_data_and_says_so(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_report_is_whole_in_a_browser(reproduced, width, scheme):
-    with page_of(reproduced / "report.html", width, scheme) as (page, said, asked):
+def test_the_report_is_whole_in_a_browser(browser, reproduced, width, scheme):
+    with page_of(browser, reproduced / "report.html", width, scheme) as (page, said, asked):
         page.evaluate("document.querySelectorAll('img').forEach(i => { i.loading = 'eager'; })")
         page.wait_for_function("[...document.images].every(i => i.complete)")
         images = page.evaluate(
