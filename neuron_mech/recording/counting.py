@@ -117,6 +117,7 @@ def merged(earlier: Tally, later: Tally) -> Tally:
     return Tally(before.positive + after.positive, before.negative + after.negative, trail.astype(kind), lost)
 
 
+@jax.jit
 def average_sign(
     positive: Num[Array | np.ndarray, "*values"], negative: Num[Array | np.ndarray, "*values"]
 ) -> Float[Array, "*values"]:
