@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import neuron_mech
@@ -111,27 +112,38 @@ def recurrent(p, x, at):
     return affine(p["out"], state)
 
 
-def kind(net, inputs, names, sites, by_hand):
-    linen, variables = neuron_mech.from_nnx(net)
+def kind(make, inputs, names, sites, by_hand):
+    """Of the model that `make` makes: with numbers of numpy's, which need nothing compiled."""
+    graph, state = nnx.split(nnx.eval_shape(make))
+
+    def begun(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jnp.asarray(0.4 * np.asarray(normal(leaf.size, *leaf.shape))).astype(leaf.dtype)
+
+    linen, variables = neuron_mech.from_nnx(nnx.merge(graph, jax.tree.map(begun, state)))
     return Kind(linen, inputs, names, sites, by_hand, variables=variables)
 
 
 LAYERS = tuple(f"block/dense@{i}" for i in range(3))
 
 NNX_KINDS = {
-    "nnx.scan": kind(Scanned(several(3)), FEATURES, "block/*", LAYERS, scanned),
-    "nnx.scan, inputs of blocks": kind(
-        Scanned(several(3)), FEATURES, "block:input@*", tuple(f"block:input@{i}" for i in range(3)), scanned
+    "nnx.scan, and inputs of blocks": kind(
+        lambda: Scanned(several(3)),
+        FEATURES,
+        ["block/*", "block:input@*"],
+        (*LAYERS, *(f"block:input@{i}" for i in range(3))),
+        scanned,
     ),
-    "nnx.vmap over members": kind(Members(several(3, width=7)), VECTORS, "block/*", LAYERS, members),
+    "nnx.vmap over members": kind(lambda: Members(several(3, width=7)), VECTORS, "block/*", LAYERS, members),
     "nnx.vmap over samples": kind(
-        OneByOne(Block(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single
+        lambda: OneByOne(Block(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single
     ),
-    "nnx.jit": kind(Compiled(Block(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single),
+    "nnx.jit": kind(lambda: Compiled(Block(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single),
     "nnx.jit of a call": kind(
-        Plain(CompiledBlock(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single
+        lambda: Plain(CompiledBlock(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single
     ),
     "nnx.RNN": kind(
-        Recurrent(), normal(3, 6, 4, 6), "*/dense_h@*", tuple(f"rnn/cell/dense_h@{t}" for t in range(4)), recurrent
+        Recurrent, normal(3, 6, 4, 6), "*/dense_h@*", tuple(f"rnn/cell/dense_h@{t}" for t in range(4)), recurrent
     ),
 }
