@@ -55,9 +55,7 @@ class ResNet(nn.Module):
         x = nn.relu(norm(name="bn_init")(nn.Conv(4, (7, 7), (2, 2), use_bias=False, name="conv_init")(x)))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         for stage in range(2):
-            for block in range(2):
-                strides = (2, 2) if stage > 0 and block == 0 else (1, 1)
-                x = ResidualBlock(4 * 2**stage, norm, strides)(x)
+            x = ResidualBlock(4 * 2**stage, norm, (2, 2) if stage > 0 else (1, 1))(x)
         return nn.Dense(10)(x.mean((1, 2)))
 
 
