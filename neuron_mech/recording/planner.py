@@ -97,7 +97,7 @@ def plan(
     size = taps.batch_size((inputs, labels))
     check_apply(apply, size)
     apply = taps.bound(apply)
-    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
+    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT] if size > LOOKED_AT else leaf), (inputs, labels))
     seen = prepare(some[0])
     check_prepare(prepare, some[0], seen)
     everything, half = taps.looked_at(model, variables, seen, **apply)
