@@ -22,13 +22,14 @@ model = Plain()
 
 @pytest.fixture(scope="module")
 def data(digits):
-    x, y = digits.train.inputs[:200], digits.train.labels[:200]
+    x, y = np.asarray(digits.train.inputs)[:200], np.asarray(digits.train.labels)[:200]
     return started(model, 0, x[:1]), x, y
 
 
 def test_a_loss_whose_signs_float32_loses_is_called_out(data):
-    variables, x, y = data
-    sure = jax.tree.map(lambda p: 40 * p, variables)
+    variables, x, _ = data
+    sure = jax.tree.map(lambda p: 40 * np.asarray(p), variables)
+    y = np.asarray(jax.jit(model.apply)(sure, x)).argmax(-1).astype(np.int32)  # of which it is sure, and right
     with pytest.warns(SignHealthWarning, match=r"are wrong and .* are lost.*loss=margin"):
         neuron_mech.recorder(
             *(model, sure, x, y, "Dense_1"), recordings=1, loss=optax.softmax_cross_entropy_with_integer_labels
@@ -64,7 +65,7 @@ WRONG = {
     "a name that is none": (lambda d: record(d, "Dens_1"), "'Dens_1' is no site; did you mean 'Dense_1'"),
     "a regular expression that fits nothing": (lambda d: record(d, re.compile("conv.*")), r"'conv.\*' is no site"),
     "inputs and labels of different sizes": (lambda d: record(d, labels=d[2][:50]), "batch as first axis"),
-    "labels as floats": (lambda d: record(d, labels=d[2] * 1.0), "class labels are integers"),
+    "labels as floats": (lambda d: record(d, labels=d[2].astype(np.float32)), "class labels are integers"),
     "a loss that is a mean": (lambda d: record(d, loss=lambda o, y: margin(o, y).mean()), "before .mean"),
     "a loss of each output": (lambda d: record(d, loss=lambda o, y: o), r"\[32, 10\] for 32 samples"),
     "a loss that cannot take them": (lambda d: record(d, loss=lambda o, y: o["logits"]), "loss cannot take"),
@@ -97,7 +98,7 @@ WRONG = {
         "recordings=1: its counts would overflow",
     ),
     "labels of no class": (
-        lambda d: record(d, loss=lambda o, y: o.sum(-1), labels=d[2] * 1.0, audit=False).classes(10),
+        lambda d: record(d, loss=lambda o, y: o.sum(-1), labels=d[2].astype(np.float32), audit=False).classes(10),
         "one class index for each",
     ),
     "dynamics of nothing kept": (lambda d: record(d).dynamics(), "keep=40"),
@@ -152,14 +153,14 @@ def test_a_site_that_vanishes_under_jit_is_an_error():
         def __call__(self, x):
             return nn.Dense(10)(nn.jit(nn.Dense)(8, name="inner")(x))
 
-    x = jnp.ones((4, 3))
+    x = np.ones((4, 3), np.float32)
     variables = started(Compiled(), 0, x)
     Compiled().apply(variables, x)
     found = neuron_mech.sites(Compiled(), variables, x)
     cut = neuron_mech.replace(Compiled(), {"inner": jnp.zeros_like})
     if "inner" in found:
         np.testing.assert_allclose(
-            cut(variables, x), jnp.broadcast_to(variables["params"]["Dense_0"]["bias"], (4, 10)), atol=1e-6
+            jax.jit(cut)(variables, x), np.broadcast_to(variables["params"]["Dense_0"]["bias"], (4, 10)), atol=1e-6
         )
     else:
         with pytest.raises(taps.SiteError, match="'inner' is no site"):
@@ -188,7 +189,7 @@ class Inner(nn.Module):
 
 @pytest.mark.parametrize(("first", "second"), [("a/b", "a.b"), ("hidden", "constancy_hidden")])
 def test_sites_of_any_names_stay_apart_in_datasets(first, second):
-    model, x, y = Nested(first, second), jnp.ones((8, 5)), jnp.arange(8) % 3
+    model, x, y = Nested(first, second), np.ones((8, 5), np.float32), np.arange(8, dtype=np.int32) % 3
     variables = started(model, 0, x)
     recorder = neuron_mech.recorder(model, variables, x, y, recordings=1).update(variables)
     found = recorder.signs()
