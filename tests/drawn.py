@@ -1,11 +1,13 @@
 """Random inputs, and models begun, by numpy: nothing is compiled for them, which is most of a small test's time."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
 
 
@@ -22,15 +24,27 @@ BEGINNINGS = {"bias": 0, "mean": 0, "scale": 1, "var": 1}
 """What these variables of Flax's layers are at first."""
 
 
-def started(model: nn.Module, seed: int, *args: Any, **kwargs: Any) -> Any:
-    """Variables of the shapes of `model.init`'s: biases zero, as there, and kernels of variance 1 / fan-in."""
+def begun(shapes: Any, seed: int) -> Any:
+    """Variables of these shapes: biases zero, as in Flax, and kernels of variance 1 / fan-in."""
     rng = np.random.default_rng(seed)
 
-    def begun(path: tuple[Any, ...], leaf: Any) -> Array:
-        if (first := BEGINNINGS.get(getattr(path[-1], "key", ""))) is not None:
-            return jnp.asarray(np.full(leaf.shape, first, leaf.dtype))
+    def made(path: tuple[Any, ...], leaf: Any) -> Array:
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(seed)
+        name = next(at.key for at in reversed(path) if hasattr(at, "key"))  # NNX's variables have a value each
+        first = BEGINNINGS.get(name, 0 if jnp.issubdtype(leaf.dtype, jnp.integer) else None)
         drawn = rng.normal(size=leaf.shape) / np.sqrt(max(1, np.prod(leaf.shape[:-1][-3:])))
-        return jnp.asarray(drawn.astype(leaf.dtype))
+        return jnp.asarray(np.asarray(drawn if first is None else np.full(leaf.shape, first)).astype(leaf.dtype))
 
-    shapes = jax.eval_shape(lambda key: model.init(key, *args, **kwargs), jax.random.key(0))
-    return jax.tree_util.tree_map_with_path(begun, shapes)
+    return jax.tree_util.tree_map_with_path(made, shapes)
+
+
+def started(model: nn.Module, seed: int, *args: Any, **kwargs: Any) -> Any:
+    """Variables of the shapes of `model.init`'s."""
+    return begun(jax.eval_shape(lambda key: model.init(key, *args, **kwargs), jax.random.key(0)), seed)
+
+
+def started_nnx(make: Callable[[], nnx.Module], seed: int) -> Any:
+    """The model that `make` makes."""
+    graph, state = nnx.split(nnx.eval_shape(make))
+    return nnx.merge(graph, begun(state, seed))

@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 import neuron_mech
+from drawn import started_nnx
 from kinds import FEATURES, VECTORS
 from written_out import Kind, affine, normal
 
@@ -113,15 +113,7 @@ def recurrent(p, x, at):
 
 
 def kind(make, inputs, names, sites, by_hand):
-    """Of the model that `make` makes: with numbers of numpy's, which need nothing compiled."""
-    graph, state = nnx.split(nnx.eval_shape(make))
-
-    def begun(leaf):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.key(0)
-        return jnp.asarray(0.4 * np.asarray(normal(leaf.size, *leaf.shape))).astype(leaf.dtype)
-
-    linen, variables = neuron_mech.from_nnx(nnx.merge(graph, jax.tree.map(begun, state)))
+    linen, variables = neuron_mech.from_nnx(started_nnx(make, 0))
     return Kind(linen, inputs, names, sites, by_hand, variables=variables)
 
 
