@@ -48,3 +48,8 @@ def started_nnx(make: Callable[[], nnx.Module], seed: int) -> Any:
     """The model that `make` makes."""
     graph, state = nnx.split(nnx.eval_shape(make))
     return nnx.merge(graph, begun(state, seed))
+
+
+def by_init(model: nn.Module, seed: int, *args: Any, **kwargs: Any) -> Any:
+    """What `model.init` itself returns, where that is asked about; as one program, not one for each operation in it."""
+    return jax.jit(lambda key: model.init(key, *args, **kwargs))(jax.random.key(seed))
