@@ -218,10 +218,10 @@ class Custom(nn.Module):
 
 @pytest.mark.parametrize("said", [None, "default", "bfloat16"])
 def test_own_recorders_ask_for_exact_products_on_every_platform(said):
-    x, y = normal(6, 8), jnp.arange(6) % 3
+    x, y = normal(6, 8), jnp.asarray(np.arange(6, dtype=np.int32) % 3)
     model = Custom()
     variables = started(model, 0, x)
-    made = neuron_mech.plan(model, variables, x, y, recordings=1)
+    made = neuron_mech.plan(model, variables, x, y, recordings=1, mixing="alone")
     with jax.default_matmul_precision(said):
         programs = {
             "recorder": jax.jit(made.design.gradients).trace(variables, x, y),

@@ -28,7 +28,8 @@ def test_every_sample_and_every_recording_has_noise_of_its_own():
     model, variables = Logits(), started(Logits())
     x, y = np.tile(np.asarray(X)[:1], (400, 1)), np.tile(np.asarray(Y)[:1], 400)  # one sample, many times
     apply = {"train": True, "rngs": {"dropout": jax.random.key(5)}}
-    signs = neuron_mech.signs(model, variables, x, y, "drop", apply=apply)["drop"]
+    first = lambda out, y: out[:, 0]  # noqa: E731
+    signs = neuron_mech.signs(model, variables, x, y, "drop", loss=first, apply=apply)["drop"]
     kept = (np.asarray(neuron_mech.gradients(model, variables, x, y, ":relu", apply=apply)[":relu"]) != 0).mean(0)
     assert len(np.unique(np.asarray(signs), axis=0)) == 1  # what comes after the mask knows nothing of it
     np.testing.assert_allclose(kept, 0.5, atol=0.12)  # five standard deviations

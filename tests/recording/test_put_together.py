@@ -19,7 +19,7 @@ def variables():
 
 
 def record(variables, labels=Y, x=X, names="hidden", **changes):
-    return neuron_mech.recorder(MODEL, variables, x, labels, names, **{"recordings": 2, **changes})
+    return neuron_mech.recorder(MODEL, variables, x, labels, names, **{"recordings": 2, "mixing": "alone", **changes})
 
 
 def online(variables, **changes):

@@ -20,6 +20,8 @@ from own_models import Plain
 
 pytestmark = pytest.mark.usefixtures("lenient")
 model = Plain()
+ALONE = {"mixing": "alone"}
+"""Samples are recorded as they always are; whether they mix is not looked for each time."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def test_samples_and_neurons_are_chosen_by_index_or_mask(data):
     mask = np.arange(200) % 40 == 3
     for samples in (mask, [163, 3, 43, 83, 123], np.flatnonzero(mask)):
         recorder = neuron_mech.recorder(
-            model, variables, x, y, "Dense_1", recordings=1, samples=samples, neurons=[9, 2]
+            model, variables, x, y, "Dense_1", recordings=1, samples=samples, neurons=[9, 2], **ALONE
         )
         assert recorder.rows.tolist() == [3, 43, 83, 123, 163]
         recorder = recorder.update(variables)
@@ -130,7 +132,7 @@ def test_counts_average_signs_and_partitions_are_those_of_signs_kept_one_by_one(
 def test_under_jit_and_scan_and_from_a_checkpoint_it_counts_the_same(data, tmp_path):
     variables, x, y = data
     path = [*trained(variables, x, y, 6)]
-    new = lambda: neuron_mech.recorder(model, variables, x, y, "Dense_*", recordings=6, keep=3)  # noqa: E731
+    new = lambda: neuron_mech.recorder(model, variables, x, y, "Dense_*", recordings=6, keep=3, **ALONE)  # noqa: E731
     plain = new()
     for now in path:
         plain = plain.update(now)
@@ -172,7 +174,7 @@ def test_stretches_and_halves_are_put_together(data):
     path = [*trained(variables, x, y, 6)]
 
     def over(path, x, y, recordings):
-        found = neuron_mech.recorder(model, variables, x, y, "Dense_1", recordings=recordings, keep=2)
+        found = neuron_mech.recorder(model, variables, x, y, "Dense_1", recordings=recordings, keep=2, **ALONE)
         for now in path:
             found = found.update(now)
         return found

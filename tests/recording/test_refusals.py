@@ -49,7 +49,9 @@ def test_the_plan_says_what_it_costs_and_what_would_fit(data):
     assert 0 < plan.seconds() < 60
     budget = plan.device // 2
     fit = plan.samples_within(budget)
-    smaller = neuron_mech.plan(model, variables, x, y, "Dense_[01]", recordings=100, samples=fit, budget=budget)
+    smaller = neuron_mech.plan(
+        model, variables, x, y, "Dense_[01]", recordings=100, samples=fit, budget=budget, mixing="alone"
+    )
     assert smaller.device <= budget
     with pytest.raises(ValueError, match=rf"budget={budget}.*samples={fit} would fit"):
         neuron_mech.plan(model, variables, x, y, "Dense_[01]", recordings=100, budget=budget)
@@ -58,7 +60,10 @@ def test_the_plan_says_what_it_costs_and_what_would_fit(data):
 def record(data, names="Dense_1", inputs=None, labels=None, **changes):
     variables, x, y = data
     inputs, labels = (x if inputs is None else inputs), (y if labels is None else labels)
-    return neuron_mech.recorder(model, variables, inputs, labels, names, **{"recordings": 2, **changes})
+    # Whether samples mix is not looked for each time.
+    return neuron_mech.recorder(
+        model, variables, inputs, labels, names, **{"recordings": 2, "mixing": "alone"} | changes
+    )
 
 
 WRONG = {
@@ -81,7 +86,7 @@ WRONG = {
     "none of them": (lambda d: record(d, samples=[]), "at least one"),
     "no recordings": (lambda d: record(d, recordings=0), "recordings=0"),
     "an activation that is out of reach": (
-        lambda d: record(d, derivative="activation", recordings=1),
+        lambda d: record(d, derivative="activation", mixing="refuse"),
         "only its pre-activation can be reached",
     ),
     "another network's variables": (

@@ -105,8 +105,8 @@ def test_it_maps_over_runs(network):
 
 def test_a_shape_that_would_broadcast_is_refused(network):
     model, variables, inputs, labels = network
+    short = loss_of(model, inputs, labels, {"dense1": taps.frozen_signs(jnp.asarray(np.ones((1, 5), np.int8)))})
     with pytest.raises(SiteError, match=r"shape \[1, 5\], the site's values \[7, 5\]"):
-        short = loss_of(model, inputs, labels, {"dense1": taps.frozen_signs(jnp.asarray(np.ones((1, 5), np.int8)))})
         jax.eval_shape(short, variables["params"])
     wide = taps.backward_edit(lambda g, c: g.astype(jnp.float16), jnp.ones((7, 5), jnp.int8))
     with pytest.raises(SiteError, match="must keep shape and dtype"):
