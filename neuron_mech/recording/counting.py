@@ -117,6 +117,7 @@ def merged(earlier: Tally, later: Tally) -> Tally:
     return Tally(before.positive + after.positive, before.negative + after.negative, trail.astype(kind), lost)
 
 
+@jax.jit
 def average_sign(
     positive: Num[Array | np.ndarray, "*values"], negative: Num[Array | np.ndarray, "*values"]
 ) -> Float[Array, "*values"]:
@@ -159,10 +160,20 @@ def constancy_curve(
 
     NaN where no pair has one.
     """
+    reached, ever = map(np.asarray, _reached(positive, negative))
+    return np.array([int(of) / int(ever) if ever else np.nan for of in reached])
+
+
+@jax.jit
+def _reached(
+    positive: Int[Array | np.ndarray, "samples *positions neurons"],
+    negative: Int[Array | np.ndarray, "samples *positions neurons"],
+) -> tuple[Int[Array, " levels"], Int[Array, ""]]:
+    """(pairs whose |average sign| is at least each of LEVELS, pairs with any nonzero recording)."""
     lead, recorded = _by_neuron(positive, negative)
-    reached = [(100 * jnp.abs(lead) >= round(100 * level) * recorded) & (recorded > 0) for level in LEVELS]
-    ever = int((recorded > 0).sum())
-    return np.array([int(r.sum()) / ever if ever else np.nan for r in reached])
+    ever = recorded > 0
+    reached = [((100 * jnp.abs(lead) >= round(100 * level) * recorded) & ever).sum() for level in LEVELS]
+    return jnp.stack(reached), ever.sum()
 
 
 DEPTH = 50
@@ -178,7 +189,8 @@ def rarefied_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
     at most 2 of 50 signs different from the others, |average sign| is above 0.9. Pairs with fewer recordings are left
     out; NaN for a neuron without other pairs. On the host.
     """
-    positive, recorded = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.recorded))
+    positive, negative = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.negative))
+    recorded = positive + negative
     most = -(-DEPTH // 20) - 1  # the largest d with DEPTH - 2 d > 0.9 DEPTH
     deep = recorded >= DEPTH
     # The rarer sign decides, and most pairs share a few of all (n, k): each is computed once.
@@ -234,7 +246,8 @@ def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
     Each recording of a pair positive with the neuron's own share p of positive ones, a pair of n nonzero recordings is
     constant with probability P(|2K - n| > CONSTANT n), K ~ Binomial(n, p); the mean over pairs. On the host.
     """
-    positive, recorded = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.recorded))
+    positive, negative = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.negative))
+    recorded = positive + negative
     neurons = recorded.shape[1]
     with np.errstate(invalid="ignore"):
         share = positive.sum(0, dtype=np.int64) / recorded.sum(0, dtype=np.int64)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from neuron_mech import taps
 from neuron_mech.cluster import devices, memory
 from neuron_mech.errors import InputError
 from neuron_mech.recording import counting, sameness
@@ -131,7 +132,11 @@ class Plan:
                 f"samples={fit} would fit; or record fewer neurons, positions or sites, or keep less"
             )
         design = self.design
-        inputs, labels = jax.tree.map(lambda leaf: np.asarray(leaf[self.rows]), (self.inputs, self.labels))
+        size = taps.batch_size((self.inputs, self.labels))
+        every = np.array_equal(self.rows, np.arange(size))
+        inputs, labels = jax.tree.map(
+            lambda leaf: np.asarray(leaf if every else leaf[self.rows]), (self.inputs, self.labels)
+        )
         # Zeros are laid where they belong: a device holds its share alone.
         where = devices.rows_of(design.mesh)
         lay = lambda site, make: _laid(make, design.rows[site], design.mesh.size, where)  # noqa: E731

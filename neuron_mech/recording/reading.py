@@ -86,13 +86,13 @@ class Counted(struct.PyTreeNode):
     def constancy(self, loss: str | None = None) -> dict[str, float]:
         """{site: share of pairs with |average sign| > 0.9}."""
         tallies = self._said(self.counts(loss))
-        found = {s: counting.constant_counts(t.positive, t.negative) for s, t in tallies.items()}
+        found = {s: jax.jit(counting.constant_counts)(t.positive, t.negative) for s, t in tallies.items()}
         return {site: counting.constancy(*both) for site, both in found.items()}
 
     def partition(self, site: str, loss: str | None = None) -> Int[Array, " samples *values"]:
         """The category of every (sample, position, neuron): +1 low, -1 high, 0 none."""
         tally = self.counts(loss)[site]
-        return partitions.categories(tally.positive, tally.negative)
+        return jax.jit(partitions.categories)(tally.positive, tally.negative)
 
     def signs(self, seed: int = 0, loss: str | None = None) -> xr.Dataset:
         """The dataset of gradient_signs.nc, for figures 1 and 5 (`figures.average_sign_histograms`).

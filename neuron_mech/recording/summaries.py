@@ -193,12 +193,12 @@ def of_classes(
         {
             "low_share": variable(
                 dims,
-                np.asarray(partitions.low_share(counts)),
+                np.asarray(jax.jit(partitions.low_share)(counts)),
                 "share of the class's samples in the neuron's low category",
             ),
             "permuted_low_share": variable(
                 dims,
-                np.asarray(partitions.low_share(permuted)),
+                np.asarray(jax.jit(partitions.low_share)(permuted)),
                 "control: the same with labels dealt at random among the samples",
             ),
             "explained_by_class": variable("neuron", np.asarray(partitions.explained_by_class(counts)), explained),

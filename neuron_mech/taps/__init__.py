@@ -24,10 +24,11 @@ from neuron_mech.taps.finding import (
     SiteWarning,
     batch_size,
     fitting,
-    in_half,
+    looked_at,
     path_of,
     select,
     sites,
+    usual,
 )
 from neuron_mech.taps.gradients import PerSampleLoss, activation_gradients, per_sample_gradients, perturbed, zeros
 from neuron_mech.taps.inputs import Inputs, arguments, bound
@@ -53,12 +54,13 @@ __all__ = [
     "fitting",
     "flipped",
     "frozen_signs",
-    "in_half",
+    "looked_at",
     "path_of",
     "per_sample_gradients",
     "perturbed",
     "read",
     "select",
     "sites",
+    "usual",
     "zeros",
 ]
