@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from neuron_mech.cluster import processes
@@ -21,10 +22,12 @@ def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
     """Write a figure as `figures/NAME.png`, `.svg` and `.pdf` in a run's directory. The same figure, the same bytes."""
     paths = [directory / "figures" / f"{name}{suffix}" for suffix in METADATA]
     if processes.first():
-        with style():
-            for _ in range(2):  # a second layout pass, for tick labels that the first one changed
-                figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # a pass takes as long as drawing, and each file would begin with one
+        with style(), mpl.rc_context({"figure.constrained_layout.use": False}):
+            if engine := figure.get_layout_engine():
+                for _ in range(2):  # a second layout pass, for tick labels that the first one changed
+                    engine.execute(figure)
+            # A pass takes as long as drawing, and with an engine, be it "none", each file would begin with one.
+            figure.set_layout_engine(None)
             for path in paths:
                 write_result(path, partial(figure.savefig, metadata=METADATA[path.suffix]))
     return paths
