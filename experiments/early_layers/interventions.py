@@ -116,17 +116,18 @@ def _epoch(
 def replicas(
     model: Layers,
     sites: Mapping[str, taps.Site],
-    states: TrainState,
+    moments: Mapping[str, TrainState],
     samples: Samples,
     watched: Samples,
     learning_rate: float,
     batch: int,
     count: int = 8,
-) -> dict[str, dict[str, Float[np.ndarray, " seeds"]]]:
-    """{source of noise: {site: mean product of the signs of two replicas}} at one step: 1 is no noise, 0 nothing else.
+) -> dict[str, dict[str, dict[str, Float[np.ndarray, " seeds"]]]]:
+    """{moment: {source of noise: {site: mean product of the signs of two replicas}}}: 1 is no noise, 0 nothing else.
 
-    Replicas are the same derivatives under another dropout mask; after one more step on another mini-batch; and of the
-    image shifted by up to a pixel each way. Products are over pairs of replicas, samples and neurons, both nonzero.
+    Replicas are the same derivatives at one step, under another dropout mask; after one more step on another
+    mini-batch; and of the image shifted by up to a pixel each way. Products are over pairs of replicas, samples and
+    neurons, both nonzero.
     """
 
     def dropout(state: TrainState, key: Array, samples: Samples, watched: Samples) -> dict[str, Array]:
@@ -163,4 +164,7 @@ def replicas(
         return jax.lax.map(one, states)
 
     keys = jax.random.split(random_stream(0, "replicas"), count)
-    return {of: jax.device_get(found(of, states, keys, samples, watched)) for of in noise}
+    return {
+        moment: {of: jax.device_get(found(of, states, keys, samples, watched)) for of in noise}
+        for moment, states in moments.items()
+    }

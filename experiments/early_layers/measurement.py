@@ -134,15 +134,14 @@ def of_ordinary(model: Layers, dataset: Dataset[Samples], options: EarlyLayers) 
     watched = dataset.train.rows(np.sort(rng.permutation(len(dataset.train))[:256]))
     one = jax.tree.map(lambda leaf: leaf[0], recorded.states.variables)
     of_sites = {name: at for name, at in taps.sites(model, one, dataset.train.blank.inputs).items() if name in sites}
-    ceilings = []
-    for moment, states in (("a quarter", recorded.early), ("end", recorded.states)):
-        tqdm.write(f"replicas at one step: {moment} of training")
-        common = (dataset.train, watched, options.learning_rate, options.batch_size)
-        by_noise = interventions.replicas(model, of_sites, states, *common)
-        values = np.array([[by_noise[noise][site] for site in sites] for noise in by_noise])
-        coords = {"replicas_of": list(by_noise), "site": sites}
-        ceilings.append(xr.DataArray(values, coords, ("replicas_of", "site", "seed"), name="ceiling"))
-    found = found.assign(ceiling=xr.concat(ceilings, xr.Variable("moment", ["a quarter", "end"])))
+    tqdm.write("replicas at one step, a quarter of training and its end")
+    moments = {"a quarter": recorded.early, "end": recorded.states}
+    common = (dataset.train, watched, options.learning_rate, options.batch_size)
+    replicas = interventions.replicas(model, of_sites, moments, *common)
+    values = np.array([[[by_site[site] for site in sites] for by_site in of.values()] for of in replicas.values()])
+    coords = {"moment": list(moments), "replicas_of": list(replicas["end"]), "site": sites}
+    ceilings = xr.DataArray(values, coords, ("moment", "replicas_of", "site", "seed"))
+    found = found.assign(ceiling=ceilings)
     found.ceiling.attrs |= {"units": "1", "description": "mean product of the signs of two replicas at one step"}
     part = watched.rows(np.arange(min(AUDITED, len(watched))))
     health = auditing.sign_health(

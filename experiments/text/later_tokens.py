@@ -63,6 +63,7 @@ def at_one(logits: Float[Array, "batch context vocabulary"], labels: tuple[Array
     return margin(logits, jnp.take_along_axis(following, chosen[:, None], axis=1)[:, 0])
 
 
+@partial(jax.jit, static_argnames="context")
 def contexts(ids: Array, starts: Array, context: int) -> tuple[Array, Array]:
     """(contexts that start there, the character that follows each of their positions). Pure."""
     of = ids[starts[:, None] + jnp.arange(context + 1)[None]]
@@ -76,14 +77,14 @@ def by_distance(tally: Tally, chosen: Int[np.ndarray, " samples"]) -> Float[np.n
     for distance in range(len(found)):
         rows = np.flatnonzero(chosen >= distance)
         up, down = (part[rows, chosen[rows] - distance] for part in counts)
-        found[distance] = counting.constancy(*counting.constant_counts(jnp.asarray(up), jnp.asarray(down)))
+        found[distance] = counting.constancy(*counting.constant_counts(up, down))
     return found
 
 
 def by_position(tally: Tally) -> Float[np.ndarray, " distances"]:
     """Constancy of (sample, neuron) pairs by distance to the last position, 0 first."""
-    positions = tally.positive.shape[1]
-    parts = [tally.part((slice(None), p)) for p in reversed(range(positions))]
+    tally = jax.device_get(tally)
+    parts = [tally.part((slice(None), p)) for p in reversed(range(tally.positive.shape[1]))]
     return np.array([counting.constancy(*counting.constant_counts(at.positive, at.negative)) for at in parts])
 
 

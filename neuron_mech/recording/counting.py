@@ -134,6 +134,7 @@ BIN_EDGES = np.linspace(-1, 1, 21)
 """Edges of an average-sign histogram. A value on an edge falls in the bin above it, 1 in the last."""
 
 
+@jax.jit
 def constant_counts(
     positive: Int[Array | np.ndarray, "samples *positions neurons"],
     negative: Int[Array | np.ndarray, "samples *positions neurons"],
