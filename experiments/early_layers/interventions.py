@@ -17,8 +17,8 @@ from experiments.open_questions.options import Options
 from neuron_mech import taps
 from neuron_mech.config import random_stream
 from neuron_mech.taps import Edit
+from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Dataset, Samples
-from neuron_mech.training.steps import TrainState
 
 Categories = Mapping[str, Int[np.ndarray, "seeds samples neurons"]]
 

@@ -21,8 +21,8 @@ from neuron_mech.config import random_stream
 from neuron_mech.recording import freezing
 from neuron_mech.recording.freezing import LastFlip
 from neuron_mech.taps import Site
+from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Dataset, Samples
-from neuron_mech.training.steps import TrainState
 
 WATCHED, PAIRS = 256, 4096
 """Samples whose signs are followed at all neurons; (sample, neuron) pairs of them whose whole series is kept."""

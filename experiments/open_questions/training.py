@@ -15,8 +15,8 @@ from neuron_mech import taps
 from neuron_mech.config import random_stream
 from neuron_mech.taps import Edit, Site
 from neuron_mech.taps.objectives import margin
+from neuron_mech.training import TrainState, descend
 from neuron_mech.training.datasets import Samples
-from neuron_mech.training.steps import TrainState, descend
 
 Edits = Callable[[Int[Array, " batch"], Array], Mapping[str, Edit]]
 """(the batch's sample ids, a key of this step's own) -> edits of the activations of sites."""

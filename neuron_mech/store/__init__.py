@@ -3,18 +3,7 @@
 runs/PRESET/config.json  identity.json  checkpoints/  train.nc  gradient_signs.nc  figures/*.png, *.svg
 """
 
-from neuron_mech.store.checksums import (
-    CHECKSUMS,
-    FOLDERS,
-    RUN,
-    all_lost,
-    lost,
-    owed,
-    step,
-    whole,
-    write_result,
-    write_result_text,
-)
+from neuron_mech.store.checksums import all_lost, lost, owed, step, whole, write_result, write_result_text
 from neuron_mech.store.directory import bind, held, opened, read_config, seed_directories
 from neuron_mech.store.labelled import (
     FORMAT,
@@ -32,10 +21,7 @@ from neuron_mech.store.labelled import (
 )
 
 __all__ = [
-    "CHECKSUMS",
-    "FOLDERS",
     "FORMAT",
-    "RUN",
     "FormatError",
     "about",
     "all_lost",

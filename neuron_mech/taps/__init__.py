@@ -16,26 +16,12 @@ without the batch among their axes; a perturbation whose shape is not the site's
 
 from neuron_mech.taps.backward import agreeing, backward_edit, flipped, frozen_signs
 from neuron_mech.taps.edits import below, edited, read
-from neuron_mech.taps.finding import (
-    LAYERS,
-    LOOK,
-    Site,
-    SiteError,
-    SiteWarning,
-    batch_size,
-    fitting,
-    in_half,
-    path_of,
-    select,
-    sites,
-)
+from neuron_mech.taps.finding import Site, SiteError, SiteWarning, batch_size, fitting, in_half, select, sites
 from neuron_mech.taps.gradients import PerSampleLoss, activation_gradients, per_sample_gradients, perturbed, zeros
 from neuron_mech.taps.inputs import Inputs, arguments, bound
 from neuron_mech.taps.running import Edit
 
 __all__ = [
-    "LAYERS",
-    "LOOK",
     "Edit",
     "Inputs",
     "PerSampleLoss",
@@ -54,7 +40,6 @@ __all__ = [
     "flipped",
     "frozen_signs",
     "in_half",
-    "path_of",
     "per_sample_gradients",
     "perturbed",
     "read",
