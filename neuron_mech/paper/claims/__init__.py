@@ -18,34 +18,17 @@ from typing import Any
 import numpy as np
 
 from neuron_mech.errors import first_line
-from neuron_mech.paper.claims import categories, codes, signs, spread
-from neuron_mech.paper.claims.claim import Claim, Condition, Mark, Null, Verdict
-from neuron_mech.paper.claims.estimates import Estimate
-from neuron_mech.paper.claims.findings import WHILE_TRAINING, Findings, findings
+from neuron_mech.paper.claims import categories, codes, signs
+from neuron_mech.paper.claims import spread as spread
+from neuron_mech.paper.claims.claim import Claim as Claim
+from neuron_mech.paper.claims.claim import Condition as Condition
+from neuron_mech.paper.claims.claim import Mark, Verdict
+from neuron_mech.paper.claims.claim import Null as Null
+from neuron_mech.paper.claims.estimates import Estimate as Estimate
+from neuron_mech.paper.claims.findings import WHILE_TRAINING
+from neuron_mech.paper.claims.findings import Findings as Findings
+from neuron_mech.paper.claims.findings import findings as findings
 from neuron_mech.store import files
-
-__all__ = [
-    "BEATS",
-    "CLAIMS",
-    "MARKS",
-    "UNFIT",
-    "VERSION",
-    "Claim",
-    "Condition",
-    "Estimate",
-    "Findings",
-    "Null",
-    "claims",
-    "comparison",
-    "fewer",
-    "findings",
-    "read",
-    "schema",
-    "spread",
-    "table",
-    "text",
-    "write",
-]
 
 CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
     signs.near_output,

@@ -33,7 +33,7 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
         for panel, name in enumerate(names):
             axes = figure.add_subplot(rows, columns, panel + 1)
             histogram_panel(axes, signs, name, one_neuron)
-        figure.legend(handles=categories(), loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(handles=category_patches(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -92,7 +92,7 @@ def histogram_panel(axes: Axes, signs: xr.Dataset, name: str, one_neuron: bool =
     axes.text(0.5, 0.97, f"{float(share):.0%} constant", transform=axes.transAxes, ha="center", va="top")
 
 
-def categories() -> list[mpl.patches.Patch]:
+def category_patches() -> list[mpl.patches.Patch]:
     """Legend entries of the two categories."""
     named = ((HIGH, "high: should rise"), (LOW, "low: should fall"))
     return [mpl.patches.Patch(color=color, label=label) for color, label in named]
