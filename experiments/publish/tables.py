@@ -14,7 +14,7 @@ from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.claims import Findings
 
 Row = Sequence[str]
-Files = Sequence[xr.Dataset]
+Files = Sequence["xr.Dataset"]
 """A result file of each seed."""
 Cell = Callable[[Files], str]
 """What a table says of a site, from the parts of each seed's file that are about it."""
