@@ -10,7 +10,6 @@ JAX_DEFAULT_MATMUL_PRECISION says:
 """
 
 from neuron_mech.precision.doubled import doubled as doubled
-from neuron_mech.precision.doubled import scan_operands as scan_operands
 from neuron_mech.precision.exact import Arithmetic as Arithmetic
 from neuron_mech.precision.exact import Precision as Precision
 from neuron_mech.precision.exact import at as at
