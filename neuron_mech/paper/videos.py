@@ -51,14 +51,11 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
         histograms = []
         for index, neuron in enumerate(neurons):
             axes = figure.add_subplot(grid[0, index])
-            axes.set_title(f"neuron {neuron} of {label}")
-            axes.set_xlabel("pre-activation")
+            axes.set(title=f"neuron {neuron} of {label}", xlabel="pre-activation")
             edges = value_edges(values[:, :, index])
             histograms.append(CategoryHistogram(axes, samples_of(at, index), edges))
         bar = figure.add_subplot(grid[1, :])
-        bar.set_xlim(0, 1)
-        bar.set_ylim(0, 1)
-        bar.set_yticks([])
+        bar.set(xlim=(0, 1), ylim=(0, 1), yticks=[])
         marks = np.unique(np.round(np.array([0, 0.02, 0.1, 0.25, 0.5, 1.0]) * found.attrs["epochs"]))
         bar.set_xticks(np.sqrt(marks / found.attrs["epochs"]), [f"{mark:.0f}" for mark in marks])
         bar.set_xlabel("epoch")

@@ -60,10 +60,7 @@ def quantization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
 def _frame(axes: Axes, at: xr.Dataset, xlabel: str) -> None:
     """What figures 3 and 4 have in common: the axes, and the unchanged network's accuracy as a dashed line."""
     axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 1.03)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(accuracy_name(int(at.attrs.get("top", 1))))
+    axes.set(xlim=(0, 100), ylim=(0, 1.03), xlabel=xlabel, ylabel=accuracy_name(int(at.attrs.get("top", 1))))
 
 
 def binarization(found: xr.Dataset) -> Figure:
@@ -104,16 +101,14 @@ def information(found: xr.Dataset) -> Figure:
             best = at.best_rank_by_seed.values.ravel()
             top.hist(best, bins=np.linspace(0, 100, 21), color=MEASURED)
             top.axvline(50, color=NEUTRAL, linestyle=":")
-            top.set_xlabel("samples below best threshold (%)")
-            top.set_ylabel("neurons")
+            top.set(xlabel="samples below best threshold (%)", ylabel="neurons")
             whole, bit = (at[f"{k}_information_by_seed"].values.ravel() for k in ("value", "code"))
             bins = np.linspace(0, max(whole.max(), bit.max()) * 1.02, 31)
             below.hist(whole, bins=bins, color=NEUTRAL, alpha=0.6, label=f"whole value, median {np.median(whole):.2f}")
             below.hist(
                 bit, bins=bins, histtype="step", color=MEASURED, lw=1.5, label=f"one bit, median {np.median(bit):.2f}"
             )
-            below.set_xlabel("information about the label (bits)")
-            below.set_ylabel("neurons")
+            below.set(xlabel="information about the label (bits)", ylabel="neurons")
             below.set_ylim(0, 1.35 * below.get_ylim()[1])  # room for the legend
             below.legend(frameon=False, loc="upper left")
     return figure
