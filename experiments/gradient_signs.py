@@ -57,12 +57,15 @@ def dataset(run: Run) -> xr.Dataset:
         ),
         "constancy_by_phase": variable(
             "site phase",
-            [[_constancy(counts) for counts in phases[site]] for site in study.sites],
+            [[constancy(*counting.constant_counts(*counts)) for counts in phases[site]] for site in study.sites],
             "constancy of the recordings before and after training accuracy saturated",
         ),
         "phase_histogram": variable(
             "site phase bin",
-            [[_histogram(counts, found.sizes["bin"]) for counts in phases[site]] for site in study.sites],
+            [
+                [np.asarray(counting.histograms(*counts)).sum(0, dtype=np.int64) for counts in of]
+                for of in phases.values()
+            ],
             "histogram of average signs over all neurons, of the recordings before and after saturation",
             "pairs",
         ),
@@ -164,25 +167,14 @@ Counts = tuple[jax.Array, jax.Array]
 """Positive and negative recordings of every pair."""
 
 
-def _counts_by_phase(run: Run, site: str, saturated: int) -> tuple[Counts, Counts | None]:
-    """Counts of the recordings before and after saturation; None for a phase that did not happen."""
+def _counts_by_phase(run: Run, site: str, saturated: int) -> tuple[Counts, Counts]:
+    """Counts of the recordings before and after saturation; zeros for a phase that did not happen."""
     tally = run.tallies[run.study.config.record.objective][site]
     total = (jnp.asarray(tally.positive), jnp.asarray(tally.negative))
     if saturated < 0:
-        return total, None
+        return total, (jnp.zeros_like(total[0]), jnp.zeros_like(total[1]))
     positive, negative = (jnp.asarray(counts) for counts in run.state.at_saturation[site])
     return (positive, negative), (total[0] - positive, total[1] - negative)
-
-
-def _constancy(counts: Counts | None) -> float:
-    return float("nan") if counts is None else constancy(*counting.constant_counts(*counts))
-
-
-def _histogram(counts: Counts | None, bins: int) -> np.ndarray:
-    """Over all neurons; zeros for a phase that did not happen."""
-    if counts is None:
-        return np.zeros(bins, np.int64)
-    return np.asarray(counting.histograms(*counts)).sum(0, dtype=np.int64)
 
 
 def summary(signs: xr.Dataset) -> str:

@@ -117,14 +117,11 @@ class Session(Generic[Kind]):
         """(config, locked directory) of every seed; all but the first have a directory of their own."""
         yield self.config, self.directory
         first = self.config.train.seed
-        for seed in range(first + 1, first + self._seeds):
+        seeds = self.options.seeds if isinstance(self.options, Seeded) else 1
+        for seed in range(first + 1, first + seeds):
             config = replace(self.config, train=replace(self.config.train, seed=seed))
             with opened(self.directory / f"seed{seed}", config) as directory:
                 yield config, directory
-
-    @property
-    def _seeds(self) -> int:
-        return self.options.seeds if isinstance(self.options, Seeded) else 1
 
 
 def parse(

@@ -87,7 +87,10 @@ def figure_of_freezing(found: xr.Dataset) -> Figure:
 
 
 def figure_of_arms(found: xr.Dataset) -> Figure:
-    """Test accuracy at the end of ordinary training and of every arm, a point a seed, a panel a network."""
+    """Test accuracy at the end of ordinary training and of every arm, a point a seed, a panel a network.
+
+    Green are arms whose signs are those of the sample's own network.
+    """
     with style():
         figure = Figure(figsize=(9.6, 4.0))
         panels = figure.subplots(1, found.sizes["network"], sharey=True, sharex=True)
@@ -95,7 +98,8 @@ def figure_of_arms(found: xr.Dataset) -> Figure:
         for axes, name in zip(panels, found.network.values, strict=True):
             for row, arm in enumerate(found.arm.values):
                 of = final.sel(network=name, arm=arm).values
-                color = "black" if str(arm) == "ordinary" else MEASURED if _own(str(arm)) else CONTROLS[0]
+                own = str(arm).startswith("own") and "shuffled" not in str(arm)
+                color = "black" if str(arm) == "ordinary" else MEASURED if own else CONTROLS[0]
                 axes.plot(of, np.full(len(of), row), ".", ms=5, color=color, alpha=0.7)
                 axes.plot(of.mean(), row, "|", ms=9, color=color)
             axes.axvline(1 / found.attrs["classes"], color=NEUTRAL, ls=":")
@@ -103,11 +107,6 @@ def figure_of_arms(found: xr.Dataset) -> Figure:
         panels[0].set_yticks(rows, [str(arm) for arm in found.arm.values])
         panels[0].invert_yaxis()
     return figure
-
-
-def _own(arm: str) -> bool:
-    """Whether an arm's signs are those of the sample's own network."""
-    return arm.startswith("own") and "shuffled" not in arm
 
 
 def figure_of_factors(found: xr.Dataset) -> Figure:

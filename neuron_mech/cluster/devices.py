@@ -68,17 +68,14 @@ def alone() -> Mesh:
 
 def mesh_of(tree: PyTree) -> Mesh:
     """The largest mesh that an array of `tree` is on; one device for host arrays."""
-    found = [leaf.sharding for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array) and _known(leaf)]
+    arrays = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+    # Inside a function that is being traced an array has no device yet.
+    found = [leaf.sharding for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
     meshes = [at.mesh for at in found if isinstance(at, NamedSharding) and isinstance(at.mesh, Mesh)]
     if meshes:
         return max(meshes, key=lambda one: one.size)
     several: list[Any] = max((list(at.device_set) for at in found), key=len, default=[])
     return mesh(sorted(several, key=lambda device: device.id)) if several else alone()
-
-
-def _known(leaf: jax.Array) -> bool:
-    """Whether an array has a device: inside a function that is being traced it has none yet."""
-    return not isinstance(leaf, jax.core.Tracer)
 
 
 def rows_of(mesh: Mesh) -> NamedSharding:

@@ -55,8 +55,8 @@ def _run(equation: jex.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
     if name == "reduce_precision":
         return operands
     if name in _BITS or inside:
-        kinds = [getattr(name.aval, "dtype", None) for name in equation.invars]
-        operands = [_as(operand, kind) for operand, kind in zip(operands, kinds, strict=True)]
+        kinds = (getattr(name.aval, "dtype", None) for name in equation.invars)
+        operands = [one.astype(k) if _is_float(k) else one for one, k in zip(operands, kinds, strict=True)]
     else:
         params |= {key: jnp.float64 for key in _TYPES if key in params and _is_float(params[key])}
     out = primitive.bind(*operands, **primitive.get_bind_params(params))
@@ -83,7 +83,3 @@ def _double(value: Any, of: Any) -> Any:
     here = jnp.asarray(value, of.dtype) if isinstance(value, int | float | complex) else value
     kind = getattr(here, "dtype", None)
     return here.astype(jnp.float64) if _is_float(kind) and kind != np.float64 else here
-
-
-def _as(value: Any, kind: Any) -> Any:
-    return value.astype(kind) if _is_float(kind) and value.dtype != kind else value

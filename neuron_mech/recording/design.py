@@ -216,7 +216,8 @@ class Design:
             def step(part: Tallies, start: Array, size: int) -> Tallies:
                 return self.record_chunk(part, samples, moment, start, size)
 
-            part = in_chunks(step, _at(tallies, group.sites), group.start, group.stop, self.chunk)
+            mine = {loss: {site: of[site] for site in group.sites} for loss, of in tallies.items()}
+            part = in_chunks(step, mine, group.start, group.stop, self.chunk)
             tallies = {loss: by_site | part[loss] for loss, by_site in tallies.items()}
         return tallies
 
@@ -275,7 +276,3 @@ class Design:
                     f"{there}: pass what model.apply takes, {{'params': ...}} and all, and make a new recorder for "
                     "another network"
                 )
-
-
-def _at(tallies: Tallies, sites: tuple[str, ...]) -> Tallies:
-    return {loss: {site: by_site[site] for site in by_site if site in sites} for loss, by_site in tallies.items()}

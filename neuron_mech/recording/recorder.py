@@ -128,8 +128,10 @@ class Recorder(Counted):
             loss: {site: place(site, sameness.with_room(Tally(**of), recordings)) for site, of in by_site.items()}
             for loss, by_site in state["tallies"].items()
         }
+        # In their order here, since a checkpoint may have sorted them.
+        tallies = {loss: {site: tallies[loss][site] for site in of} for loss, of in self.tallies.items()}
         kept = {site: place(site, values) for site, values in state.get("kept", {}).items()}
-        return self.replace(tallies=_like(self.tallies, tallies), count=np.int32(state["count"]), kept=kept)
+        return self.replace(tallies=tallies, count=np.int32(state["count"]), kept=kept)
 
     @property
     def recordings(self) -> int:
@@ -224,8 +226,3 @@ class Recorder(Counted):
         parts = {name: joined(getattr(self, name), getattr(other, name)) for name in ("tallies", "kept", "samples")}
         design = replace(self.design, rows=dict.fromkeys(self.design.rows, len(rows)))
         return self.replace(**parts, rows=rows, design=design)
-
-
-def _like(before: Tallies, found: Tallies) -> Tallies:
-    """The tallies `found`, in the order of `before`, since a checkpoint may have sorted them."""
-    return {loss: {site: found[loss][site] for site in by_site} for loss, by_site in before.items()}
