@@ -100,12 +100,10 @@ def dataset(run: Run) -> xr.Dataset:
             [run.mixing[s] for s in study.sites],
             "largest relative change of a derivative when the rest of the batch changes",
         )
+    said = {name: getattr(record, name) for name in ("mode", "objective", "derivative", "precision")}
     attributes = {
         "preset": study.config.preset,
-        "mode": record.mode,
-        "objective": record.objective,
-        "derivative": record.derivative,
-        "precision": record.precision,
+        **said,
         "samples": len(study.recorded),
         "saturation": record.saturation,
     }

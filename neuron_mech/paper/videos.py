@@ -134,18 +134,7 @@ def _mp4(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None
         codec="libx264",
         quality=None,
         macro_block_size=2,
-        output_params=[
-            "-preset",
-            "veryfast",
-            "-crf",
-            "20",
-            "-maxrate",
-            f"{bits:.0f}",
-            "-bufsize",
-            f"{bits:.0f}",
-            "-movflags",
-            "+faststart",
-        ],
+        output_params=f"-preset veryfast -crf 20 -maxrate {bits:.0f} -bufsize {bits:.0f} -movflags +faststart".split(),
     )
     with warnings.catch_warnings():
         # JAX warns of any fork, since a forked child could wait for its threads for ever; this one becomes ffmpeg.

@@ -15,10 +15,10 @@ from neuron_mech.precision.exact import Precision as Precision
 from neuron_mech.precision.exact import at as at
 from neuron_mech.precision.exact import exact as exact
 from neuron_mech.precision.exact import multiplying as multiplying
-from neuron_mech.precision.imitated import imitated as imitated
 from neuron_mech.precision.rewriting import Product as Product
 from neuron_mech.precision.rewriting import rewritten as rewritten
 from neuron_mech.precision.shifted import shifted as shifted
 from neuron_mech.precision.shifted import unfolded as unfolded
 from neuron_mech.precision.splitting import BFLOAT16 as BFLOAT16
 from neuron_mech.precision.splitting import TF32 as TF32
+from neuron_mech.precision.splitting import imitated as imitated

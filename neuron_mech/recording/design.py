@@ -221,10 +221,6 @@ class Design:
             tallies = {loss: by_site | part[loss] for loss, by_site in tallies.items()}
         return tallies
 
-    def keep(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure; see `keeping.keep`."""
-        return keeping.keep(self, kept, samples, moment)
-
     @cached_property
     def compiled_chunk(self) -> Callable[..., Tallies]:
         """`record_chunk` of every device's own rows, compiled. The tallies are donated."""
@@ -244,7 +240,7 @@ class Design:
 
     @cached_property
     def compiled_keep(self) -> Callable[..., dict[str, Array]]:
-        """`keep` of every device's own rows, compiled. The kept pre-activations are donated."""
+        """`keeping.keep` of every device's own rows, compiled. The kept pre-activations are donated."""
         return jax.jit(self.keep_each, donate_argnums=0)
 
     def record_each(self, tallies: Tallies, samples: Samples, moment: Moment) -> Tallies:
@@ -252,8 +248,10 @@ class Design:
         return devices.each(lambda own, now: self.record(own[0], own[1], now), self.mesh)((tallies, samples), moment)
 
     def keep_each(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """`keep` on each device for its own rows. Pure."""
-        return devices.each(lambda own, now: self.keep(own[0], own[1], now), self.mesh)((kept, samples), moment)
+        """`keeping.keep` on each device for its own rows. Pure."""
+        return devices.each(lambda own, now: keeping.keep(self, own[0], own[1], now), self.mesh)(
+            (kept, samples), moment
+        )
 
     def audit(self, variables: PyTree, inputs: PyTree, labels: PyTree, loss: str = "") -> dict[str, SignHealth]:
         """{site: SignHealth} of a loss, by default the main one; see `Recorder.audit`."""

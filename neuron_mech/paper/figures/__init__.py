@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from neuron_mech.paper.figures.composites import COMPOSITES as COMPOSITES
     from neuron_mech.paper.figures.composites import composite as composite
     from neuron_mech.paper.figures.saving import write_figure as write_figure
-    from neuron_mech.paper.figures.sheets import write_sheet as write_sheet
+    from neuron_mech.paper.figures.saving import write_sheet as write_sheet
     from neuron_mech.paper.figures.signs import average_sign_histograms as average_sign_histograms
     from neuron_mech.paper.figures.signs import average_signs_by_phase as average_signs_by_phase
     from neuron_mech.paper.figures.signs import constancy_over_training as constancy_over_training
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from neuron_mech.paper.figures.watching import dynamics as dynamics
     from neuron_mech.paper.figures.watching import separation as separation
 
-_MODULES = ("categories", "codes", "watching", "signs", "composites", "saving", "sheets", "styles")
+_MODULES = ("categories", "codes", "watching", "signs", "composites", "saving", "styles")
 
 
 def __getattr__(name: str) -> Any:
