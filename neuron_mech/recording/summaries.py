@@ -52,16 +52,14 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
             "histogram of average signs of each neuron",
             "pairs",
         )
-        rarefied = counting.rarefied_constancy(tally)
-        alike = about(
-            "1",
-            f"constancy of {counting.DEPTH} nonzero recordings of each pair, drawn of its own, expected, each neuron",
+        alike = (
+            f"constancy of {counting.DEPTH} nonzero recordings of each pair, drawn of its own, expected, each neuron"
         )
-        by_chance = about("1", "control: expected constancy of independent signs, each neuron")
+        by_chance = "control: expected constancy of independent signs, each neuron"
         variables = {
             "neuron_histogram": histograms,
-            "neuron_independent_constancy": ("neuron", independent, by_chance),
-            "neuron_rarefied_constancy": ("neuron", rarefied, alike),
+            "neuron_independent_constancy": variable("neuron", independent, by_chance),
+            "neuron_rarefied_constancy": variable("neuron", counting.rarefied_constancy(tally), alike),
         }
         curves.append(counting.constancy_curve(tally.positive, tally.negative))
         parts.append(of_neurons(site, neurons, of).assign(variables))

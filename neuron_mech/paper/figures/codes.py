@@ -1,7 +1,6 @@
 """Two values a neuron, and one window of its range (figures 3 and 4)."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -16,12 +15,17 @@ def accuracy_name(top: int) -> str:
     return "test accuracy" if top == 1 else f"top-{top} test accuracy"
 
 
-def _curve(axes: Axes, by_seed: xr.DataArray, x: str, **style: Any) -> None:
-    """Draw the mean over seeds, and their range as a band; places without a value are left out of the line."""
-    by_seed = by_seed.dropna(x, how="all")
-    axes.plot(by_seed[x], by_seed.mean("seed"), **style)
-    if by_seed.sizes["seed"] > 1:
-        axes.fill_between(by_seed[x], by_seed.min("seed"), by_seed.max("seed"), color=style["color"], alpha=0.2, lw=0)
+def _draw(axes: Axes, curves: Mapping[str, xr.DataArray], x: str) -> None:
+    """Draw what is measured and its two controls, by label: means over seeds, and their range as a band.
+
+    Places without a value are left out of the line.
+    """
+    looks = ((MEASURED, 2.0, "-"), (CONTROLS[0], 1.0, "-"), (CONTROLS[1], 1.0, "-."))
+    for (label, by_seed), (color, width, line) in zip(curves.items(), looks, strict=True):
+        of = by_seed.dropna(x, how="all")
+        axes.plot(of[x], of.mean("seed"), label=label, color=color, lw=width, ls=line, marker=".")
+        if of.sizes["seed"] > 1:
+            axes.fill_between(of[x], of.min("seed"), of.max("seed"), color=color, alpha=0.2, lw=0)
 
 
 def quantization(found: xr.Dataset) -> Figure:
@@ -46,13 +50,12 @@ def quantization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
     at = found.sel(site=name)
     _frame(axes, at, "percentile rank used as threshold")
     axes.axvline(float(at.zero_rank_mean), color=NEUTRAL, linestyle=":", label="mean rank of 0")
-    for variable, label, color, width, line in (
-        ("accuracy", "two values", MEASURED, 2.0, "-"),
-        ("noise_accuracy", "noise of equal error", CONTROLS[0], 1.0, "-"),
-        ("permuted_accuracy", "two values, dealt at random", CONTROLS[1], 1.0, "-."),
-    ):
-        curve = at[f"{variable}_by_seed"]
-        _curve(axes, curve, "percentile_rank", label=label, color=color, lw=width, ls=line, marker=".")
+    curves = {
+        "two values": at.accuracy_by_seed,
+        "noise of equal error": at.noise_accuracy_by_seed,
+        "two values, dealt at random": at.permuted_accuracy_by_seed,
+    }
+    _draw(axes, curves, "percentile_rank")
     zero = (float(at.zero_rank_mean), float(at.zero_threshold_accuracy))
     axes.plot(*zero, "D", color="black", markersize=5, label="two values, cut at pre-activation 0")
 
@@ -75,13 +78,10 @@ def binarization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
     """Draw figure 4 of the site `name`."""
     at = found.sel(site=name)
     _frame(axes, at, "percentile rank of the window's center")
-    for source, label, color, width, line in (
-        ("trained", "trained neurons", MEASURED, 2.0, "-"),
-        ("untrained", "untrained neurons", CONTROLS[0], 1.0, "-"),
-        ("projection", "random projection of the input", CONTROLS[1], 1.0, "-."),
-    ):
-        curve = at.accuracy_by_seed.sel(source=source)
-        _curve(axes, curve, "window_center", label=label, color=color, lw=width, ls=line, marker=".")
+    named = {"trained": "trained neurons", "untrained": "untrained neurons"}
+    named["projection"] = "random projection of the input"
+    curves = {label: at.accuracy_by_seed.sel(source=source) for source, label in named.items()}
+    _draw(axes, curves, "window_center")
     axes.axhline(float(found.chance), color=NEUTRAL, linestyle=":", linewidth=1, label="chance")
 
 
