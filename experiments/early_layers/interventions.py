@@ -1,7 +1,5 @@
 """The same networks trained again, with the signs of their derivatives frozen, turned at random, or averaged."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 

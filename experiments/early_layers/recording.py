@@ -1,7 +1,5 @@
 """Ordinary training, recorded: categories of all samples, whole traces of some pairs, last flips, and the null N1."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple

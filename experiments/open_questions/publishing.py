@@ -1,7 +1,5 @@
 """What a run of an open question leaves in results/open_questions/: options, verdicts, figures, and its result file."""
 
-from __future__ import annotations
-
 import importlib
 from functools import partial
 from pathlib import Path

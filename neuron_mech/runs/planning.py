@@ -167,13 +167,11 @@ def abstract_state(study: Study, train: TrainState) -> RunState:
     }
     if recorded:
         history["constancy"] = np.full((len(study.config.objectives), len(study.sites), epochs), np.nan)
-    at_saturation = {
-        site: (
-            np.zeros(tally.positive.shape, tally.positive.dtype),
-            np.zeros(tally.positive.shape, tally.positive.dtype),
-        )
+    zeros = {
+        site: np.zeros(tally.positive.shape, tally.positive.dtype)
         for site, tally in tallies(study, recorded).get(study.design.main, {}).items()
     }
-    at_half = {site: np.zeros(positive.shape, np.int8) for site, (positive, _) in at_saturation.items()}
+    at_saturation = {site: (none, none.copy()) for site, none in zeros.items()}
+    at_half = {site: np.zeros(none.shape, np.int8) for site, none in zeros.items()}
     watched = trajectories.nothing_kept(study.watches, trajectories.weights(study))
     return RunState(train, recorded, at_saturation, at_half, history, watched)

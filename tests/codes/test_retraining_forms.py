@@ -44,7 +44,7 @@ def stepped(retrain, seen):
     start = retrain.start(len(seen.bits))
     before = jax.device_get(start.params)
     state, losses = retrain.epoch(start, seen, np.arange(BATCH, dtype=np.int32)[None], None)
-    accuracies = retrain._accuracy(state, seen.bits, seen.labels)
+    accuracies = retrain._accuracy(state, seen)
     return before, *jax.device_get(((state.params, state.statistics), losses, accuracies))
 
 

@@ -1,7 +1,5 @@
 """The neuron explorer: one HTML file in which every neuron of a run can be looked up. It needs no network."""
 
-from __future__ import annotations
-
 import base64
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The report: one HTML file with the verdicts, every figure and video, and their origin. It needs no network."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import json
