@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import partitions
+from neuron_mech.recording.partitions import Category, Values
 from neuron_mech.store import about, of_site, stacked, variable
 
 PARTITIONS = ("own", "another neuron's", "dealt at random")
@@ -23,9 +24,7 @@ VALUE_BINS = 24
 """Bins of a neuron's values at each moment."""
 
 
-def of_values(
-    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
-) -> dict[str, tuple]:
+def of_values(values: Values, category: Category) -> dict[str, tuple]:
     """Histograms of every neuron's values at each recording kept, of low and of high samples.
 
     VALUE_BINS equal bins from the 0.1th to the 99.9th percentile of the neuron's values over all recordings; values
@@ -55,11 +54,7 @@ def of_values(
 
 
 def of_separation(
-    site: str,
-    neurons: Int[np.ndarray, " neurons"],
-    values: Float[np.ndarray, "recordings samples neurons"],
-    category: Int[np.ndarray, "samples neurons"],
-    rng: np.random.Generator,
+    site: str, neurons: Int[np.ndarray, " neurons"], values: Values, category: Category, rng: np.random.Generator
 ) -> xr.Dataset:
     """How far the categories of all neurons of a site come apart, and the parts of the change of their values.
 
@@ -99,11 +94,7 @@ def of_separation(
 
 
 def of_watched(
-    site: str,
-    neurons: Int[np.ndarray, " neurons"],
-    values: Float[np.ndarray, "recordings samples neurons"],
-    category: Int[np.ndarray, "samples neurons"],
-    samples: int,
+    site: str, neurons: Int[np.ndarray, " neurons"], values: Values, category: Category, samples: int
 ) -> xr.Dataset:
     """Pre-activations, categories and the finally highest samples of watched neurons (figures 2, 6 and 7).
 
