@@ -40,12 +40,8 @@ def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Optio
 
     short = {"hooks": hooks.record, "tuned": tuned.record, **matmuls(size)}
     full = {f"{name}, float32": in_float32(work) for name, work in short.items()}
-    t = rounds(
-        {"exact": probe.record, "fast": fast.record, "float32": recorded, **short, **full},
-        options.repeats,
-        options.pause,
-        "products",
-    )
+    exact = {"exact": probe.record, "fast": fast.record, "float32": recorded}
+    t = rounds(exact | short | full, options, "products")
     rates = {"TF32": matmul_rate(t, size), "float32": matmul_rate({n: t[f"{n}, float32"] for n in matmuls(size)}, size)}
     return [
         *(line(f"{name} matrix multiply", rate, " GFLOP/s") for name, rate in rates.items()),

@@ -41,17 +41,8 @@ def measure(
     samples = some(text["train"], options.samples, context, stream("recorded samples"))
     initial = model.init(stream("initialisation"), samples[0][:1])["params"]
     chosen = {name: getattr(options, name) for name in ("neurons", "positions", "seed")}
-    recordings = -(-options.steps // options.every)
-    plan = neuron_mech.plan(
-        model,
-        {"params": initial},
-        *samples,
-        SITES,
-        recordings=recordings,
-        keep=2,
-        keep_at=context - 1,
-        **chosen,
-    )
+    chosen |= {"recordings": -(-options.steps // options.every), "keep": 2, "keep_at": context - 1}
+    plan = neuron_mech.plan(model, {"params": initial}, *samples, SITES, **chosen)
     print(plan)
     trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options, saves)
     split = {name: some(ids, EVALUATED, context, stream(name)) for name, ids in text.items()}

@@ -59,11 +59,11 @@ def plan_epoch(study: Study, epoch: int) -> list[Segment]:
     return segments
 
 
-def advancing(
-    study: Study,
-) -> Callable[
-    [TrainState, Recording, Samples, Ids, Rest | None], tuple[TrainState, Recording, Float[Array, " losses"]]
-]:
+Advanced = tuple[TrainState, Recording, Float[Array, " losses"]]
+"""(the state, the recorder, each step's loss in nats) after a segment."""
+
+
+def advancing(study: Study) -> Callable[[TrainState, Recording, Samples, Ids, Rest | None], Advanced]:
     """`segment`, compiled: as one program, or where `design.stepwise`, as one program a chunk and one a step.
 
     The first two arguments are donated and must not be used again. State and training samples are replicated on all
@@ -74,9 +74,7 @@ def advancing(
     after = study.config.record.when == "after"
     compiled_step = jax.jit(partial(step, study), donate_argnums=(0, 1))
 
-    def advance(
-        state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
-    ) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
+    def advance(state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None) -> Advanced:
         online: Online | None = None
         losses: list[Array] = []
         if not after:
@@ -94,8 +92,8 @@ def advancing(
 
 def segment(
     study: Study, state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
-) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
-    """One recording, then the steps: (state, recorder, each step's loss in nats). Pure; `advancing` compiles it.
+) -> Advanced:
+    """One recording, then the steps. Pure; `advancing` compiles it.
 
     `rest` is the epoch's last, smaller batch, if this is its last segment.
     """
