@@ -203,16 +203,22 @@ class Retraining:
     def __init__(self, cut: Cut):
         self.cut = cut
 
-        axes: dict[str, Any] = {"bits": 0, "labels": None}
-        each = Binarized(**axes)  # windows have bits of their own, and the labels of all
+        def of_windows(function: Callable[..., Any]) -> Callable[..., Any]:
+            """`function` of the cut, with every window's own state and bits, and the labels of all."""
+
+            def run(state: TrainState, samples: Binarized, *shared: Any) -> Any:
+                one = lambda state, bits: function(cut, state, samples.replace(bits=bits), *shared)  # noqa: E731
+                return jax.vmap(one)(state, samples.bits)
+
+            return run
 
         def accuracies(state: TrainState, test: Binarized) -> Array:
             # Feature maps are large: those of all windows together are limited to the size of TESTED samples.
             chunk = max(1, TESTED // len(test.bits)) if cut.convolutional else TESTED
-            return jax.vmap(partial(accuracy, cut, chunk=chunk), in_axes=(0, each))(state, test)
+            return of_windows(partial(accuracy, chunk=chunk))(state, test)
 
-        self._whole_epoch = jax.jit(jax.vmap(partial(epoch, cut), in_axes=(0, each, None, None)), donate_argnums=0)
-        self._step = jax.jit(jax.vmap(partial(step, cut), in_axes=(0, each, None)), donate_argnums=0)
+        self._whole_epoch = jax.jit(of_windows(epoch), donate_argnums=0)
+        self._step = jax.jit(of_windows(step), donate_argnums=0)
         self._accuracy = jax.jit(accuracies)
 
     def order(self, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
