@@ -7,7 +7,6 @@ that windows differ only by their zeros and ones, and give the same results in a
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -203,22 +202,19 @@ class Retraining:
     def __init__(self, cut: Cut):
         self.cut = cut
 
-        def of_windows(function: Callable[..., Any]) -> Callable[..., Any]:
-            """`function` of the cut, with every window's own state and bits, and the labels of all."""
+        def one_epoch(state: TrainState, bits: Array, labels: Array, ids: Array, rest: Array | None):
+            return epoch(cut, state, Binarized(bits, labels), ids, rest)
 
-            def run(state: TrainState, samples: Binarized, *shared: Any) -> Any:
-                one = lambda state, bits: function(cut, state, samples.replace(bits=bits), *shared)  # noqa: E731
-                return jax.vmap(one)(state, samples.bits)
+        def one_step(state: TrainState, bits: Array, labels: Array, ids: Array):
+            return step(cut, state, Binarized(bits, labels), ids)
 
-            return run
-
-        def accuracies(state: TrainState, test: Binarized) -> Array:
+        def accuracies(state: TrainState, bits: Array, labels: Array):
             # Feature maps are large: those of all windows together are limited to the size of TESTED samples.
-            chunk = max(1, TESTED // len(test.bits)) if cut.convolutional else TESTED
-            return of_windows(partial(accuracy, chunk=chunk))(state, test)
+            chunk = max(1, TESTED // len(bits)) if cut.convolutional else TESTED
+            return jax.vmap(lambda state, bits: accuracy(cut, state, Binarized(bits, labels), chunk))(state, bits)
 
-        self._whole_epoch = jax.jit(of_windows(epoch), donate_argnums=0)
-        self._step = jax.jit(of_windows(step), donate_argnums=0)
+        self._whole_epoch = jax.jit(jax.vmap(one_epoch, in_axes=(0, 0, None, None, None)), donate_argnums=0)
+        self._step = jax.jit(jax.vmap(one_step, in_axes=(0, 0, None, None)), donate_argnums=0)
         self._accuracy = jax.jit(accuracies)
 
     def order(self, samples: int, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -238,10 +234,10 @@ class Retraining:
     ) -> tuple[TrainState, Float[Array, " windows"]]:
         """One epoch in this `order`: (state, mean losses in nats). The given state is donated."""
         if not self.cut.stepwise:
-            return self._whole_epoch(state, train, ids, rest)
+            return self._whole_epoch(state, train.bits, train.labels, ids, rest)
         losses = []
         for batch in ids if rest is None else (*ids, rest):
-            state, loss = self._step(state, train, batch)
+            state, loss = self._step(state, train.bits, train.labels, batch)
             losses.append(loss)
         return state, jnp.stack(losses).mean(0)
 
@@ -261,7 +257,7 @@ class Retraining:
                     f"with train.learning_rate {self.cut.config.train.learning_rate}: lower it"
                 )
             tick()
-        return np.asarray(self._accuracy(state, test))
+        return np.asarray(self._accuracy(state, test.bits, test.labels))
 
 
 def binarizer(source: Source, site: str) -> Callable[[Window, Samples], Binarized]:
