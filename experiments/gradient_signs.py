@@ -26,6 +26,7 @@ from neuron_mech.recording.counting import constancy
 from neuron_mech.recording.summaries import Recorded
 from neuron_mech.runs import Run
 from neuron_mech.store import variable
+from neuron_mech.taps import PerSampleLoss
 from neuron_mech.taps.objectives import OBJECTIVES
 
 AUDITED = 100
@@ -148,17 +149,10 @@ def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
     """The finished network's signs compared with double precision, on AUDITED recorded samples, dropout off."""
     study = run.study
     some = run.dataset.train.rows(study.recorded[:AUDITED])
-    return auditing.sign_health(
-        study.model,
-        run.state.train.variables,
-        some.inputs,
-        some.labels,
-        study.sites,
-        {name: OBJECTIVES[name] for name in study.config.objectives},
-        OBJECTIVES["margin"],
-        study.config.record.derivative,
-        study.config.record.precision,
-    )
+    common = (study.model, run.state.train.variables, some.inputs, some.labels, study.sites)
+    objectives: dict[str, PerSampleLoss] = {name: OBJECTIVES[name] for name in study.config.objectives}
+    how = (study.config.record.derivative, study.config.record.precision)
+    return auditing.sign_health(*common, objectives, OBJECTIVES["margin"], *how)
 
 
 Counts = tuple[jax.Array, jax.Array]
@@ -209,15 +203,10 @@ def summary(signs: xr.Dataset) -> str:
     if signs.sizes["objective"] > 1:
         for name in signs.objective.values:
             at = signs.sel(objective=name)
+            shares = (at[of].values for of in ("objective_constancy", "zero_share", "category_disagreement"))
             cells = (
                 f"{label} {c:.2%} constant, {z:.2%} zero, {d:.2%} other category"
-                for label, c, z, d in zip(
-                    signs.label.values,
-                    at.objective_constancy.values,
-                    at.zero_share.values,
-                    at.category_disagreement.values,
-                    strict=True,
-                )
+                for label, c, z, d in zip(signs.label.values, *shares, strict=True)
             )
             lines.append(f"{name}: {'; '.join(cells)}")
     return "\n".join(lines)

@@ -223,7 +223,9 @@ def _measured(session: Session[QuantizationOptions], suffix: str) -> None:
     labels = [subject.label(site) for site in found.site.values]
     found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
     if not suffix:
-        store.write_result_text(directory / "table1.txt", table_1(found) + "\n")
+        store.write_result(
+            directory / "table1.txt", lambda part: part.write_text(f"{table_1(found)}\n", encoding="utf-8")
+        )
         figures.write_figure(directory, "information", figures.information(found))
     figures.write_figure(directory, f"figure3{suffix}", figures.quantization(found))
     store.write_dataset(directory / f"quantization{suffix}.nc", found)

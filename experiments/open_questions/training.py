@@ -81,13 +81,8 @@ def steps(
 
         def mean_loss(params: PyTree, _: Mapping[str, Array]) -> tuple[Array, PyTree]:
             def under(mask: Array) -> tuple[Array, PyTree]:
-                logits, statistics = run(
-                    {"params": params, **state.statistics},
-                    batch.inputs,
-                    train=True,
-                    rngs={"dropout": mask},
-                    mutable=list(state.statistics),
-                )
+                how = {"train": True, "rngs": {"dropout": mask}, "mutable": list(state.statistics)}
+                logits, statistics = run({"params": params, **state.statistics}, batch.inputs, **how)
                 return nn.softplus(margin(logits, batch.labels)).mean(), statistics
 
             if masks == 1:

@@ -35,15 +35,7 @@ from neuron_mech.taps.objectives import margin
 SITES = "*/Dense_0"
 """The first Dense of every block, whose outputs are the hidden neurons' pre-activations."""
 
-DEFAULT = TextOptions(
-    text=tyro.MISSING,
-    run_dir=Path("runs/later_tokens"),
-    width=64,
-    steps=1000,
-    every=10,
-    samples=300,
-    neurons=64,
-)
+DEFAULT = TextOptions(tyro.MISSING, Path("runs/later_tokens"), width=64, steps=1000, every=10, samples=300, neurons=64)
 
 
 EveryPosition = partial(transformer.Transformer, every_position=True)

@@ -126,18 +126,10 @@ def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder |
 
 def beside(study: Study, recordings: int) -> Recorder:
     """A recorder beside the run's own: of the main objective in evaluation mode, on one device, before it has begun."""
-    design = study.design
-    alone = replace(
-        design,
-        losses={design.main: design.losses[design.main]},
-        recordings=recordings,
-        chunk=study.config.record.chunk,
-        mesh=devices.alone(),
-        batched=False,
-        keeps=(),
-        rngs=None,
-        kwargs=None,
-    )
+    design, chunk = study.design, study.config.record.chunk
+    main = {design.main: design.losses[design.main]}
+    evaluated = replace(design, losses=main, batched=False, keeps=(), rngs=None, kwargs=None)
+    alone = replace(evaluated, recordings=recordings, chunk=chunk, mesh=devices.alone())
     return replace(study.plan, design=alone).recorder()
 
 

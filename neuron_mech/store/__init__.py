@@ -9,7 +9,6 @@ from neuron_mech.store.checksums import owed as owed
 from neuron_mech.store.checksums import step as step
 from neuron_mech.store.checksums import whole as whole
 from neuron_mech.store.checksums import write_result as write_result
-from neuron_mech.store.checksums import write_result_text as write_result_text
 from neuron_mech.store.directory import bind as bind
 from neuron_mech.store.directory import held as held
 from neuron_mech.store.directory import opened as opened

@@ -14,12 +14,11 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from neuron_mech.errors import InputError, RunError
-from neuron_mech.store import files
+from neuron_mech.store.files import write_bytes
 
 INDEX = "pieces.json"
 SMALLEST = 1_000_000
@@ -59,7 +58,7 @@ def pack(files: Mapping[str, bytes], first: Path, limit: int) -> list[Path]:
         digest = hashlib.sha256(content).hexdigest()
         path = first.with_name(f"{first.stem}.{digest[:16]}.zip")
         others[path.name] = digest
-        _put(path, content)
+        write_bytes(path, content)
     index = {
         "pieces": others,
         "files": {
@@ -67,7 +66,7 @@ def pack(files: Mapping[str, bytes], first: Path, limit: int) -> list[Path]:
             for name, data in files.items()
         },
     }
-    _put(first, _zipped([(INDEX, json.dumps(index, indent=1).encode()), *groups[0]]))
+    write_bytes(first, _zipped([(INDEX, json.dumps(index, indent=1).encode()), *groups[0]]))
     stale = re.compile(rf"{re.escape(first.stem)}\.[0-9a-f]{{16}}\.zip")
     for path in first.parent.iterdir():
         if stale.fullmatch(path.name) and path.name not in others:
@@ -152,10 +151,6 @@ def _zipped(members: Sequence[tuple[str, bytes]]) -> bytes:
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(entry, data)
     return content.getvalue()
-
-
-def _put(path: Path, content: bytes) -> None:
-    files.write(path, partial(Path.write_bytes, data=content))
 
 
 def _index(first: Path) -> dict[str, Any]:
