@@ -262,10 +262,8 @@ class Design:
 
     def check(self, variables: PyTree) -> None:
         """Raise InputError where the variables' shapes are not those that the recorder was made for."""
-        here = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
-        made = {
-            jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(self.shapes)
-        }
+        leaves = (jax.tree_util.tree_leaves_with_path(tree) for tree in (variables, self.shapes))
+        here, made = ({jax.tree_util.keystr(path): leaf.shape for path, leaf in of} for of in leaves)
         for name in sorted(here.keys() | made.keys()):
             if here.get(name) != made.get(name):
                 there, now = (list(at[name]) if name in at else "nothing" for at in (made, here))
