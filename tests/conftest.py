@@ -2,9 +2,9 @@
 and so is every warning.
 """
 
-from jaxtyping import install_import_hook
+import typechecking
 
-install_import_hook("neuron_mech", "typechecking.checked")
+typechecking.install()
 
 import gc  # noqa: E402
 import os  # noqa: E402

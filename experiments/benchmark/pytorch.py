@@ -46,7 +46,7 @@ def network(config: Config, image: tuple[int, ...]) -> tuple[torch.nn.Sequential
         before = image[-1]
         for stage, full in enumerate((64, 128, 256, 512)):
             layers += [torch.nn.MaxPool2d(2)] if stage else []
-            for layer in range(3):
+            for layer in range(config.model.depth or 3):
                 size = round(full * config.model.width)
                 sites[f"stage{stage}layer{layer}"] = activation()
                 layers += [

@@ -51,9 +51,9 @@ dense = replace(dense, record=replace(record, site_samples=("dense1:13",)))
 # A step size at which the order of a sum does not grow from step to step.
 cnn = replace(
     dense,
-    model=Model(network="cnn", depth=None, dropout=None, width=1 / 32),
+    model=Model(network="cnn", depth=1, dropout=None, width=1 / 32),
     train=replace(dense.train, learning_rate=0.001),
-    record=replace(record, sites=("stage0layer0", "stage3layer2"), site_samples=("stage0layer0:13",)),
+    record=replace(record, sites=("stage0layer0", "stage3layer0"), site_samples=("stage0layer0:13",)),
 )
 
 def one_recording(study, state):
