@@ -132,24 +132,20 @@ def gather_rows(tree: T, count: int) -> T:
             return np.asarray(leaf)[_places(count, several)]
         found = np.empty((share(count, several) * several, *leaf.shape[1:]), leaf.dtype)
         size = max(1, _BLOCK // max(1, found[:several].nbytes))
+        assert isinstance(leaf.sharding, NamedSharding)
+        where = NamedSharding(leaf.sharding.mesh, PartitionSpec())
         for start in range(0, share(count, several), size):
             stop = min(start + size, share(count, several))
-            found[start * several : stop * several] = _block(leaf, start, stop - start).addressable_data(0)
+            block = _block(leaf, start, stop - start, where)
+            found[start * several : stop * several] = block.addressable_data(0)
         return found[:count]
 
     return jax.tree.map(rows, tree)
 
 
-def _block(leaf: jax.Array, start: int, size: int) -> jax.Array:
-    """Rows `start` to `start + size` of every device, which are neighbours in the original order."""
-    sharding = leaf.sharding
-    assert isinstance(sharding, NamedSharding)
-    assert isinstance(sharding.mesh, Mesh)
-    return _cut(leaf, start, size, whole_on(sharding.mesh))
-
-
 @partial(jax.jit, static_argnames=("size", "where"))
-def _cut(leaf: Array, start: Int[Array | np.integer, ""] | int, size: int, where: NamedSharding) -> Array:
+def _block(leaf: Array, start: Int[Array | np.integer, ""] | int, size: int, where: NamedSharding) -> Array:
+    """Rows `start` to `start + size` of every device, which are neighbours in the original order."""
     held = leaf.reshape(where.mesh.size, -1, *leaf.shape[1:])
     block = jnp.swapaxes(jax.lax.dynamic_slice_in_dim(held, start, size, axis=1), 0, 1)
     return jax.lax.with_sharding_constraint(block.reshape(-1, *leaf.shape[1:]), where)

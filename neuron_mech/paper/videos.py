@@ -111,15 +111,11 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int | None = None) -> 
     return said
 
 
-def _frames(figure: Figure, draw: Draw, numbers: np.ndarray, name: str) -> "tqdm[np.ndarray]":
+def _frames(figure: Figure, draw: Draw, numbers: np.ndarray, name: str) -> Iterator[np.ndarray]:
     canvas = cast(FigureCanvasAgg, figure.canvas)
-
-    def pictures() -> Iterator[np.ndarray]:
-        for number in numbers:
-            draw(int(number))
-            yield np.asarray(canvas.buffer_rgba())[..., :3]
-
-    return tqdm(pictures(), total=len(numbers), desc=name, unit="frame", leave=False)
+    for number in tqdm(numbers, desc=name, unit="frame", leave=False):
+        draw(int(number))
+        yield np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _mp4(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None:
