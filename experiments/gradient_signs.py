@@ -7,6 +7,8 @@ objectives where several were recorded.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,62 +54,36 @@ def dataset(run: Run) -> xr.Dataset:
     disagreement = [
         [float(counting.disagreement(kept[site].tally, t)) for site, t in at.items()] for at in tallies.values()
     ]
+    wrong, lost = ([[getattr(health[o][s], of) for s in study.sites] for o in tallies] for of in ("wrong", "zeroed"))
+    by_phase = [[constancy(*counting.constant_counts(*counts)) for counts in of] for of in phases.values()]
+    by_neuron = [[np.asarray(counting.histograms(*counts)) for counts in of] for of in phases.values()]
+    histograms = [[each.sum(0, dtype=np.int64) for each in of] for of in by_neuron]
+    so_far = "constancy of the recordings up to an epoch's end"
+    apart = "of the recordings before and after training accuracy saturated"
+    all_neurons = "histogram of average signs over all neurons, of the recordings before and after saturation"
+    first = "first epoch to end with training accuracy at record.saturation; -1 never"
+    by_objective = {
+        "objective_constancy": (history["constancy"][:, :, -1], "constancy by recorded objective"),
+        "zero_share": (zero, "share of recorded derivatives that were exactly zero, and not counted"),
+        "wrong_sign": (wrong, "share of signs, at the end, that are the opposite in double precision"),
+        "lost_sign": (lost, "share of derivatives, at the end, that are zero but not so in double precision"),
+        "category_disagreement": (disagreement, "share of pairs whose category differs from the main objective's"),
+    }
     variables: dict[str, tuple] = {
-        "constancy_so_far": variable(
-            "site epoch", history["constancy"][0], "constancy of the recordings up to an epoch's end"
-        ),
-        "constancy_by_phase": variable(
-            "site phase",
-            [[constancy(*counting.constant_counts(*counts)) for counts in phases[site]] for site in study.sites],
-            "constancy of the recordings before and after training accuracy saturated",
-        ),
-        "phase_histogram": variable(
-            "site phase bin",
-            [
-                [np.asarray(counting.histograms(*counts)).sum(0, dtype=np.int64) for counts in of]
-                for of in phases.values()
-            ],
-            "histogram of average signs over all neurons, of the recordings before and after saturation",
-            "pairs",
-        ),
-        "saturation_epoch": variable(
-            "", saturated, "first epoch to end with training accuracy at record.saturation; -1 never", "epoch"
-        ),
-        "objective_constancy": variable(
-            "objective site", history["constancy"][:, :, -1], "constancy by recorded objective"
-        ),
-        "zero_share": variable(
-            "objective site", zero, "share of recorded derivatives that were exactly zero, and not counted"
-        ),
-        "wrong_sign": variable(
-            "objective site",
-            [[health[o][site].wrong for site in study.sites] for o in tallies],
-            "share of signs, at the end, that are the opposite in double precision",
-        ),
-        "lost_sign": variable(
-            "objective site",
-            [[health[o][site].zeroed for site in study.sites] for o in tallies],
-            "share of derivatives, at the end, that are zero but not so in double precision",
-        ),
-        "category_disagreement": variable(
-            "objective site", disagreement, "share of pairs whose category differs from the main objective's"
-        ),
+        "constancy_so_far": variable("site epoch", history["constancy"][0], so_far),
+        "constancy_by_phase": variable("site phase", by_phase, f"constancy {apart}"),
+        "phase_histogram": variable("site phase bin", histograms, all_neurons, "pairs"),
+        "saturation_epoch": variable("", saturated, first, "epoch"),
+        **{name: variable("objective site", of, said) for name, (of, said) in by_objective.items()},
         "train_accuracy": variable("epoch", history["train_accuracy"], "training accuracy"),
         "test_accuracy": variable("epoch", history["test_accuracy"], "test accuracy"),
     }
     if run.mixing:
-        variables["mixing"] = variable(
-            "site",
-            [run.mixing[s] for s in study.sites],
-            "largest relative change of a derivative when the rest of the batch changes",
-        )
-    said = {name: getattr(record, name) for name in ("mode", "objective", "derivative", "precision")}
-    attributes = {
-        "preset": study.config.preset,
-        **said,
-        "samples": len(study.recorded),
-        "saturation": record.saturation,
-    }
+        mixing = "largest relative change of a derivative when the rest of the batch changes"
+        variables["mixing"] = variable("site", [run.mixing[s] for s in study.sites], mixing)
+    attributes: dict[str, Any] = {"preset": study.config.preset}
+    attributes |= {name: getattr(record, name) for name in ("mode", "objective", "derivative", "precision")}
+    attributes |= {"samples": len(study.recorded), "saturation": record.saturation}
     coords = {
         "objective": list(study.config.objectives),
         "epoch": np.arange(1, study.config.train.epochs + 1),
