@@ -93,31 +93,20 @@ def dataset(run: Run) -> xr.Dataset:
         own = own or category
         agreeing.append(np.concatenate([np.asarray(partitions.agreement(c, own[s])) for s, c in category.items()]))
     neurons = [store.of_site(site, study.design.indices(site), {}) for site in study.sites]
-    dims = ("null", "neuron")
-    return (
-        store.stacked(neurons)
-        .assign(
-            neuron_constancy=variable(dims, constancy, "share of |average sign| > 0.9 by null, each neuron"),
-            neuron_low_share=variable(dims, low, "share of pairs in the low category by null, each neuron"),
-            neuron_agreement=variable(
-                dims, agreeing, "share of a neuron's pairs in the category that they have by the weights as they are"
-            ),
-            constancy_curve=variable(
-                "null site level",
-                np.stack([np.stack(curve) for curve in curves]),
-                "share of pairs with |average sign| at least the level",
-            ),
-            accuracy=variable("null", accuracy, "accuracy on the recorded samples at the last recording"),
-            recordings=variable("", len(kept), "of each sample, evenly spread over the run", "recordings"),
-        )
-        .assign_coords(
-            null=list(NULLS),
-            site=list(study.sites),
-            label=("site", [study.label(site) for site in study.sites]),
-            level=np.array(counting.LEVELS),
-        )
-        .assign_attrs(preset=config.preset, seed=config.train.seed)
-    )
+    dims, levels = "null neuron", np.stack([np.stack(curve) for curve in curves])
+    alike = "share of a neuron's pairs in the category that they have by the weights as they are"
+    found = {
+        "neuron_constancy": variable(dims, constancy, "share of |average sign| > 0.9 by null, each neuron"),
+        "neuron_low_share": variable(dims, low, "share of pairs in the low category by null, each neuron"),
+        "neuron_agreement": variable(dims, agreeing, alike),
+        "constancy_curve": variable("null site level", levels, "share of pairs with |average sign| at least the level"),
+        "accuracy": variable("null", accuracy, "accuracy on the recorded samples at the last recording"),
+        "recordings": variable("", len(kept), "of each sample, evenly spread over the run", "recordings"),
+    }
+    labels = ("site", [study.label(site) for site in study.sites])
+    coords = {"null": list(NULLS), "site": list(study.sites), "label": labels, "level": np.array(counting.LEVELS)}
+    attributes = {"preset": config.preset, "seed": config.train.seed}
+    return store.stacked(neurons).assign(found).assign_coords(coords).assign_attrs(attributes)
 
 
 def summary(found: xr.Dataset) -> str:
