@@ -92,19 +92,14 @@ def _ends(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
     highest = partitions.finally_highest(values[-1], own)
     start, end = partitions.mean_rank(values[[0, -1]], highest)
     by_class = partitions.of_most_of_the_class(own, labels)
+    half, of_class = (partitions.separation(final, other).auc[0] for other in (early, by_class))
+    together = "AUC at the end of the mean over positions, categories by the recordings of all positions together; "
     auc = {
-        "half": (
-            partitions.separation(final, early).auc[0],
-            "AUC at the end of the categories by the first half of the epochs' recordings",
-        ),
-        "class": (
-            partitions.separation(final, by_class).auc[0],
-            "control: AUC at the end where each class is in the category that most of it is in",
-        ),
+        "half": (half, "AUC at the end of the categories by the first half of the epochs' recordings"),
+        "class": (of_class, "control: AUC at the end where each class is in the category that most of it is in"),
         "position_mean": (
             _position_means(run, site, category, len(own)),
-            "AUC at the end of the mean over positions, categories by the recordings of all positions together; NaN "
-            "where the site has no positions",
+            f"{together}NaN where the site has no positions",
         ),
     }
     found = {f"{name}_auc": variable("neuron", of.astype(np.float32), said) for name, (of, said) in auc.items()}
