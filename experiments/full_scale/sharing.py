@@ -35,9 +35,9 @@ def shared() -> Iterator[Mapping[str, str]]:
 
         def done(*command: str, seconds: float, said: str | None = None) -> bool:
             # What the daemon inherits it keeps open, so nothing is captured.
-            how: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL) | {"env": environment}
+            quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             try:
-                subprocess.run(command, input=said, text=True, timeout=seconds, check=True, **how)
+                subprocess.run(command, input=said, text=True, env=environment, timeout=seconds, check=True, **quiet)
             except (OSError, subprocess.SubprocessError):
                 return False
             return True
