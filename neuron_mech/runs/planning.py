@@ -100,15 +100,8 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
     _check_size(config, shapes, training.batches(config, size))
     ids = random_ids(config, size, config.record.samples)
     every = sum(int(np.prod(site.shape)) for site in available.values())
-    plan = Plan(
-        _design(config, model, dataset.train, chosen, shapes, available),
-        shapes,
-        dataset.train.images,
-        dataset.train.labels,
-        ids,
-        {},
-        every,
-    )
+    design = _design(config, model, dataset.train, chosen, shapes, available)
+    plan = Plan(design, shapes, dataset.train.images, dataset.train.labels, ids, {}, every)
     found = Study(config, model, training.optimizer(config, size), plan, size)
     return replace(found, watches=trajectories.watches(found)), training.init(config, model, one)
 
