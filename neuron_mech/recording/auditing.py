@@ -17,6 +17,7 @@ from neuron_mech import taps
 from neuron_mech.config import Derivative
 from neuron_mech.precision import Precision, doubled, rewritten, shifted
 from neuron_mech.taps import PerSampleLoss, Site
+from neuron_mech.taps.random_keys import on_host
 
 LIMIT = 0.001
 """Share of wrong signs above which a warning says that a recording is not reliable."""
@@ -119,7 +120,7 @@ def in_double(
         if size not in compiled:
             compiled[size] = jax.jit(rewritten(doubled(gradients, variables, inputs, labels), shifted))
         with jax.enable_x64(True), jax.default_device(_home()):
-            return jax.device_get(compiled[size](*map(_on_host, (variables, inputs, labels))))
+            return jax.device_get(compiled[size](*jax.tree.map(on_host, (variables, inputs, labels))))
 
     return run
 
@@ -174,10 +175,3 @@ def _home() -> jax.Device:
     """The device on which double precision is computed."""
     device = jax.local_devices()[0]
     return device if device.platform == "gpu" else jax.local_devices(backend="cpu")[0]
-
-
-def _on_host(tree: PyTree) -> PyTree:
-    """The tree as host arrays, but for random keys."""
-    return jax.tree.map(
-        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf), tree
-    )

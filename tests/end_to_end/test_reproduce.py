@@ -56,7 +56,7 @@ def test_it_ends_in_verdicts_and_a_report(reproduced):
 def test_again_it_does_nothing(reproduced, monkeypatch, capsys):
     before = {f: f.stat().st_mtime_ns for f in reproduced.rglob("*") if f.is_file() and f.name != ".lock"}
     monkeypatch.setattr(runs, "run", lambda *_: pytest.fail("it ran again"))
-    monkeypatch.setattr("experiments.command_line.session.run", lambda *_: pytest.fail("it ran again"))
+    monkeypatch.setattr("experiments.command_line.run", lambda *_: pytest.fail("it ran again"))
     command(monkeypatch, reproduce, *ARGUMENTS, "--run-dir", reproduced)
     assert before == {f: f.stat().st_mtime_ns for f in reproduced.rglob("*") if f.is_file() and f.name != ".lock"}
     assert "11 " in capsys.readouterr().out

@@ -12,7 +12,7 @@ from PIL import Image
 import neuron_mech
 from browsers import page_of
 from neuron_mech.paper import claims, explorer
-from neuron_mech.paper.figures import sheets
+from neuron_mech.paper.figures import saving
 from neuron_mech.recording import separation
 
 
@@ -84,8 +84,8 @@ def test_histograms_of_values_count_every_sample_once():
 
 def test_a_contact_sheet_holds_every_image_in_its_place():
     images = np.random.default_rng(1).integers(0, 17, (53, 3, 2, 1)).astype(np.uint8)
-    sheet = sheets.contact_sheet(images, 16)
-    assert sheet.shape == (2 * 3, sheets.COLUMNS * 2, 1)
+    sheet = saving.contact_sheet(images, 16)
+    assert sheet.shape == (2 * 3, saving.COLUMNS * 2, 1)
     np.testing.assert_array_equal(sheet[3:6, 4:6], (images[52].astype(int) * 255 + 8) // 16)
     assert not sheet[3:, 6:].any()
 
