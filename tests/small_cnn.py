@@ -8,22 +8,22 @@ import jax.numpy as jnp
 from neuron_mech.config import Config, Data, Model, Record, Train, Watch
 from neuron_mech.runs import planning
 
-LAYERS = [f"stage{stage}layer{layer}" for stage in range(4) for layer in range(3)]
+LAYERS = [f"stage{stage}layer0" for stage in range(4)]
 SMALL = Config(
     "digits",
     data=Data("digits", augment=True),
-    model=Model(network="cnn", depth=None, dropout=None, width=1 / 32),
+    model=Model(network="cnn", depth=1, dropout=None, width=1 / 32),
     train=Train(learning_rate=0.05, batch_size=16, epochs=2, drop_after=0.5),
     record=Record(
         every=2,
         samples=40,
-        sites=("stage0layer0", "stage2layer2", "stage3layer2"),
-        site_samples=("stage3layer2:40", "stage2layer2:25", "*:10"),
+        sites=("stage0layer0", "stage2layer0", "stage3layer0"),
+        site_samples=("stage3layer0:40", "stage2layer0:25", "*:10"),
         chunk=12,
     ),
     watch=Watch(recordings=3, samples=30, wide_recordings=2, wide_samples=20, neurons=2),
 )
-"""Neurons 2, 4, 8, 16; groups of 10, 15 and 15 samples, the chunks of none of them even."""
+"""One layer in a stage: neurons 2, 4, 8, 16; groups of 10, 15 and 15 samples, the chunks of none of them even."""
 
 
 def few(digits):
@@ -31,9 +31,9 @@ def few(digits):
     return replace(digits, train=digits.train.rows(jnp.arange(90)), test=digits.test.rows(jnp.arange(60)))
 
 
-def studied(data):
-    """(study, disturbed state) of SMALL."""
-    study, state = planning.study(SMALL, data)
+def studied(data, config=SMALL):
+    """(study, disturbed state)."""
+    study, state = planning.study(config, data)
     return study, disturbed(state)
 
 

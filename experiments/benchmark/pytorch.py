@@ -1,8 +1,7 @@
 """The same networks, training, recording and retraining in PyTorch, for `experiments.benchmark` to compare with.
 
-hooks: forward hooks, retain_grad and backward(), as one would write it first. tuned: torch.autograd.grad with respect
-to the activations alone, no parameter gradients. On a GPU where PyTorch has one, in the arithmetic that ours trains in,
-with the fastest of cuDNN's kernels; convolutions in channels-last order.
+On a GPU where PyTorch has one, in the arithmetic that ours trains in, with the fastest of cuDNN's kernels; convolutions
+in channels-last order. `comparison` says what hooks and tuned are.
 """
 
 from collections.abc import Callable
@@ -47,7 +46,7 @@ def network(config: Config, image: tuple[int, ...]) -> tuple[torch.nn.Sequential
         before = image[-1]
         for stage, full in enumerate((64, 128, 256, 512)):
             layers += [torch.nn.MaxPool2d(2)] if stage else []
-            for layer in range(3):
+            for layer in range(config.model.depth or 3):
                 size = round(full * config.model.width)
                 sites[f"stage{stage}layer{layer}"] = activation()
                 layers += [

@@ -134,15 +134,14 @@ def of_ordinary(model: Layers, dataset: Dataset[Samples], options: EarlyLayers) 
     watched = dataset.train.rows(np.sort(rng.permutation(len(dataset.train))[:256]))
     one = jax.tree.map(lambda leaf: leaf[0], recorded.states.variables)
     of_sites = {name: at for name, at in taps.sites(model, one, dataset.train.blank.inputs).items() if name in sites}
-    ceilings = []
-    for moment, states in (("a quarter", recorded.early), ("end", recorded.states)):
-        tqdm.write(f"replicas at one step: {moment} of training")
-        common = (dataset.train, watched, options.learning_rate, options.batch_size)
-        by_noise = interventions.replicas(model, of_sites, states, *common)
-        values = np.array([[by_noise[noise][site] for site in sites] for noise in by_noise])
-        coords = {"replicas_of": list(by_noise), "site": sites}
-        ceilings.append(xr.DataArray(values, coords, ("replicas_of", "site", "seed"), name="ceiling"))
-    found = found.assign(ceiling=xr.concat(ceilings, xr.Variable("moment", ["a quarter", "end"])))
+    tqdm.write("replicas at one step, a quarter of training and its end")
+    moments = {"a quarter": recorded.early, "end": recorded.states}
+    common = (dataset.train, watched, options.learning_rate, options.batch_size)
+    replicas = interventions.replicas(model, of_sites, moments, *common)
+    values = np.array([[[by_site[site] for site in sites] for by_site in of.values()] for of in replicas.values()])
+    coords = {"moment": list(moments), "replicas_of": list(replicas["end"]), "site": sites}
+    ceilings = xr.DataArray(values, coords, ("moment", "replicas_of", "site", "seed"))
+    found = found.assign(ceiling=ceilings)
     found.ceiling.attrs |= {"units": "1", "description": "mean product of the signs of two replicas at one step"}
     part = watched.rows(np.arange(min(AUDITED, len(watched))))
     health = auditing.sign_health(
@@ -212,18 +211,12 @@ def of_freezing(recorded: Recorded) -> dict[str, tuple]:
     """The freeze map of derivatives, gates and the null, by site and seed."""
     sites, seeds = list(recorded.traces["derivative"]), len(recorded.accuracy)
     recordings = recorded.traces["derivative"][sites[0]].shape[1]
-    frozen = np.array(
-        [
-            [
-                [
-                    freezing.share_frozen(jax.tree.map(lambda leaf, s=s: leaf[s], recorded.flips[of][site]), recordings)
-                    for s in range(seeds)
-                ]
-                for site in sites
-            ]
-            for of in SOURCES
-        ]
-    )
+
+    def share(flips: freezing.LastFlip, seed: int) -> np.ndarray:
+        return freezing.share_frozen(jax.tree.map(lambda leaf: leaf[seed], flips), recordings)
+
+    by_site = ([recorded.flips[of][site] for site in sites] for of in SOURCES)
+    frozen = np.array([[[share(flips, seed) for seed in range(seeds)] for flips in each] for each in by_site])
     stable = np.apply_along_axis(freezing.stability_time, -1, frozen)
     dims = ("followed", "site", "seed")
     return described(

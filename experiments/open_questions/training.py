@@ -15,8 +15,8 @@ from neuron_mech import taps
 from neuron_mech.config import random_stream
 from neuron_mech.taps import Edit, Site
 from neuron_mech.taps.objectives import margin
+from neuron_mech.training import TrainState, descend
 from neuron_mech.training.datasets import Samples
-from neuron_mech.training.steps import TrainState, descend
 
 Edits = Callable[[Int[Array, " batch"], Array], Mapping[str, Edit]]
 """(the batch's sample ids, a key of this step's own) -> edits of the activations of sites."""
@@ -24,16 +24,19 @@ Edits = Callable[[Int[Array, " batch"], Array], Mapping[str, Edit]]
 
 def begin(model: nn.Module, sample: Samples, seeds: int) -> TrainState:
     """The states of so many runs before their first step, one beside the other (a leading axis)."""
-    seed = list(range(seeds))
+    keys = (jnp.stack([random_stream(s, purpose) for s in range(seeds)]) for purpose in ("initialisation", "dropout"))
+    return _begun(model, sample, *keys)
 
+
+@partial(jax.jit, static_argnames="model")
+def _begun(model: nn.Module, sample: Samples, initial: Array, dropout: Array) -> TrainState:
     def state(initial: Array, dropout: Array) -> TrainState:
         variables = model.init(initial, sample.inputs)
         statistics = {k: v for k, v in variables.items() if k not in ("params", "intermediates")}
         opt_state = optax.sgd(1.0).init(variables["params"])
         return TrainState(jnp.zeros((), jnp.int32), variables["params"], statistics, opt_state, dropout)
 
-    keys = (jnp.stack([random_stream(s, purpose) for s in seed]) for purpose in ("initialisation", "dropout"))
-    return jax.jit(jax.vmap(state))(*keys)
+    return jax.vmap(state)(initial, dropout)
 
 
 def orders(seeds: int, samples: int, batch: int, epoch: int) -> Int[np.ndarray, "seeds batches batch"]:
@@ -81,13 +84,8 @@ def steps(
 
         def mean_loss(params: PyTree, _: Mapping[str, Array]) -> tuple[Array, PyTree]:
             def under(mask: Array) -> tuple[Array, PyTree]:
-                logits, statistics = run(
-                    {"params": params, **state.statistics},
-                    batch.inputs,
-                    train=True,
-                    rngs={"dropout": mask},
-                    mutable=list(state.statistics),
-                )
+                how = {"train": True, "rngs": {"dropout": mask}, "mutable": list(state.statistics)}
+                logits, statistics = run({"params": params, **state.statistics}, batch.inputs, **how)
                 return nn.softplus(margin(logits, batch.labels)).mean(), statistics
 
             if masks == 1:

@@ -74,9 +74,10 @@ def samples_at(ids: Array, starts: Array, context: int) -> tuple[Array, Array]:
     return ids[starts[:, None] + jnp.arange(context)[None]], ids[starts + context]
 
 
-def some(ids: np.ndarray, count: int, context: int, key: Array) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames=("count", "context"))
+def some(ids: Array, count: int, context: int, key: Array) -> tuple[Array, Array]:
     """So many different samples at random, or all where there are fewer."""
-    return samples_at(jnp.asarray(ids), jax.random.permutation(key, len(ids) - context)[:count], context)
+    return samples_at(ids, jax.random.permutation(key, len(ids) - context)[:count], context)
 
 
 def train(
@@ -108,7 +109,7 @@ def train(
         return (optax.apply_updates(params, updates), moments), None
 
     run = jax.jit(lambda state, indices: jax.lax.scan(step, state, indices)[0])
-    state, done, saved = (params, optimizer.init(params)), 0, time.monotonic()
+    state, done, saved = (params, jax.jit(optimizer.init)(params)), 0, time.monotonic()
     if restored := saves.restore({"network": state, "recorder": recorder.state}):
         state, done = restored.state["network"], restored.step
         recorder = recorder.restored(restored.state["recorder"])

@@ -51,8 +51,8 @@ class Model:
 
     network: Literal["mlp", "cnn", "resnet50"] = "mlp"
     """mlp: [Dense - activation - dropout] x depth - Dense. cnn: twelve layers [convolution - activation - BatchNorm] in
-    four stages of three, max pooling between them, global average pooling and Dense. resnet50: 16 blocks of three
-    convolutions, in four stages, each added to what enters it."""
+    four stages of three (or depth), max pooling between them, global average pooling and Dense. resnet50: 16 blocks of
+    three convolutions, in four stages, each added to what enters it."""
     variant: Literal["keras3", "keras2017", "small"] | None = None
     """Variant of resnet50. keras3: today's Keras (conv1 and pool1 padded with zeros). keras2017: Keras 2.0.7 to 2.1.4
     of the paper's time ('same' padding in conv1, none in pool1, epsilon 1e-3). small: for small images, conv1 3x3, no
@@ -65,7 +65,7 @@ class Model:
     """Factor on the neurons of a hidden layer: 512 in the mlp, 64, 128, 256 and 512 in the stages of the others (and
     four times as many at the end of a block of resnet50)."""
     depth: int | None = 2
-    """Hidden layers of the mlp; None for the others."""
+    """Hidden layers of the mlp; layers of each of the cnn's four stages, None: the paper's three; None for resnet50."""
     dropout: float | None = 0.5
     """Share of the mlp's activations set to zero in training, 0 <= dropout < 1; None for the others."""
 
@@ -203,6 +203,8 @@ class Config:
         model = self.model
         for name, owner in (("depth", "mlp"), ("dropout", "mlp"), ("variant", "resnet50")):
             value = getattr(model, name)
+            if name == "depth" and model.network == "cnn":
+                continue
             if value is None and model.network == owner:
                 raise InputError(f"model.{name} is None, but the network {owner} needs one: give it a value")
             if value is not None and model.network != owner:

@@ -50,6 +50,9 @@ class Tally(struct.PyTreeNode):
         return self.positive + self.negative
 
 
+Pairs = Int[Array | np.ndarray, "samples *positions neurons"]
+"""Counts of recordings of every pair."""
+
 NOT_FINITE = 2
 """The value among signs for an infinite or NaN derivative."""
 
@@ -134,10 +137,8 @@ BIN_EDGES = np.linspace(-1, 1, 21)
 """Edges of an average-sign histogram. A value on an edge falls in the bin above it, 1 in the last."""
 
 
-def constant_counts(
-    positive: Int[Array | np.ndarray, "samples *positions neurons"],
-    negative: Int[Array | np.ndarray, "samples *positions neurons"],
-) -> tuple[Int[Array, " neurons"], Int[Array, " neurons"]]:
+@jax.jit
+def constant_counts(positive: Pairs, negative: Pairs) -> tuple[Int[Array, " neurons"], Int[Array, " neurons"]]:
     """Per neuron, the (sample, position) pairs with |average sign| > CONSTANT, and those with any nonzero recording.
 
     Constancy is the first over the second. In integers, so that an average of exactly 0.9 is not above 0.9.
@@ -152,10 +153,7 @@ LEVELS = (0.9, 0.99, 1.0)
 """Levels of |average sign| for `constancy_curve`."""
 
 
-def constancy_curve(
-    positive: Int[Array | np.ndarray, "samples *positions neurons"],
-    negative: Int[Array | np.ndarray, "samples *positions neurons"],
-) -> Float[np.ndarray, " levels"]:
+def constancy_curve(positive: Pairs, negative: Pairs) -> Float[np.ndarray, " levels"]:
     """Share of the pairs with any nonzero recording whose |average sign| is at least each of LEVELS, exactly.
 
     NaN where no pair has one.
@@ -266,10 +264,7 @@ def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
         return expected / pairs
 
 
-def histograms(
-    positive: Int[Array | np.ndarray, "samples *positions neurons"],
-    negative: Int[Array | np.ndarray, "samples *positions neurons"],
-) -> Int[Array, "neurons bins"]:
+def histograms(positive: Pairs, negative: Pairs) -> Int[Array, "neurons bins"]:
     """By neuron, the number of pairs with an average sign in each bin of BIN_EDGES; pairs without one are left out."""
     lead, recorded = _by_neuron(positive, negative)
     ever = recorded > 0

@@ -15,7 +15,7 @@ from neuron_mech.codes import retraining, windowing
 from small_cnn import LAYERS, SMALL
 
 BATCH = 12
-SITE = "stage1layer1"
+SITE = "stage0layer0"
 """Followed by convolutions of 4x4, 2x2 and 1x1 positions."""
 
 
@@ -96,7 +96,7 @@ def test_a_step_of_windows_together_is_that_of_windows_apart_and_by_hand(cut, se
         maps = np.asarray(windowing.unpack(seen.bits[index][:BATCH], cut.site.shape), np.float64)
         labels = np.asarray(seen.labels[:BATCH])
         assert losses[index] == pytest.approx(loss_by_hand(start, maps, labels), rel=1e-5)
-        for part in ("stage1layer2_conv", "stage2layer2_conv", "stage3layer0_conv", "logits"):
+        for part in ("stage1layer0_conv", "stage2layer0_conv", "stage3layer0_conv", "logits"):
             gradient = (start[part]["kernel"] - moved[part]["kernel"]) / rate
             direction = draw.normal(size=gradient.shape)
             up, down = (
@@ -113,7 +113,7 @@ def test_a_step_of_windows_together_is_that_of_windows_apart_and_by_hand(cut, se
 def test_without_convolutions_the_form_changes_no_bit(cut, seen, data, form):
     study, state = small_cnn.studied(data)
     one = data.train.rows(jnp.arange(1))
-    last = retraining.cut(SMALL, study.model, state.variables, one, study.sites["stage3layer2"])
+    last = retraining.cut(SMALL, study.model, state.variables, one, study.sites["stage3layer0"])
     few = seen.replace(bits=seen.bits[:, :, : windowing.pack(jnp.zeros((1, *last.site.shape), bool)).shape[1]])
     as_it_is, other = (stepped(retraining.Retraining(replace(last, form=kind)), few) for kind in ("convolutions", form))
     for mine, theirs in zip(jax.tree.leaves(other), jax.tree.leaves(as_it_is), strict=True):

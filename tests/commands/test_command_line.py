@@ -60,7 +60,7 @@ EXPERIMENTS = (
         (["digits", "--train.drop-after", "0"], r"train.drop_after is 0.0: give a share above 0, at most 1"),
         (["digits", "--train.drop-factor", "0"], r"train.drop_factor is 0.0: give a positive"),
         (["digits", "--model.depth", "None"], r"model.depth is None, but the network mlp needs one"),
-        (["digits", "--model.network", "cnn"], r"model.depth is 2, which the network cnn does not have"),
+        (["digits", "--model.network", "cnn"], r"model.dropout is 0.5, which the network cnn does not have"),
         (["cifar10-relu", "--model.dropout", "0.5"], r"model.dropout is 0.5, which the network cnn does not have"),
         (["cifar10-relu", "--model.width", "0.001"], r"model.width is 0.001: give a factor from 1/64 to 64"),
         (["digits", "--record.site-samples", "dense1"], r"site_samples has 'dense1': give SITE:COUNT"),

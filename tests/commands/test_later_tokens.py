@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import begun
+from drawn import started
 from experiments.command_line import exiting
-from experiments.text import later_tokens
+from experiments.text import later_tokens, transformer
 from experiments.text.later_tokens import EveryPosition, at_one, by_distance, by_position, whole
 from neuron_mech import store, taps
 from neuron_mech.recording import counting
@@ -32,29 +34,30 @@ def test_a_position_serves_its_own_loss_and_later_ones(lenient):
     rng = np.random.default_rng(0)
     characters, following = (jnp.asarray(rng.integers(0, 7, (3, context)), jnp.int32) for _ in range(2))
     with jax.enable_x64(True):
-        initial = jax.tree.map(jnp.float64, model.init(jax.random.key(0), characters))
+        initial = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), started(model, 0, characters))
         sites = taps.select(taps.sites(model, initial, characters), ["*/Dense_0"])
 
         def losses(perturbations):
             logits = taps.perturbed(model, perturbations, "pre_activation")(initial, characters)
             return jax.nn.softplus(later_tokens.margin(logits, following))
 
-        nudges = {site: jnp.zeros((3, *at.shape), jnp.float64) for site, at in sites.items()}
-        single = jax.jacrev(losses)(nudges)  # {site: (3, q, 3, p, neurons)}
+        nudges = {site: jnp.asarray(np.zeros((3, *at.shape))) for site, at in sites.items()}
+        single = jax.jit(jax.jacrev(losses))(nudges)  # {site: (3, q, 3, p, neurons)}
+        given = {"whole": whole, "one": at_one}
+        gradients = jax.jit(
+            lambda chosen: taps.activation_gradients(
+                model, initial, characters, (following, chosen), nudges, given, "pre_activation", "fast"
+            )
+        )
+        found = [gradients(np.full(3, q)) for q in range(context)]
         first, last = list(sites)
         for site in sites:
             of = np.stack([np.asarray(single[site])[i, :, i] for i in range(3)])  # (samples, q, p, neurons)
             for p in range(context):
                 assert not of[:, :p, p].any(), "an earlier loss does not depend on a later position"
-            given = {"whole": whole, "one": at_one}
             for q in range(context):
-                chosen = jnp.full(3, q)
-                labels = (following, chosen)
-                found = taps.activation_gradients(
-                    model, initial, characters, labels, nudges, given, "pre_activation", "fast"
-                )
-                np.testing.assert_allclose(found["whole"][site], of.sum(1), atol=1e-10)
-                np.testing.assert_array_equal(np.sign(found["one"][site]), np.sign(of[:, q]))
+                np.testing.assert_allclose(found[q]["whole"][site], of.sum(1), atol=1e-10)
+                np.testing.assert_array_equal(np.sign(found[q]["one"][site]), np.sign(of[:, q]))
         ends = np.stack([np.asarray(single[last])[i, :, i] for i in range(3)])
         off = ~np.eye(context, dtype=bool)
         assert not ends[:, off].any(), "after the last attention a position serves its own loss alone"
@@ -84,10 +87,11 @@ def test_constancy_is_sorted_by_distance():
 def test_it_runs_from_a_text_to_a_figure(tmp_path, monkeypatch, capsys):
     prose = tmp_path / "prose.txt"
     prose.write_text(re.sub("[^a-z]+", " ", (ROOT / "README.md").read_text(encoding="utf-8").lower()))
-    small = ("--depth", "2", "--width", "16", "--context", "6", "--steps", "25", "--batch", "8", "--samples", "40")
+    small = ("--depth", "2", "--width", "16", "--context", "6", "--steps", "25", "--batch", "8", "--samples", "20")
     directory = tmp_path / "run"
     arguments = ["x", "--text", str(prose), "--run-dir", str(directory), "--neurons", "9", "--every", "5", *small]
     monkeypatch.setattr(sys, "argv", arguments)
+    begun.together(monkeypatch, transformer.Transformer)
     exiting(later_tokens.main)
     found = store.read_dataset(directory / "later_tokens.nc")
     assert list(found.block.values) == ["block 1", "block 2"]

@@ -110,7 +110,7 @@ def test_replicas_agree_where_nothing_differs_and_are_brute_forces_mean(few, rec
     one = jax.tree.map(lambda leaf: leaf[0], states.variables)
     sites = {name: at for name, at in taps.sites(model, one, samples.inputs[:1]).items() if at.kind == "Neurons"}
     watched = samples.rows(np.arange(20))
-    found = interventions.replicas(model, sites, states, samples, watched, 1e-30, 8, count=3)
+    found = interventions.replicas(model, sites, {"end": states}, samples, watched, 1e-30, 8, count=3)["end"]
     assert set(found) == {"dropout mask", "mini-batch", "shift of the image"}
     np.testing.assert_allclose(found["mini-batch"]["dense1"], 1, err_msg="steps of no length move nothing")
     keys = jax.random.split(interventions.random_stream(0, "replicas"), 3)

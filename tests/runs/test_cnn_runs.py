@@ -72,12 +72,12 @@ def test_every_experiment_runs_on_it(finished, tmp_path, capsys):
     gradient_signs.report(whole)
     signs = store.read_dataset(directory / "gradient_signs.nc")
     assert list(signs.recorded_samples.values) == [10, 25, 40]
-    assert list(signs.label.values) == ["stage0layer0-relu", "stage2layer2-relu", "stage3layer2-relu"]
+    assert list(signs.label.values) == ["stage0layer0-relu", "stage2layer0-relu", "stage3layer0-relu"]
     # Only one of four positions before the pooling has a derivative.
-    assert float(signs.zero_share.sel(site="stage2layer2").item()) == pytest.approx(0.75, abs=0.01)
-    one = replace(subjects.of_run(whole), directory=tmp_path, sites={"stage2layer2": whole.study.sites["stage2layer2"]})
+    assert float(signs.zero_share.sel(site="stage2layer0").item()) == pytest.approx(0.75, abs=0.01)
+    one = replace(subjects.of_run(whole), directory=tmp_path, sites={"stage2layer0": whole.study.sites["stage2layer0"]})
     codes = quantization.measure(one, (50.0,))
-    assert codes.neuron.values.tolist() == [("stage2layer2", index) for index in range(8)]
+    assert codes.neuron.values.tolist() == [("stage2layer0", index) for index in range(8)]
     assert np.isfinite(codes.accuracy).all()
     capsys.readouterr()
     for form, said in ((None, "one after another on a cpu, convolutions as they are"), ("patches", "as patches")):
@@ -86,7 +86,7 @@ def test_every_experiment_runs_on_it(finished, tmp_path, capsys):
         binarization_experiment.sweep(one, found, tmp_path / "binarization.nc", options)
         assert np.isfinite(found.accuracy_by_seed).all()
         out = capsys.readouterr().out
-        assert out.count("stage2layer2-relu: windows one after another") == 1
+        assert out.count("stage2layer0-relu: windows one after another") == 1
         assert said in out
 
 
@@ -100,7 +100,7 @@ def test_the_separation_of_position_means_is_scikit_learn_s_of_single_images(fin
         _, taken = study.model.apply(variables, image[None], train=False, mutable=["intermediates"])
         return taken["intermediates"]
 
-    for site, samples in {"stage0layer0": 10, "stage2layer2": 20, "stage3layer2": 20}.items():
+    for site, samples in {"stage0layer0": 10, "stage2layer0": 20, "stage3layer0": 20}.items():
         images = whole.dataset.train.rows(study.recorded[:samples]).inputs
         values = []
         for image in images:

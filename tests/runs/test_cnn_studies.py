@@ -11,6 +11,7 @@ import pytest
 import oracles
 import small_cnn
 from neuron_mech import runs, taps, training
+from neuron_mech.cluster import devices
 from neuron_mech.codes import retraining, windowing
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
@@ -46,11 +47,11 @@ def designed(study, **changes):
 def after(study, state, data, epochs):
     """(state, tallies, states before each segment) after whole epochs."""
     recorder, advance, before = studies.recorder(study), runs.advancing(study), []
-    state = jax.tree.map(jnp.copy, state)
+    state, train = devices.replicate((jax.tree.map(jnp.copy, state), data.train), study.design.mesh)  # as a run does
     for epoch in range(epochs):
         for ids, rest in runs.plan_epoch(study, epoch):
             before.append(jax.tree.map(jnp.copy, state))
-            state, recorder, losses = advance(state, recorder, data.train, ids, rest)
+            state, recorder, losses = advance(state, recorder, train, ids, rest)
             assert len(losses) == len(ids) + (rest is not None)
         recorder = recorder.end_epoch() if isinstance(recorder, Online) else recorder
     return state, studies.tallies(study, recorder.state), before
@@ -70,12 +71,12 @@ def test_samples_are_nested_and_a_chunk_differentiates_only_what_is_counted(stud
     study, _ = studied
     assert list(study.design.rows.values()) == [10, 25, 40]
     assert study.design.groups() == [
-        Group(0, 10, ("stage0layer0", "stage2layer2", "stage3layer2")),
-        Group(10, 25, ("stage2layer2", "stage3layer2")),
-        Group(25, 40, ("stage3layer2",)),
+        Group(0, 10, ("stage0layer0", "stage2layer0", "stage3layer0")),
+        Group(10, 25, ("stage2layer0", "stage3layer0")),
+        Group(25, 40, ("stage3layer0",)),
     ]
     assert study.design.stepwise
-    last = {"margin": {"stage3layer2": study.design.empty()["margin"]["stage3layer2"]}}
+    last = {"margin": {"stage3layer0": study.design.empty()["margin"]["stage3layer0"]}}
 
     def convolutions(tallies):
         samples = Samples(jnp.zeros((40, 8, 8, 1), jnp.uint8), jnp.zeros(40, jnp.int32), {})
@@ -83,9 +84,9 @@ def test_samples_are_nested_and_a_chunk_differentiates_only_what_is_counted(stud
         program = lowered(lambda t, m: study.design.record_chunk(t, samples, Moment(*m), 0, 5), tallies, tuple(moment))
         return program.as_text().count("stablehlo.convolution")
 
-    # Twelve forward; eleven back to the first site; none back to the last, which no convolution follows.
-    assert convolutions(last) == 12
-    assert convolutions(study.design.empty()) == 23
+    # Four forward; three back to the first site; none back to the last, which no convolution follows.
+    assert convolutions(last) == 4
+    assert convolutions(study.design.empty()) == 7
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +184,12 @@ def test_a_pattern_that_matches_no_site_is_refused(data):
 def test_what_follows_a_cut_has_statistics_of_its_own_and_the_prefix_is_dropped(studied, data):
     study, state = studied
     one = data.train.rows(jnp.arange(1))
-    above = {"stage0layer0": 11, "stage2layer2": 3, "stage3layer2": 0}
+    above = {"stage0layer0": 3, "stage2layer0": 1, "stage3layer0": 0}
     for site, convolutions in above.items():
         cut = retraining.cut(SMALL, study.model, state.variables, one, study.sites[site])
         assert cut.convolutional == (convolutions > 0)
         start = retraining.initial(cut)
-        kept = LAYERS[12 - convolutions :]
+        kept = LAYERS[4 - convolutions :]
         assert set(start.params) == {"logits", f"{site}_norm"} | {f"{n}_{k}" for n in kept for k in ("conv", "norm")}
         assert set(start.statistics["batch_stats"]) == {f"{n}_norm" for n in (site, *kept)}
         bits = windowing.pack(jax.random.bernoulli(jax.random.key(0), shape=(8, *study.sites[site].shape)))

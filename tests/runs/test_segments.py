@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import oracles
 from at_hand import at_hand
 from neuron_mech import runs, taps, training
+from neuron_mech.cluster import devices
 from neuron_mech.config import PRESETS, Config, Data, Model, Record, Train
 from neuron_mech.errors import InputError
 from neuron_mech.recording.online import Online
@@ -36,12 +37,13 @@ def few(digits, count=90):
 def after(config, dataset, epochs):
     """(study, state, tallies in canonical order, states before each segment, plans) after whole epochs."""
     study, state = planning.study(config, dataset)
+    state, train = devices.replicate((state, dataset.train), study.design.mesh)  # as a run does
     recorder, advance = studies.recorder(study), runs.advancing(study)
     before = []
     for epoch in range(epochs):
         for ids, rest in runs.plan_epoch(study, epoch):
             before.append(jax.tree.map(jnp.copy, state))  # the segment takes over its buffers
-            state, recorder, _ = advance(state, recorder, dataset.train, ids, rest)
+            state, recorder, _ = advance(state, recorder, train, ids, rest)
         recorder = recorder.end_epoch() if isinstance(recorder, Online) else recorder
     return study, state, {} if recorder is None else studies.tallies(study, recorder.state), before
 

@@ -13,7 +13,7 @@ def build(model: Model, classes: int) -> MLP | CNN | ResNet50:
     """The network of a config's `model` section, for a number of classes."""
     by_stage = tuple(round(count * model.width) for count in (64, 128, 256, 512))
     if model.network == "cnn":
-        return CNN(activation=model.activation, neurons=by_stage, classes=classes)
+        return CNN(activation=model.activation, depth=model.depth or 3, neurons=by_stage, classes=classes)
     if model.network == "resnet50":
         assert model.variant is not None
         return ResNet50(variant=model.variant, activation=model.activation, neurons=by_stage, classes=classes)

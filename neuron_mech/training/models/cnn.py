@@ -1,4 +1,4 @@
-"""The convolutional network of the paper's CIFAR-10 experiments: twelve layers in four stages."""
+"""The convolutional network of the paper's CIFAR-10 experiments: twelve layers in four stages of three."""
 
 import flax.linen as nn
 import jax
@@ -7,19 +7,18 @@ from jaxtyping import Array, Float
 
 from neuron_mech.taps.neurons import ACTIVATIONS, Neurons
 
-LAYERS = 3
-"""Layers of each stage."""
-
 
 class CNN(nn.Module):
     """L x 3 - MP - L x 3 - MP - L x 3 - MP - L x 3 - GP - Dense; sites `stage0layer0` ... `stage3layer2`.
 
     L is a 3x3 convolution that keeps the map's size, the activation function, and batch normalisation, in this order;
-    MP is 2x2 max pooling, GP the average over all positions. `neurons` are those of a layer in each stage. Kernels are
-    Glorot-uniform, biases zero, batch normalisation's momentum 0.99 and epsilon 1e-3: Keras's defaults of 2017.
+    MP is 2x2 max pooling, GP the average over all positions. `neurons` are those of a layer in each stage, `depth` is
+    the number of a stage's layers, the 3 above. Kernels are Glorot-uniform, biases zero, batch normalisation's
+    momentum 0.99 and epsilon 1e-3: Keras's defaults of 2017.
     """
 
     activation: str = "relu"
+    depth: int = 3
     neurons: tuple[int, ...] = (64, 128, 256, 512)
     classes: int = 10
 
@@ -31,7 +30,7 @@ class CNN(nn.Module):
         x = images
         for stage, neurons in enumerate(self.neurons):
             x = max_pool(x) if stage else x
-            for layer in range(LAYERS):
+            for layer in range(self.depth):
                 name = f"stage{stage}layer{layer}"
                 x = nn.Conv(neurons, (3, 3), kernel_init=_glorot, name=f"{name}_conv")(x)
                 x = Neurons(ACTIVATIONS[self.activation], name=name)(x)
