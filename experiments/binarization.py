@@ -77,25 +77,20 @@ def empty(config: Config, subject: Subject, options: BinarizationOptions) -> xr.
     shape = (len(SOURCES), len(seeds), len(sites), len(options.centers))
     named = figures.accuracy_name(top["top"])
     how = {"retrain": "after retraining what follows the site", "probe": "of a linear probe at the site"}
-    return xr.Dataset(
-        {
-            "accuracy_by_seed": variable(
-                "source seed site window_center", np.full(shape, np.nan), f"{named} {how[options.reading]}, by window"
-            ),
-            "original_accuracy_by_seed": variable(
-                "seed", np.full(len(seeds), np.nan), f"{named} of the network as it is"
-            ),
-            "chance": variable("", np.nan, f"{named} of always naming what is most frequent in the test set"),
-        },
-        {
-            "source": list(SOURCES),
-            "seed": seeds,
-            "site": sites,
-            "label": ("site", [subject.label(site) for site in sites]),
-            "window_center": np.asarray(options.centers, np.float64),
-        },
-        {"preset": config.preset, **options.settings, **top},
-    )
+    dims, cells = "source seed site window_center", np.full(shape, np.nan)
+    found = {
+        "accuracy_by_seed": variable(dims, cells, f"{named} {how[options.reading]}, by window"),
+        "original_accuracy_by_seed": variable("seed", np.full(len(seeds), np.nan), f"{named} of the network as it is"),
+        "chance": variable("", np.nan, f"{named} of always naming what is most frequent in the test set"),
+    }
+    coords = {
+        "source": list(SOURCES),
+        "seed": seeds,
+        "site": sites,
+        "label": ("site", [subject.label(site) for site in sites]),
+        "window_center": np.asarray(options.centers, np.float64),
+    }
+    return xr.Dataset(found, coords, {"preset": config.preset, **options.settings, **top})
 
 
 def resumed(path: Path, fresh: xr.Dataset, options: BinarizationOptions) -> xr.Dataset:

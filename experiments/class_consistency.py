@@ -105,22 +105,13 @@ def _of_site(
         "first recording": agreement(first, category),
         "majority of the class": partitions.majority_by_class(counts),
     }
+    low = (first > 0).reshape(-1, len(at.neurons)).mean(0)
+    low_by_class = np.asarray(partitions.low_share(count(first, labels, classes=classes)))
+    right, alone = np.stack([predicted[name] for name in PREDICTORS]), "by the first recording alone"
     return summaries.of_classes(site, at, labels, dealt, classes).assign(
-        first_low_share=variable(
-            "neuron",
-            (first > 0).reshape(-1, len(at.neurons)).mean(0),
-            "control: share of pairs that are low by the first recording alone",
-        ),
-        first_low_share_by_class=variable(
-            "neuron label",
-            np.asarray(partitions.low_share(count(first, labels, classes=classes))),
-            "control: low_share by the first recording alone",
-        ),
-        agreement=variable(
-            "predictor neuron",
-            np.stack([predicted[name] for name in PREDICTORS]),
-            "share of pairs whose final category is predicted right",
-        ),
+        first_low_share=variable("neuron", low, f"control: share of pairs that are low {alone}"),
+        first_low_share_by_class=variable("neuron label", low_by_class, f"control: low_share {alone}"),
+        agreement=variable("predictor neuron", right, "share of pairs whose final category is predicted right"),
         predictor=list(PREDICTORS),
     )
 
@@ -136,35 +127,21 @@ def _atlas_page(run: Run, site: str, neuron: int, tally: Tally, labels: jax.Arra
     low, high = pairs[0] > pairs[1], pairs[0] < pairs[1]
     lead, recorded = np.abs(pairs[0] - pairs[1]), pairs[0] + pairs[1]
     with np.errstate(invalid="ignore"):
-        page = xr.Dataset(
-            {
-                "atlas_sample": variable(
-                    "sheet place",
-                    np.where(rows >= 0, ids[rows], -1),
-                    "training samples on each sheet; -1 where none is left",
-                    "id",
-                ),
-                "atlas_class_counts": variable(
-                    "category label",
-                    np.stack([member @ low.sum(1), member @ high.sum(1)]),
-                    "by category and class",
-                    "pairs",
-                ),
-                "atlas_class_flips": variable(
-                    "label",
-                    (member @ flips) / (member @ np.maximum(recorded - 1, 0).sum(1)),
-                    "sign flips per recording, by class",
-                ),
-                "atlas_constancy": variable(
-                    "",
-                    np.divide((10 * lead > 9 * recorded).sum(), (recorded > 0).sum()),
-                    "share of |average sign| > 0.9",
-                ),
-                "atlas_positions": variable("", pairs[0].shape[1], "positions of the site: pairs of each sample"),
-                "atlas_label": variable("", run.study.label(site), "site and activation function", ""),
-            },
-            {"sheet": list(SHEETS), "category": ["low", "high"], "label": np.arange(run.dataset.classes)},
-        )
+        turned = (member @ flips) / (member @ np.maximum(recorded - 1, 0).sum(1))
+        constant = np.divide((10 * lead > 9 * recorded).sum(), (recorded > 0).sum())
+    shown, counts = np.where(rows >= 0, ids[rows], -1), np.stack([member @ low.sum(1), member @ high.sum(1)])
+    said = "training samples on each sheet; -1 where none is left"
+    page = xr.Dataset(
+        {
+            "atlas_sample": variable("sheet place", shown, said, "id"),
+            "atlas_class_counts": variable("category label", counts, "by category and class", "pairs"),
+            "atlas_class_flips": variable("label", turned, "sign flips per recording, by class"),
+            "atlas_constancy": variable("", constant, "share of |average sign| > 0.9"),
+            "atlas_positions": variable("", pairs[0].shape[1], "positions of the site: pairs of each sample"),
+            "atlas_label": variable("", run.study.label(site), "site and activation function", ""),
+        },
+        {"sheet": list(SHEETS), "category": ["low", "high"], "label": np.arange(run.dataset.classes)},
+    )
     return store.of_site(site, [neuron], {}, "atlas_neuron").merge(page.expand_dims("atlas_neuron"))
 
 

@@ -9,8 +9,6 @@ parameters are those kept while the run trained (`watch.weights`), so nothing is
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
@@ -19,13 +17,13 @@ from tqdm import tqdm
 
 from experiments.command_line import Options, check_recording, main_of_runs
 from neuron_mech import store, training
-from neuron_mech.cluster import devices
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import counting, partitions
 from neuron_mech.recording.recorder import Recorder
 from neuron_mech.runs import Run
+from neuron_mech.runs.study import beside
 from neuron_mech.store import variable
 
 NULLS = ("as it is", "displacement permuted", "displacement permuted, biases too")
@@ -55,21 +53,9 @@ def displaced(start: PyTree, now: PyTree, key: Array, biases: bool) -> PyTree:
 
 def recorded(run: Run, kept: Float[np.ndarray, "kept parameters"], null: str) -> tuple[Recorder, PyTree]:
     """(the recorder after a recording at each of the kept parameters under this null, the last of those)."""
-    design, config = run.study.design, run.study.config
-    first = replace(
-        design,
-        losses={design.main: design.losses[design.main]},
-        recordings=len(kept),
-        chunk=config.record.chunk,
-        mesh=devices.alone(),
-        batched=False,
-        keeps=(),
-        rngs=None,
-        kwargs=None,
-    )
-    recorder = replace(run.study.plan, design=first).recorder()
+    recorder = beside(run.study, len(kept))
     unravel = ravel_pytree(run.state.train.params)[1]
-    start, key = unravel(kept[0]), random_stream(config.train.seed, "permuted displacement")
+    start, key = unravel(kept[0]), random_stream(run.study.config.train.seed, "permuted displacement")
     move = jax.jit(displaced, static_argnames="biases")
     for row in tqdm(kept, desc=null, unit="recording", leave=False, disable=None):
         params = unravel(row)
@@ -107,31 +93,20 @@ def dataset(run: Run) -> xr.Dataset:
         own = own or category
         agreeing.append(np.concatenate([np.asarray(partitions.agreement(c, own[s])) for s, c in category.items()]))
     neurons = [store.of_site(site, study.design.indices(site), {}) for site in study.sites]
-    dims = ("null", "neuron")
-    return (
-        store.stacked(neurons)
-        .assign(
-            neuron_constancy=variable(dims, constancy, "share of |average sign| > 0.9 by null, each neuron"),
-            neuron_low_share=variable(dims, low, "share of pairs in the low category by null, each neuron"),
-            neuron_agreement=variable(
-                dims, agreeing, "share of a neuron's pairs in the category that they have by the weights as they are"
-            ),
-            constancy_curve=variable(
-                "null site level",
-                np.stack([np.stack(curve) for curve in curves]),
-                "share of pairs with |average sign| at least the level",
-            ),
-            accuracy=variable("null", accuracy, "accuracy on the recorded samples at the last recording"),
-            recordings=variable("", len(kept), "of each sample, evenly spread over the run", "recordings"),
-        )
-        .assign_coords(
-            null=list(NULLS),
-            site=list(study.sites),
-            label=("site", [study.label(site) for site in study.sites]),
-            level=np.array(counting.LEVELS),
-        )
-        .assign_attrs(preset=config.preset, seed=config.train.seed)
-    )
+    dims, levels = "null neuron", np.stack([np.stack(curve) for curve in curves])
+    alike = "share of a neuron's pairs in the category that they have by the weights as they are"
+    found = {
+        "neuron_constancy": variable(dims, constancy, "share of |average sign| > 0.9 by null, each neuron"),
+        "neuron_low_share": variable(dims, low, "share of pairs in the low category by null, each neuron"),
+        "neuron_agreement": variable(dims, agreeing, alike),
+        "constancy_curve": variable("null site level", levels, "share of pairs with |average sign| at least the level"),
+        "accuracy": variable("null", accuracy, "accuracy on the recorded samples at the last recording"),
+        "recordings": variable("", len(kept), "of each sample, evenly spread over the run", "recordings"),
+    }
+    labels = ("site", [study.label(site) for site in study.sites])
+    coords = {"null": list(NULLS), "site": list(study.sites), "label": labels, "level": np.array(counting.LEVELS)}
+    attributes = {"preset": config.preset, "seed": config.train.seed}
+    return store.stacked(neurons).assign(found).assign_coords(coords).assign_attrs(attributes)
 
 
 def summary(found: xr.Dataset) -> str:

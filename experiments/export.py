@@ -12,7 +12,6 @@ that it is unpacked into, quantization, binarization, report and reproduce go on
 import fnmatch
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +89,8 @@ def export(directory: Path, file: Path, options: ExportOptions) -> str:
         said += [f"{line}: took the one before" for line in found.damaged]
         trained = f"parameters of step {found.step:,} of {found.steps:,}" if found.variables else "no checkpoint"
         said.append(f"{place}: {trained}")
-        for path in _taken(place):
+        # Hidden names are files that are being written.
+        for path in (p for glob in TAKEN for p in sorted(place.glob(glob)) if not p.name.startswith(".")):
             name = path.relative_to(directory).as_posix()
             if any(fnmatch.fnmatch(part, glob) for part in (name, path.name) for glob in options.leave_out):
                 continue
@@ -103,12 +103,6 @@ def export(directory: Path, file: Path, options: ExportOptions) -> str:
     written = pieces.pack(files, file, options.most)
     size = memory.size(sum(path.stat().st_size for path in written))
     return "\n".join([*said, f"export: {size} in {', '.join(str(path) for path in written)}"])
-
-
-def _taken(directory: Path) -> Iterator[Path]:
-    for pattern in TAKEN:
-        # Hidden names are files that are being written.
-        yield from sorted(path for path in directory.glob(pattern) if not path.name.startswith("."))
 
 
 @entry_point

@@ -7,6 +7,8 @@ objectives where several were recorded.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,7 @@ from neuron_mech.recording.counting import constancy
 from neuron_mech.recording.summaries import Recorded
 from neuron_mech.runs import Run
 from neuron_mech.store import variable
+from neuron_mech.taps import PerSampleLoss
 from neuron_mech.taps.objectives import OBJECTIVES
 
 AUDITED = 100
@@ -51,61 +54,36 @@ def dataset(run: Run) -> xr.Dataset:
     disagreement = [
         [float(counting.disagreement(kept[site].tally, t)) for site, t in at.items()] for at in tallies.values()
     ]
+    wrong, lost = ([[getattr(health[o][s], of) for s in study.sites] for o in tallies] for of in ("wrong", "zeroed"))
+    by_phase = [[constancy(*counting.constant_counts(*counts)) for counts in of] for of in phases.values()]
+    by_neuron = [[np.asarray(counting.histograms(*counts)) for counts in of] for of in phases.values()]
+    histograms = [[each.sum(0, dtype=np.int64) for each in of] for of in by_neuron]
+    so_far = "constancy of the recordings up to an epoch's end"
+    apart = "of the recordings before and after training accuracy saturated"
+    all_neurons = "histogram of average signs over all neurons, of the recordings before and after saturation"
+    first = "first epoch to end with training accuracy at record.saturation; -1 never"
+    by_objective = {
+        "objective_constancy": (history["constancy"][:, :, -1], "constancy by recorded objective"),
+        "zero_share": (zero, "share of recorded derivatives that were exactly zero, and not counted"),
+        "wrong_sign": (wrong, "share of signs, at the end, that are the opposite in double precision"),
+        "lost_sign": (lost, "share of derivatives, at the end, that are zero but not so in double precision"),
+        "category_disagreement": (disagreement, "share of pairs whose category differs from the main objective's"),
+    }
     variables: dict[str, tuple] = {
-        "constancy_so_far": variable(
-            "site epoch", history["constancy"][0], "constancy of the recordings up to an epoch's end"
-        ),
-        "constancy_by_phase": variable(
-            "site phase",
-            [[_constancy(counts) for counts in phases[site]] for site in study.sites],
-            "constancy of the recordings before and after training accuracy saturated",
-        ),
-        "phase_histogram": variable(
-            "site phase bin",
-            [[_histogram(counts, found.sizes["bin"]) for counts in phases[site]] for site in study.sites],
-            "histogram of average signs over all neurons, of the recordings before and after saturation",
-            "pairs",
-        ),
-        "saturation_epoch": variable(
-            "", saturated, "first epoch to end with training accuracy at record.saturation; -1 never", "epoch"
-        ),
-        "objective_constancy": variable(
-            "objective site", history["constancy"][:, :, -1], "constancy by recorded objective"
-        ),
-        "zero_share": variable(
-            "objective site", zero, "share of recorded derivatives that were exactly zero, and not counted"
-        ),
-        "wrong_sign": variable(
-            "objective site",
-            [[health[o][site].wrong for site in study.sites] for o in tallies],
-            "share of signs, at the end, that are the opposite in double precision",
-        ),
-        "lost_sign": variable(
-            "objective site",
-            [[health[o][site].zeroed for site in study.sites] for o in tallies],
-            "share of derivatives, at the end, that are zero but not so in double precision",
-        ),
-        "category_disagreement": variable(
-            "objective site", disagreement, "share of pairs whose category differs from the main objective's"
-        ),
+        "constancy_so_far": variable("site epoch", history["constancy"][0], so_far),
+        "constancy_by_phase": variable("site phase", by_phase, f"constancy {apart}"),
+        "phase_histogram": variable("site phase bin", histograms, all_neurons, "pairs"),
+        "saturation_epoch": variable("", saturated, first, "epoch"),
+        **{name: variable("objective site", of, said) for name, (of, said) in by_objective.items()},
         "train_accuracy": variable("epoch", history["train_accuracy"], "training accuracy"),
         "test_accuracy": variable("epoch", history["test_accuracy"], "test accuracy"),
     }
     if run.mixing:
-        variables["mixing"] = variable(
-            "site",
-            [run.mixing[s] for s in study.sites],
-            "largest relative change of a derivative when the rest of the batch changes",
-        )
-    attributes = {
-        "preset": study.config.preset,
-        "mode": record.mode,
-        "objective": record.objective,
-        "derivative": record.derivative,
-        "precision": record.precision,
-        "samples": len(study.recorded),
-        "saturation": record.saturation,
-    }
+        mixing = "largest relative change of a derivative when the rest of the batch changes"
+        variables["mixing"] = variable("site", [run.mixing[s] for s in study.sites], mixing)
+    attributes: dict[str, Any] = {"preset": study.config.preset}
+    attributes |= {name: getattr(record, name) for name in ("mode", "objective", "derivative", "precision")}
+    attributes |= {"samples": len(study.recorded), "saturation": record.saturation}
     coords = {
         "objective": list(study.config.objectives),
         "epoch": np.arange(1, study.config.train.epochs + 1),
@@ -147,42 +125,24 @@ def _sign_health(run: Run) -> dict[str, dict[str, SignHealth]]:
     """The finished network's signs compared with double precision, on AUDITED recorded samples, dropout off."""
     study = run.study
     some = run.dataset.train.rows(study.recorded[:AUDITED])
-    return auditing.sign_health(
-        study.model,
-        run.state.train.variables,
-        some.inputs,
-        some.labels,
-        study.sites,
-        {name: OBJECTIVES[name] for name in study.config.objectives},
-        OBJECTIVES["margin"],
-        study.config.record.derivative,
-        study.config.record.precision,
-    )
+    common = (study.model, run.state.train.variables, some.inputs, some.labels, study.sites)
+    objectives: dict[str, PerSampleLoss] = {name: OBJECTIVES[name] for name in study.config.objectives}
+    how = (study.config.record.derivative, study.config.record.precision)
+    return auditing.sign_health(*common, objectives, OBJECTIVES["margin"], *how)
 
 
 Counts = tuple[jax.Array, jax.Array]
 """Positive and negative recordings of every pair."""
 
 
-def _counts_by_phase(run: Run, site: str, saturated: int) -> tuple[Counts, Counts | None]:
-    """Counts of the recordings before and after saturation; None for a phase that did not happen."""
+def _counts_by_phase(run: Run, site: str, saturated: int) -> tuple[Counts, Counts]:
+    """Counts of the recordings before and after saturation; zeros for a phase that did not happen."""
     tally = run.tallies[run.study.config.record.objective][site]
     total = (jnp.asarray(tally.positive), jnp.asarray(tally.negative))
     if saturated < 0:
-        return total, None
+        return total, (jnp.zeros_like(total[0]), jnp.zeros_like(total[1]))
     positive, negative = (jnp.asarray(counts) for counts in run.state.at_saturation[site])
     return (positive, negative), (total[0] - positive, total[1] - negative)
-
-
-def _constancy(counts: Counts | None) -> float:
-    return float("nan") if counts is None else constancy(*counting.constant_counts(*counts))
-
-
-def _histogram(counts: Counts | None, bins: int) -> np.ndarray:
-    """Over all neurons; zeros for a phase that did not happen."""
-    if counts is None:
-        return np.zeros(bins, np.int64)
-    return np.asarray(counting.histograms(*counts)).sum(0, dtype=np.int64)
 
 
 def summary(signs: xr.Dataset) -> str:
@@ -219,15 +179,10 @@ def summary(signs: xr.Dataset) -> str:
     if signs.sizes["objective"] > 1:
         for name in signs.objective.values:
             at = signs.sel(objective=name)
+            shares = (at[of].values for of in ("objective_constancy", "zero_share", "category_disagreement"))
             cells = (
                 f"{label} {c:.2%} constant, {z:.2%} zero, {d:.2%} other category"
-                for label, c, z, d in zip(
-                    signs.label.values,
-                    at.objective_constancy.values,
-                    at.zero_share.values,
-                    at.category_disagreement.values,
-                    strict=True,
-                )
+                for label, c, z, d in zip(signs.label.values, *shares, strict=True)
             )
             lines.append(f"{name}: {'; '.join(cells)}")
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
 from neuron_mech.recording import counting, partitions, separation, summaries
 from neuron_mech.runs import Run, trajectories
-from neuron_mech.store import about
+from neuron_mech.store import about, variable
 
 
 @dataclass(frozen=True)
@@ -91,28 +91,22 @@ def _ends(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
     labels = np.asarray(run.dataset.train.labels)[study.recorded[: len(own)]]
     highest = partitions.finally_highest(values[-1], own)
     start, end = partitions.mean_rank(values[[0, -1]], highest)
-    measured = {
-        "half_auc": (
-            partitions.separation(final, early).auc[0],
-            about("1", "AUC at the end of the categories by the first half of the epochs' recordings"),
-        ),
-        "class_auc": (
-            partitions.separation(final, partitions.of_most_of_the_class(own, labels)).auc[0],
-            about("1", "control: AUC at the end where each class is in the category that most of it is in"),
-        ),
-        "position_mean_auc": (
+    by_class = partitions.of_most_of_the_class(own, labels)
+    half, of_class = (partitions.separation(final, other).auc[0] for other in (early, by_class))
+    together = "AUC at the end of the mean over positions, categories by the recordings of all positions together; "
+    auc = {
+        "half": (half, "AUC at the end of the categories by the first half of the epochs' recordings"),
+        "class": (of_class, "control: AUC at the end where each class is in the category that most of it is in"),
+        "position_mean": (
             _position_means(run, site, category, len(own)),
-            about(
-                "1",
-                "AUC at the end of the mean over positions, categories by the recordings of all positions together; "
-                "NaN where the site has no positions",
-            ),
+            f"{together}NaN where the site has no positions",
         ),
     }
+    found = {f"{name}_auc": variable("neuron", of.astype(np.float32), said) for name, (of, said) in auc.items()}
     for name, ranks in (("start", start), ("end", end)):
         said = f"mean rank at the {name} of the finally highest tenth of the high category"
-        measured[f"highest_rank_{name}"] = (ranks, about("percentile rank", said))
-    return {name: ("neuron", of.astype(np.float32), attributes) for name, (of, attributes) in measured.items()}
+        found[f"highest_rank_{name}"] = variable("neuron", ranks.astype(np.float32), said, "percentile rank")
+    return found
 
 
 def _position_means(run: Run, site: str, category: np.ndarray, samples: int) -> np.ndarray:

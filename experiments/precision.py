@@ -65,14 +65,8 @@ def measure(subject: Subject, samples: int) -> xr.Dataset:
 
     ways = {name: way(how) for name, how in WAYS.items()}
     exact = auditing.in_double(model, sites, margin, derivative)
-    health = auditing.against(
-        exact,
-        lambda *args: {name: run(*args) for name, run in ways.items()},
-        variables,
-        some.inputs,
-        some.labels,
-        chunk,
-    )
+    every = lambda *args: {name: run(*args) for name, run in ways.items()}  # noqa: E731
+    health = auditing.against(exact, every, variables, some.inputs, some.labels, chunk)
     part = (variables, some.inputs[:chunk], some.labels[:chunk])
     seconds = [1000 * min(_seconds(run, part) for _ in range(3)) / chunk for run in ways.values()]
     shares = {

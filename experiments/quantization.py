@@ -27,7 +27,7 @@ from neuron_mech.config import check_once, random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
 from neuron_mech.runs.subjects import Subject
-from neuron_mech.store import about, variable
+from neuron_mech.store import variable
 from neuron_mech.taps.neurons import ACTIVATIONS
 
 PAPER_TABLE_1 = {
@@ -134,22 +134,16 @@ def _by_neuron(
 ) -> xr.Dataset:
     """Each neuron's numbers at a site."""
     whole, bits = information.by_neuron(jnp.asarray(values), jnp.asarray(labels), classes)
+    most = "rank of the threshold that says most about the label: share of samples below it"
+    one_bit = "information about the label in the one bit at the neuron's best threshold"
     found = {
-        "zero_rank": (rank, "percentile rank", "percentile rank of 0"),
-        "untrained_zero_rank": (rank_before, "percentile rank", "control: percentile rank of 0 before training"),
-        "best_rank": (
-            bits.argmax(1) + 1.0,
-            "percentile rank",
-            "rank of the threshold that says most about the label: share of samples below it",
-        ),
-        "code_information": (
-            bits.max(1),
-            "bit",
-            "information about the label in the one bit at the neuron's best threshold",
-        ),
-        "value_information": (whole, "bit", "information about the label in the pre-activation"),
+        "zero_rank": (rank, "percentile rank of 0", "percentile rank"),
+        "untrained_zero_rank": (rank_before, "control: percentile rank of 0 before training", "percentile rank"),
+        "best_rank": (bits.argmax(1) + 1.0, most, "percentile rank"),
+        "code_information": (bits.max(1), one_bit, "bit"),
+        "value_information": (whole, "information about the label in the pre-activation", "bit"),
     }
-    variables = {name: ("neuron", of, about(*text)) for name, (of, *text) in found.items()}
+    variables = {name: variable("neuron", *of) for name, of in found.items()}
     return store.of_site(site, np.arange(len(rank)), variables)
 
 
@@ -223,7 +217,9 @@ def _measured(session: Session[QuantizationOptions], suffix: str) -> None:
     labels = [subject.label(site) for site in found.site.values]
     found = found.assign_coords(label=("site", labels)).assign_attrs(preset=session.config.preset)
     if not suffix:
-        store.write_result_text(directory / "table1.txt", table_1(found) + "\n")
+        store.write_result(
+            directory / "table1.txt", lambda part: part.write_text(f"{table_1(found)}\n", encoding="utf-8")
+        )
         figures.write_figure(directory, "information", figures.information(found))
     figures.write_figure(directory, f"figure3{suffix}", figures.quantization(found))
     store.write_dataset(directory / f"quantization{suffix}.nc", found)

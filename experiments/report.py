@@ -43,9 +43,9 @@ def finish(directory: Path, changed: bool = True) -> None:
         said.append(f"{page} was damaged: it is made again")
     if changed or stored != claims.text(judged) or not sealed(page):
         claims.write(directory, judged)
-        files.write(page, lambda part: part.write_bytes(with_seal(html(directory, found, judged))))
+        files.write_bytes(page, with_seal(html(directory, found, judged)))
         if (neurons := explorer.html(directory, found)) is not None:
-            files.write(directory / "explorer.html", lambda part: part.write_bytes(with_seal(neurons)))
+            files.write_bytes(directory / "explorer.html", with_seal(neurons))
     print(claims.table(judged))
     for line in said:
         print(harmless(line), file=sys.stderr)

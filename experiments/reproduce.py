@@ -22,9 +22,8 @@ from experiments import (
     quantization,
     report,
 )
-from experiments.command_line import Options, Seeded, Session, check_recording, exiting, held, parse, timed
+from experiments.command_line import Kind, Options, Seeded, Session, check_recording, exiting, held, parse, timed
 from experiments.command_line.progress import Overall, expected
-from experiments.command_line.session import Kind
 from experiments.export import Exporting, ExportOptions
 from neuron_mech import store
 from neuron_mech.cluster import devices

@@ -18,25 +18,17 @@ from neuron_mech.store import variable
 
 def dataset(run: Run) -> xr.Dataset:
     """train.nc: `loss(step)` in nats, `train_accuracy(epoch)` and `test_accuracy(epoch)`."""
-    history = run.state.history
-    epochs = run.study.config.train.epochs
-    return xr.Dataset(
-        {
-            "loss": variable("step", history["loss"], "mean cross-entropy of the step's batch", "nat"),
-            "train_accuracy": variable(
-                "epoch", history["train_accuracy"], "accuracy on up to 10,000 random training samples, evaluation mode"
-            ),
-            "test_accuracy": variable(
-                "epoch", history["test_accuracy"], "accuracy on all test samples, evaluation mode"
-            ),
-        },
-        {"step": np.arange(history["loss"].size), "epoch": np.arange(1, epochs + 1)},
-        {
-            "preset": run.study.config.preset,
-            "batches_per_epoch": run.study.batches,
-            "seed": run.study.config.train.seed,
-        },
-    )
+    history, config = run.state.history, run.study.config
+    some = "accuracy on up to 10,000 random training samples, evaluation mode"
+    every = "accuracy on all test samples, evaluation mode"
+    found = {
+        "loss": variable("step", history["loss"], "mean cross-entropy of the step's batch", "nat"),
+        "train_accuracy": variable("epoch", history["train_accuracy"], some),
+        "test_accuracy": variable("epoch", history["test_accuracy"], every),
+    }
+    coords = {"step": np.arange(history["loss"].size), "epoch": np.arange(1, config.train.epochs + 1)}
+    attributes = {"preset": config.preset, "batches_per_epoch": run.study.batches, "seed": config.train.seed}
+    return xr.Dataset(found, coords, attributes)
 
 
 def summary(found: xr.Dataset) -> str:

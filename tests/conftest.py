@@ -29,6 +29,7 @@ import matplotlib as mpl  # noqa: E402
 import pytest  # noqa: E402
 
 from at_hand import at_hand  # noqa: E402
+from browsers import browser  # noqa: E402, F401  a fixture
 from experiments import reproduce  # noqa: E402
 from few_frames import FEW_FRAMES  # noqa: E402
 from neuron_mech.config import Data  # noqa: E402

@@ -1,6 +1,6 @@
-"""Videos of a tenth of their frames: all 360 of a site take ten seconds to draw."""
+"""Videos of few of their frames: all 360 of a site take ten seconds to draw."""
 
-FEW_FRAMES = 36
+FEW_FRAMES = 12
 
 REPRODUCE = f"""
 from experiments import reproduce

@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,8 +23,8 @@ from functools import cached_property
 from pathlib import Path
 
 import few_frames
+import forking
 import hostile_directories
-from places import ROOT
 
 OUTCOMES = ("same", "said", "silent", "page", "lost")
 SMALL = ("digits", "--train.epochs", "2", "--model.width", "0.03125", "--watch.recordings", "5")
@@ -41,25 +40,13 @@ class Told(Exception):
     """An outcome that ends a try."""
 
 
-def python(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """A command of ours. Raises Told where it ends in anything but success or one line."""
-    asked = [sys.executable, *(() if arguments[0] == "-c" else ("-m",)), *map(str, arguments)]
-    before = peak()
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
-    return judged(done, before)
-
-
-def peak() -> int:
-    """KB of the largest process that this one has started and seen end."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-
-
-def judged(done: subprocess.CompletedProcess[str], before: int) -> subprocess.CompletedProcess[str]:
-    """What has ended, where it may end so; `before` is the `peak` that was."""
-    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
-    if "Traceback" in done.stderr or done.returncode not in (0, 1, 2) or len(lines) != (done.returncode > 0):
-        raise Told("page", f"{' '.join(map(str, done.args[2:]))[:300]}\n{done.stderr[-1500:]}")
-    if peak() > max(before, MEMORY):  # what is no larger than another before is not known
+def python(*arguments: str | Path) -> forking.Forked:
+    """A command of ours that has ended. Raises Told where it ended in anything but success or one line."""
+    done = forking.run(*(() if arguments[0] == "-c" else ("-m",)), *arguments, timeout=300)
+    lines = [line for line in done.err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    if "Traceback" in done.err or done.returncode not in (0, 1, 2) or len(lines) != (done.returncode > 0):
+        raise Told("page", f"{' '.join(done.args[1:])[:300]}\n{done.err[-1500:]}")
+    if done.largest > MEMORY:
         raise Told("lost", "it took too much memory")
     return done
 
@@ -104,12 +91,9 @@ class Tries:
         return [path for path in (directory / "checkpoints").glob("*") if path.name.isdecimal()]
 
     def _killed(self, directory: Path, when: Callable[[], bool]) -> None:
-        asked = [sys.executable, "-m", *SIGNS, "--run-dir", str(directory)]
-        running = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while running.poll() is None and not when():
-            time.sleep(0.005)
+        running = forking.Forked("-m", *SIGNS, "--run-dir", directory)
+        running.until(when)
         running.kill()
-        running.wait()
 
     def _copy(self, of: Path) -> Path:
         place = self.scratch / "try"
@@ -190,7 +174,7 @@ class Tries:
         values = ["-1", "nan", "x", "", "1e400", "9" * 5000, "-" + "9" * 30, "\x1b[2J", "a\nb", "dense2:" + "9" * 5000]
         done = python(f"experiments.{name}", "digits", f"--{field}={self.rng.choice(values)}", "--run-dir", place)
         if not done.returncode:
-            raise Told("silent", " ".join(map(str, done.args[2:]))[:200])
+            raise Told("silent", " ".join(done.args[1:])[:200])
         return "lost" if (place / "config.json").exists() else "said"
 
     def hostile(self) -> str:
@@ -206,14 +190,9 @@ class Tries:
         publish += "from pathlib import Path; import sys\n"
         publish += "exiting(lambda: publish(Path(sys.argv[1]), Path(sys.argv[2])))"
         command = self.rng.choice(["report", "publish", "resume"])
-        if command == "publish":
-            asked = [sys.executable, "-c", publish, str(place), str(into)]
-            before = peak()
-            done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-            judged(done, before)
-        else:
-            done = python(*(("experiments.report", place) if command == "report" else (*SIGNS, "--run-dir", place)))
-        if mine.read_text() != "mine" or os.listdir(mine.parent) != [mine.name] or "\x1b" in done.stdout + done.stderr:
+        asked = {"publish": ("-c", publish, place, into), "report": ("experiments.report", place)}
+        done = python(*asked.get(command, (*SIGNS, "--run-dir", place)))
+        if mine.read_text() != "mine" or os.listdir(mine.parent) != [mine.name] or "\x1b" in done.out + done.err:
             raise Told("lost", f"{attack.__name__} {command}")
         return "said" if done.returncode else "same"
 

@@ -7,6 +7,7 @@ value back, with something added where a derivative is wanted. Nothing of the pa
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from drawn import integers
 from neuron_mech import Inputs
@@ -226,15 +227,19 @@ def two_shapes(p, x, at):
 
 
 TOKENS = integers(1, 0, 11, 6, 5)
-MASK = jnp.arange(5)[None] < jnp.asarray([5, 3, 4, 2, 5, 1])[:, None]
+SEGMENTS = jnp.asarray(np.asarray(TOKENS) % 3)
+MASK = jnp.asarray(np.arange(5)[None] < np.array([5, 3, 4, 2, 5, 1])[:, None])
 VECTORS, SEQUENCES = normal(2, 6, 7), normal(3, 6, 4, 7)
 FEATURES = normal(4, 6, 6)
 
 KINDS = {
     "jit": Kind(Towers(), VECTORS, "*/dense", ("left/block/dense", "right/block/dense"), towers),
-    "scan": Kind(Scanned(), FEATURES, "layers/*", tuple(f"layers/dense@{i}" for i in range(3)), scanned),
-    "scan, residual stream": Kind(
-        Scanned(), FEATURES, "layers:input@*", tuple(f"layers:input@{i}" for i in range(3)), scanned
+    "scan, and its residual stream": Kind(
+        Scanned(),
+        FEATURES,
+        ["layers/*", "layers:input@*"],
+        (*(f"layers/dense@{i}" for i in range(3)), *(f"layers:input@{i}" for i in range(3))),
+        scanned,
     ),
     "scan, activations": Kind(
         Scanned(), FEATURES, "layers:gelu@[02]", ("layers:gelu@0", "layers:gelu@2"), scanned, "activation"
@@ -243,14 +248,18 @@ KINDS = {
     "LSTM": Kind(LongShort(), SEQUENCES, "cell:output2@*", tuple(f"cell:output2@{t}" for t in range(4)), long_short),
     "vmap over members": Kind(Experts(), VECTORS, "expert/*", tuple(f"expert/dense@{k}" for k in range(3)), experts),
     "vmap over samples": Kind(OneByOne(), VECTORS, "block/*", ("block/dense",), one_by_one),
-    "own layers": Kind(Own(), FEATURES, "*/mix", ("block_0/mix", "block_1/mix"), own),
-    "LayerNorm": Kind(Own(), FEATURES, "*/norm", ("block_0/norm", "block_1/norm"), own),
-    "residual stream": Kind(Own(), FEATURES, "block_?:input", ("block_0:input", "block_1:input"), own),
+    "own layers, LayerNorm, residual stream": Kind(
+        Own(),
+        FEATURES,
+        ["*/mix", "*/norm", "block_?:input"],
+        tuple(f"block_{i}{site}" for site in ("/mix", "/norm", ":input") for i in range(2)),
+        own,
+    ),
     "several inputs": Kind(
-        Attends(), Inputs(TOKENS, TOKENS % 3, mask=MASK), "embed", ("embed",), attends, apply={"train": False}
+        Attends(), Inputs(TOKENS, SEGMENTS, mask=MASK), "embed", ("embed",), attends, apply={"train": False}
     ),
     "attention": Kind(
-        *(Attends(), Inputs(TOKENS, TOKENS % 3, mask=MASK), "attention:softmax", ("attention:softmax",), attends),
+        *(Attends(), Inputs(TOKENS, SEGMENTS, mask=MASK), "attention:softmax", ("attention:softmax",), attends),
         *("activation", {"train": False}),
     ),
     "bare functions": Kind(Bare(), VECTORS, ":*", (":relu", ":gelu", ":silu"), bare, "activation"),

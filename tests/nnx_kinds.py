@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import neuron_mech
+from drawn import started_nnx
 from kinds import FEATURES, VECTORS
 from written_out import Kind, affine, normal
 
@@ -111,27 +112,30 @@ def recurrent(p, x, at):
     return affine(p["out"], state)
 
 
-def kind(net, inputs, names, sites, by_hand):
-    linen, variables = neuron_mech.from_nnx(net)
+def kind(make, inputs, names, sites, by_hand):
+    linen, variables = neuron_mech.from_nnx(started_nnx(make, 0))
     return Kind(linen, inputs, names, sites, by_hand, variables=variables)
 
 
 LAYERS = tuple(f"block/dense@{i}" for i in range(3))
 
 NNX_KINDS = {
-    "nnx.scan": kind(Scanned(several(3)), FEATURES, "block/*", LAYERS, scanned),
-    "nnx.scan, inputs of blocks": kind(
-        Scanned(several(3)), FEATURES, "block:input@*", tuple(f"block:input@{i}" for i in range(3)), scanned
+    "nnx.scan, and inputs of blocks": kind(
+        lambda: Scanned(several(3)),
+        FEATURES,
+        ["block/*", "block:input@*"],
+        (*LAYERS, *(f"block:input@{i}" for i in range(3))),
+        scanned,
     ),
-    "nnx.vmap over members": kind(Members(several(3, width=7)), VECTORS, "block/*", LAYERS, members),
+    "nnx.vmap over members": kind(lambda: Members(several(3, width=7)), VECTORS, "block/*", LAYERS, members),
     "nnx.vmap over samples": kind(
-        OneByOne(Block(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single
+        lambda: OneByOne(Block(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single
     ),
-    "nnx.jit": kind(Compiled(Block(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single),
+    "nnx.jit": kind(lambda: Compiled(Block(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single),
     "nnx.jit of a call": kind(
-        Plain(CompiledBlock(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single
+        lambda: Plain(CompiledBlock(nnx.Rngs(0), width=7)), VECTORS, "block/dense", ("block/dense",), single
     ),
     "nnx.RNN": kind(
-        Recurrent(), normal(3, 6, 4, 6), "*/dense_h@*", tuple(f"rnn/cell/dense_h@{t}" for t in range(4)), recurrent
+        Recurrent, normal(3, 6, 4, 6), "*/dense_h@*", tuple(f"rnn/cell/dense_h@{t}" for t in range(4)), recurrent
     ),
 }

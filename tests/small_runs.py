@@ -1,20 +1,19 @@
 """A shrunken real preset, run in this process or as a command in one of its own."""
 
 import hashlib
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from forking import Forked
 from neuron_mech import runs, store
 from neuron_mech.config import PRESETS, Config, Model
-from places import ROOT
 
 SMALL = replace(PRESETS["digits"], train=replace(PRESETS["digits"].train, epochs=4), model=Model(width=1 / 8))
 ARGUMENTS = ("digits", "--train.epochs", "4", "--model.width", "0.125")
 REPRODUCED = (
     *("digits", "--train.epochs", "3", "--model.width", "0.125"),
     *("--watch.recordings", "10", "--watch.wide-recordings", "4", "--watch.wide-samples", "200"),
+    *("--watch.neurons", "1", "--watch.named", "dense2:9"),
 )
 """For what needs every experiment's results: the arguments of `experiments.reproduce`."""
 
@@ -30,10 +29,5 @@ def digest(directory: Path) -> dict[str, str]:
     return {str(f.relative_to(directory)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
 
 
-def command(directory: Path, *more: str, name: str = "gradient_signs", **options) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{name}", *ARGUMENTS, "--run-dir", str(directory), *more],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
-        text=True,
-        cwd=ROOT,
-    )
+def command(directory: Path, *more: str, name: str = "gradient_signs") -> Forked:
+    return Forked("-m", f"experiments.{name}", *ARGUMENTS, "--run-dir", directory, *more)

@@ -2,19 +2,42 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drawn import normal
+from drawn import normal, started
 from neuron_mech import Inputs
 
 
 def squared(outputs, targets):
     return jnp.sum((outputs - targets) ** 2, -1)
+
+
+def away(leaf):
+    """Other numbers for each size, of the shape of a leaf."""
+    return np.asarray(normal(leaf.size, *leaf.shape))
+
+
+def edit(z):
+    """A replacement that shows when it is made twice."""
+    return jnp.where(z > 0.1, z + 0.5, 0.2)
+
+
+class Exact(NamedTuple):
+    """What a network that is written out has."""
+
+    derivatives: Any
+    """By site, of every sample's loss."""
+    outputs: Any
+    values: Any
+    """By site, before anything is added."""
+    replaced: Any
+    """The outputs where the last site's values are edited."""
 
 
 @dataclass
@@ -32,20 +55,23 @@ class Kind:
     variables: Any = None
     """Those that the model has, where `init` does not make them."""
 
+    @cached_property
     def data(self):
         """(variables, inputs, labels)."""
         size = len(jax.tree.leaves(self.inputs)[0])
         given = self.inputs if isinstance(self.inputs, Inputs) else Inputs(self.inputs)
         variables = self.variables
         if variables is None:
-            variables = self.model.init(jax.random.key(6), *given.args, **given.kwargs, **self.apply)
-        params = jax.tree.map(lambda p: p + 0.1 * normal(p.size, *p.shape), variables["params"])
+            variables = started(self.model, 6, *given.args, **given.kwargs, **self.apply)
+        # Biases begin at zero; these do not, as after some training.
+        params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p) + 0.1 * away(p)), variables["params"])
         others = {name: of for name, of in (self.variables or {}).items() if name != "params"}
         return {**others, "params": params}, self.inputs, normal(7, size, self.targets)
 
-    def derivatives(self):
-        """{site: every sample's derivative}, sample by sample, in double precision."""
-        variables, inputs, labels = self.data()
+    @cached_property
+    def exact(self):
+        """`Exact` of every sample, sample by sample, in double precision."""
+        variables, inputs, labels = self.data
         data = {"params": variables["params"]}, inputs, labels  # keys among the others are of no type of numpy's
         with jax.enable_x64(True):
             variables, inputs, labels = jax.tree.map(
@@ -54,18 +80,24 @@ class Kind:
 
             @jax.jit
             def of_one(params, sample, label):
-                shapes: dict[str, Any] = {}
+                def noted(added):
+                    seen = {}
 
-                def note(name, value):
-                    shapes[name] = value
-                    return value
+                    def at(site, value):
+                        seen[site] = value
+                        return value + added[site] if site in added else value
+
+                    return self.by_hand(params, sample, at), seen
 
                 def loss(added):
-                    at = lambda site, value: value + added[site] if site in added else value  # noqa: E731
-                    return squared(self.by_hand(params, sample, at), label).sum()
+                    outputs, seen = noted(added)
+                    return squared(outputs, label).sum(), (outputs, seen)
 
-                self.by_hand(params, sample, note)
-                return jax.grad(loss)({name: jnp.zeros_like(shapes[name]) for name in self.sites})
+                shapes = jax.eval_shape(lambda: noted({})[1])
+                zeros = {site: jnp.zeros(shapes[site].shape) for site in self.sites}
+                derivatives, (outputs, values) = jax.grad(loss, has_aux=True)(zeros)
+                replaced = self.by_hand(params, sample, lambda site, z: edit(z) if site == self.sites[-1] else z)
+                return Exact(derivatives, outputs, {site: values[site] for site in self.sites}, replaced)
 
             rows = [
                 of_one(variables["params"], jax.tree.map(lambda a, i=i: a[i : i + 1], inputs), labels[i : i + 1])

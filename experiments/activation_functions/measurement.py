@@ -22,8 +22,8 @@ from neuron_mech.codes import linear_probes, quantization, windowing
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import separating
+from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Dataset, Samples
-from neuron_mech.training.steps import TrainState
 
 
 @dataclass(frozen=True)

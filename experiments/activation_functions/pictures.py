@@ -64,12 +64,9 @@ def figure_of_curves(found: xr.Dataset) -> Figure:
             kept = claims.kept(found).sel(arm=arm).isel(site=-1)
             _line(quantized, kept.percentile_rank, kept, color, arm)
         side.axhline(0.5, color=NEUTRAL, ls=":")
-        side.set_xlabel("epoch")
-        side.set_ylabel("share of pairs on their side")
-        windows.set_xlabel("percentile rank of the window's center")
-        windows.set_ylabel("test accuracy of a probe")
-        quantized.set_xlabel("percentile rank of the threshold")
-        quantized.set_ylabel("accuracy kept with two values, K(r)")
+        side.set(xlabel="epoch", ylabel="share of pairs on their side")
+        windows.set(xlabel="percentile rank of the window's center", ylabel="test accuracy of a probe")
+        quantized.set(xlabel="percentile rank of the threshold", ylabel="accuracy kept with two values, K(r)")
         figure.legend(*side.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 

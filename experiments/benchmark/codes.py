@@ -41,7 +41,7 @@ def code_lines(plain: Ours, options: Options) -> list[str]:
     """Eleven thresholds."""
     codes = code_contenders(plain)
     first = first_times(codes)
-    t = rounds(codes, options.repeats, options.pause, "thresholds")
+    t = rounds(codes, options, "thresholds")
     return [
         line("eleven thresholds at dense1, apart / together", t["dense1 apart"] / t["dense1 together"]),
         line("eleven thresholds at dense2, apart / together", t["dense2 apart"] / t["dense2 together"]),

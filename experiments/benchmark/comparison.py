@@ -83,8 +83,7 @@ def benchmark(preset: str, options: Options) -> None:
             "recording hooks": hooks.record,
             "recording tuned": tuned.record,
         },
-        options.repeats,
-        options.pause,
+        options,
         "steps and recordings",
     )
     peak = matmul_rate(t, size)

@@ -40,36 +40,17 @@ def product_lines(probe: Ours, hooks: Any, tuned: Any, size: int, options: Optio
 
     short = {"hooks": hooks.record, "tuned": tuned.record, **matmuls(size)}
     full = {f"{name}, float32": in_float32(work) for name, work in short.items()}
-    t = rounds(
-        {"exact": probe.record, "fast": fast.record, "float32": recorded, **short, **full},
-        options.repeats,
-        options.pause,
-        "products",
-    )
+    exact = {"exact": probe.record, "fast": fast.record, "float32": recorded}
+    t = rounds(exact | short | full, options, "products")
     rates = {"TF32": matmul_rate(t, size), "float32": matmul_rate({n: t[f"{n}, float32"] for n in matmuls(size)}, size)}
+    ours, theirs = {"fast": "fast", "float32": "in float32"}, ("hooks", "tuned")
+    torch = {name: f"PyTorch {name}, TF32" for name in theirs}
+    torch |= {f"{name}, float32": f"PyTorch {name}, float32" for name in theirs}
+    beside = ours | {f"{name}, float32": f"{name} in float32" for name in theirs}
     return [
         *(line(f"{name} matrix multiply", rate, " GFLOP/s") for name, rate in rates.items()),
-        *(
-            line(f"recording, {named}", t[name], " s")
-            for name, named in {
-                "exact": "exact",
-                "fast": "fast",
-                "float32": "in float32",
-                "hooks": "PyTorch hooks, TF32",
-                "tuned": "PyTorch tuned, TF32",
-                "hooks, float32": "PyTorch hooks, float32",
-                "tuned, float32": "PyTorch tuned, float32",
-            }.items()
-        ),
-        *(
-            line(f"recording, {named} / exact", t[name] / t["exact"])
-            for name, named in {
-                "fast": "fast",
-                "float32": "in float32",
-                "hooks, float32": "hooks in float32",
-                "tuned, float32": "tuned in float32",
-            }.items()
-        ),
+        *(line(f"recording, {said}", t[name], " s") for name, said in ({"exact": "exact"} | ours | torch).items()),
+        *(line(f"recording, {said} / exact", t[name] / t["exact"]) for name, said in beside.items()),
     ]
 
 

@@ -1,8 +1,7 @@
 """The same networks, training, recording and retraining in PyTorch, for `experiments.benchmark` to compare with.
 
-hooks: forward hooks, retain_grad and backward(), as one would write it first. tuned: torch.autograd.grad with respect
-to the activations alone, no parameter gradients. On a GPU where PyTorch has one, in the arithmetic that ours trains in,
-with the fastest of cuDNN's kernels; convolutions in channels-last order.
+On a GPU where PyTorch has one, in the arithmetic that ours trains in, with the fastest of cuDNN's kernels; convolutions
+in channels-last order. `comparison` says what hooks and tuned are.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,5 @@
 """Recorders in a loop of one's own against this package's recording and a plain loop."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -75,14 +74,8 @@ def own_lines(probe: Ours, options: Options) -> list[str]:
     def record() -> None:
         kept["probe"] = jax.block_until_ready(kept["probe"].update(variables))
 
-    contenders: dict[str, Callable[[], object]] = {
-        "plain": plainly,
-        "online": online,
-        "count": count,
-        "record": record,
-        "alike": alike.record,
-    }
-    t = rounds(contenders, options.repeats, options.pause, "own recorders")
+    contenders = {"plain": plainly, "online": online, "count": count, "record": record, "alike": alike.record}
+    t = rounds(contenders, options, "own recorders")
     counting = t["count"] * len(order) / (len(labels) // size)
     return [
         line("own.recorder / recording, ours", t["record"] / t["alike"]),

@@ -1,7 +1,7 @@
 """Contenders take turns in rounds; results are ratios within a round, with their range over rounds."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -58,12 +58,17 @@ def matmul_rate(times: dict[str, np.ndarray], size: int) -> np.ndarray:
     return 2 * size**3 / np.minimum(times["matmul jax"], times["matmul torch"]) / 1e9
 
 
-def rounds(contenders: dict[str, Callable[[], object]], repeats: int, pause: float, what: str) -> dict[str, np.ndarray]:
-    """Seconds of each contender in each round; they take turns. A first round for warming up is not counted."""
+def rounds(
+    contenders: Mapping[str, Callable[[], object]], options: Options, what: str, repeats: int | None = None
+) -> dict[str, np.ndarray]:
+    """Seconds of each contender in each round; they take turns. A first round for warming up is not counted.
+
+    There are `options.repeats` rounds where no number of them is given.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in tqdm(range(repeats + 1), desc=what, unit="round"):
+    for turn in tqdm(range((repeats or options.repeats) + 1), desc=what, unit="round"):
         for name, work in contenders.items():
-            time.sleep(pause)
+            time.sleep(options.pause)
             start = time.perf_counter()
             work()
             if turn:

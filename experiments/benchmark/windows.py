@@ -58,7 +58,7 @@ def mlp_contenders(ours: Ours, torch: bool) -> dict[str, Callable[[], object]]:
 def _mlp_lines(plain: Ours, options: Options) -> list[str]:
     contenders = mlp_contenders(plain, torch=not options.only_windows)
     compiling = first_times(contenders)
-    t = rounds(contenders, options.epoch_repeats, options.pause, "windows")
+    t = rounds(contenders, options, "windows", options.epoch_repeats)
     lines = [
         line("ten windows, an epoch together", t["together"], " s"),
         line("ten windows, apart / together", t["apart"] / t["together"]),
@@ -101,7 +101,7 @@ def _convolutional_lines(plain: Ours, site: Site, options: Options) -> list[str]
     contenders = convolutional_contenders(plain, site, options.steps)
     named = {f"{form} {windows}": work for (form, windows), work in contenders.items()}
     compiling = first_times(named)
-    t = rounds(named, options.epoch_repeats, options.pause, f"windows above {site.name}")
+    t = rounds(named, options, f"windows above {site.name}", options.epoch_repeats)
     one = t["convolutions 1"]
     steps = min(options.steps, len(plain.dataset.train) // plain.study.config.train.batch_size)
     lines = [line(f"a step of one window above {site.name:18}", one / steps * 1e3, " ms")]

@@ -1,7 +1,5 @@
 """The same networks trained again, with the signs of their derivatives frozen, turned at random, or averaged."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 
@@ -16,9 +14,10 @@ from experiments.open_questions.network import Layers
 from experiments.open_questions.options import Options
 from neuron_mech import taps
 from neuron_mech.config import random_stream
+from neuron_mech.recording import partitions
 from neuron_mech.taps import Edit
+from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Dataset, Samples
-from neuron_mech.training.steps import TrainState
 
 Categories = Mapping[str, Int[np.ndarray, "seeds samples neurons"]]
 
@@ -42,18 +41,8 @@ def frozen_to(arm: str, categories: Mapping[str, Categories], labels: Int[np.nda
         # The same for all neurons of a sample, so that only the link to the sample is cut.
         order = np.random.default_rng(0).permutation(len(labels))
         return {site: of[:, order] for site, of in whole.items()}
-    return {site: by_class(of, labels) for site, of in categories["first recording"].items()}
-
-
-def by_class(
-    signs: Int[np.ndarray, "seeds samples neurons"], labels: Int[np.ndarray, " samples"]
-) -> Int[np.ndarray, "seeds samples neurons"]:
-    """Every sample's sign as the majority of its class has it, neuron by neuron; 0 where it is undecided."""
-    found = np.zeros_like(signs)
-    for label in np.unique(labels):
-        of = labels == label
-        found[:, of] = np.sign(signs[:, of].sum(1, dtype=np.int64)).astype(signs.dtype)[:, None]
-    return found
+    first = categories["first recording"].items()
+    return {site: np.stack([partitions.of_most_of_the_class(one, labels) for one in of]) for site, of in first}
 
 
 Turn = tuple[tuple[str, float], ...]

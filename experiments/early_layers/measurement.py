@@ -211,18 +211,12 @@ def of_freezing(recorded: Recorded) -> dict[str, tuple]:
     """The freeze map of derivatives, gates and the null, by site and seed."""
     sites, seeds = list(recorded.traces["derivative"]), len(recorded.accuracy)
     recordings = recorded.traces["derivative"][sites[0]].shape[1]
-    frozen = np.array(
-        [
-            [
-                [
-                    freezing.share_frozen(jax.tree.map(lambda leaf, s=s: leaf[s], recorded.flips[of][site]), recordings)
-                    for s in range(seeds)
-                ]
-                for site in sites
-            ]
-            for of in SOURCES
-        ]
-    )
+
+    def share(flips: freezing.LastFlip, seed: int) -> np.ndarray:
+        return freezing.share_frozen(jax.tree.map(lambda leaf: leaf[seed], flips), recordings)
+
+    by_site = ([recorded.flips[of][site] for site in sites] for of in SOURCES)
+    frozen = np.array([[[share(flips, seed) for seed in range(seeds)] for flips in each] for each in by_site])
     stable = np.apply_along_axis(freezing.stability_time, -1, frozen)
     dims = ("followed", "site", "seed")
     return described(

@@ -46,8 +46,7 @@ def _signals(found: xr.Dataset, reliability: Axes, split: Axes, ceilings: Axes) 
         ends = of.between_windows.isel(window=0, other_window=-1)
         reliability.plot(layers, of.halves, "o:", ms=3, color=color, label=f"odd, even{beside}")
         reliability.plot(layers, ends, "o-", ms=3, color=color, label=f"first, last tenth{beside}")
-    reliability.set_ylabel("correlation of\naverage signs")
-    reliability.set_ylim(-0.05, 1.02)
+    reliability.set(ylabel="correlation of\naverage signs", ylim=(-0.05, 1.02))
     bottom, of = np.zeros(len(layers)), mean.sel(source="derivative")
     for part, color in (("constant", MEASURED), ("drift", LIGHT), ("noise", NEUTRAL)):
         share = (of[part] / of.variance).fillna(0).values
@@ -58,11 +57,9 @@ def _signals(found: xr.Dataset, reliability: Axes, split: Axes, ceilings: Axes) 
         at = mean.ceiling.sel(replicas_of=noise, moment="end")
         ceilings.plot(layers, at, "o-", ms=3, color=CONTROLS[index], label=str(noise))
     ceilings.plot(layers, 1 - 2 * found.wrong_signs, "k:", label="float32, float64")
-    ceilings.set_ylabel("mean product of two\nreplicas' signs (end)")
-    ceilings.set_ylim(0, 1.05)
+    ceilings.set(ylabel="mean product of two\nreplicas' signs (end)", ylim=(0, 1.05))
     for axes in (reliability, split, ceilings):
-        axes.set_xticks(layers)
-        axes.set_xlim(0.4, len(layers) + 0.6)
+        axes.set(xticks=layers, xlim=(0.4, len(layers) + 0.6))
 
 
 def figure_of_freezing(found: xr.Dataset) -> Figure:
@@ -90,7 +87,10 @@ def figure_of_freezing(found: xr.Dataset) -> Figure:
 
 
 def figure_of_arms(found: xr.Dataset) -> Figure:
-    """Test accuracy at the end of ordinary training and of every arm, a point a seed, a panel a network."""
+    """Test accuracy at the end of ordinary training and of every arm, a point a seed, a panel a network.
+
+    Green are arms whose signs are those of the sample's own network.
+    """
     with style():
         figure = Figure(figsize=(9.6, 4.0))
         panels = figure.subplots(1, found.sizes["network"], sharey=True, sharex=True)
@@ -98,21 +98,15 @@ def figure_of_arms(found: xr.Dataset) -> Figure:
         for axes, name in zip(panels, found.network.values, strict=True):
             for row, arm in enumerate(found.arm.values):
                 of = final.sel(network=name, arm=arm).values
-                color = "black" if str(arm) == "ordinary" else MEASURED if _own(str(arm)) else CONTROLS[0]
+                own = str(arm).startswith("own") and "shuffled" not in str(arm)
+                color = "black" if str(arm) == "ordinary" else MEASURED if own else CONTROLS[0]
                 axes.plot(of, np.full(len(of), row), ".", ms=5, color=color, alpha=0.7)
                 axes.plot(of.mean(), row, "|", ms=9, color=color)
             axes.axvline(1 / found.attrs["classes"], color=NEUTRAL, ls=":")
-            axes.set_title(str(name))
-            axes.set_xlabel("test accuracy")
-            axes.set_xlim(0, 1.02)
+            axes.set(title=str(name), xlabel="test accuracy", xlim=(0, 1.02))
         panels[0].set_yticks(rows, [str(arm) for arm in found.arm.values])
         panels[0].invert_yaxis()
     return figure
-
-
-def _own(arm: str) -> bool:
-    """Whether an arm's signs are those of the sample's own network."""
-    return arm.startswith("own") and "shuffled" not in arm
 
 
 def figure_of_factors(found: xr.Dataset) -> Figure:

@@ -1,10 +1,7 @@
 """Ordinary training, recorded: categories of all samples, whole traces of some pairs, last flips, and the null N1."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +17,8 @@ from neuron_mech import taps
 from neuron_mech.config import random_stream
 from neuron_mech.recording import freezing
 from neuron_mech.recording.freezing import LastFlip
-from neuron_mech.taps import Site
+from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Dataset, Samples
-from neuron_mech.training.steps import TrainState
 
 WATCHED, PAIRS = 256, 4096
 """Samples whose signs are followed at all neurons; (sample, neuron) pairs of them whose whole series is kept."""
@@ -70,40 +66,6 @@ def displaced(initial: PyTree, params: PyTree, key: Array) -> PyTree:
     return traverse_util.unflatten_dict(found)
 
 
-def record(
-    model: Layers,
-    sites: Mapping[str, Site],
-    with_categories: bool,
-    initial: PyTree,
-    samples: Samples,
-    watched: Samples,
-    pairs: tuple[Array, Array],
-    key: Array,
-    number: Array,
-    state: TrainState,
-    carry: Carry,
-) -> tuple[Carry, dict[str, dict[str, Array]]]:
-    """One recording of one seed: (what it adds up to, {source: {site: signs of the pairs}}). Pure."""
-    variables = state.variables
-    of = training.gradients(model, sites, variables, watched)
-    null = training.gradients(model, sites, {**variables, "params": displaced(initial, state.params, key)}, watched)
-    gates = taps.read(model, variables, watched.inputs, tuple(sites))[1]
-    seen = {"derivative": of, "gate": gates, "null": null}
-    flips = {
-        source: {site: freezing.update(carry.flips[source][site], values, number) for site, values in by_site.items()}
-        for source, by_site in seen.items()
-    }
-    traces = {
-        source: {site: jnp.sign(values[pairs]).astype(jnp.int8) for site, values in seen[source].items()}
-        for source in ("derivative", "null")
-    }
-    lead = carry.lead
-    if with_categories:
-        every = training.gradients(model, sites, variables, samples)
-        lead = {site: lead[site] + jnp.sign(values).astype(jnp.int16) for site, values in every.items()}
-    return Carry(lead, flips), traces
-
-
 def ordinary(
     model: Layers, dataset: Dataset[Samples], options: Options, learning_rate: float, name: str, categories: bool
 ) -> Recorded:
@@ -128,9 +90,30 @@ def ordinary(
 
     @partial(jax.jit, donate_argnums=0)
     def recording(carry: Carry, states: TrainState, initial: PyTree, number: Array, samples: Samples, watched: Samples):
-        def one(of: tuple[Carry, TrainState, PyTree, Array]) -> tuple[Carry, Any]:
+        """One recording of every seed: (what it adds up to, {source: {site: signs of the pairs}})."""
+
+        def one(of: tuple[Carry, TrainState, PyTree, Array]) -> tuple[Carry, dict[str, dict[str, Array]]]:
             carry, state, initial, key = of
-            return record(model, sites, categories, initial, samples, watched, pairs, key, number, state, carry)
+            variables = state.variables
+            moved = {**variables, "params": displaced(initial, state.params, key)}
+            seen = {
+                "derivative": training.gradients(model, sites, variables, watched),
+                "gate": taps.read(model, variables, watched.inputs, tuple(sites))[1],
+                "null": training.gradients(model, sites, moved, watched),
+            }
+            flips = {
+                source: {site: freezing.update(carry.flips[source][site], of, number) for site, of in by_site.items()}
+                for source, by_site in seen.items()
+            }
+            traces = {
+                source: {site: jnp.sign(values[pairs]).astype(jnp.int8) for site, values in seen[source].items()}
+                for source in ("derivative", "null")
+            }
+            lead = carry.lead
+            if categories:
+                every = training.gradients(model, sites, variables, samples)
+                lead = {site: lead[site] + jnp.sign(values).astype(jnp.int16) for site, values in every.items()}
+            return Carry(lead, flips), traces
 
         return jax.lax.map(one, (carry, states, initial, keys))
 

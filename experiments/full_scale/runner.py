@@ -126,7 +126,7 @@ class Runner:
                 if k in asked:
                     if now > asked[k] + self.grace:
                         os.killpg(children[k].pid, signal.SIGKILL)
-                elif now > until or received or _exists(commands[k].stop_at):
+                elif now > until or received or ((at := commands[k].stop_at) and at.exists()):
                     asked[k] = now
                     children[k].terminate()
             time.sleep(0.02)
@@ -160,10 +160,6 @@ def _start(command: Command, log: Path, environment: Mapping[str, str]) -> subpr
             env={**os.environ, "TQDM_MININTERVAL": "10", "PYTHONUNBUFFERED": "1", **environment, **command.environment},
             process_group=0,  # with all that it starts
         )
-
-
-def _exists(path: Path | None) -> bool:
-    return path is not None and path.exists()
 
 
 def _short(command: Command) -> str:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 CONTROL = "nvidia-cuda-mps-control"
 PRODUCT = (
@@ -34,18 +35,9 @@ def shared() -> Iterator[Mapping[str, str]]:
 
         def done(*command: str, seconds: float, said: str | None = None) -> bool:
             # What the daemon inherits it keeps open, so nothing is captured.
-            none = subprocess.DEVNULL
+            quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             try:
-                subprocess.run(
-                    command,
-                    input=said,
-                    text=True,
-                    stdout=none,
-                    stderr=none,
-                    env=environment,
-                    timeout=seconds,
-                    check=True,
-                )
+                subprocess.run(command, input=said, text=True, env=environment, timeout=seconds, check=True, **quiet)
             except (OSError, subprocess.SubprocessError):
                 return False
             return True

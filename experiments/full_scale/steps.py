@@ -69,14 +69,8 @@ class Table:
         place = self.run_dir / "check"
         few = ("--train.epochs", "1", "--watch.recordings", "0")
         short = (
-            "--data.train-images",
-            "6400",
-            "--record.every",
-            "20",
-            "--record.samples",
-            "500",
-            "--save-seconds",
-            "0",
+            *("--data.train-images", "6400", "--record.every", "20", "--record.samples", "500"),
+            *("--save-seconds", "0"),
         )
         signs = self.on_run("precision", CNNS[0], place / "signs", *few)
         runs = {

@@ -1,7 +1,5 @@
 """The command line of an experiment on an open question: measure, draw, judge, and print."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Claims over seeds: the paper room's claims and verdicts, of values by seed and of what a null gives with each."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass

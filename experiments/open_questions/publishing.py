@@ -1,12 +1,9 @@
 """What a run of an open question leaves in results/open_questions/: options, verdicts, figures, and its result file."""
 
-from __future__ import annotations
-
 import importlib
-from functools import partial
 from pathlib import Path
 
-from experiments.publish.shrinking import smaller
+from experiments.publish.shrinking import copy, smaller
 from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.paper import claims
@@ -38,9 +35,6 @@ def publish(directory: Path, into: Path) -> None:
         judge = importlib.import_module(f"experiments.{name}.claims").judge
         claims.write(place, judge(found))
     for figure, picture in pictures.items():
-        files.write(place / figure, partial(Path.write_bytes, data=picture))
+        files.write_bytes(place / figure, picture)
     files.write_text(place / "options.json", files.read_text(directory / "options.json"))
-    if (size := path.stat().st_size) <= LARGEST:
-        files.write(place / path.name, partial(Path.write_bytes, data=files.read(path)))
-    else:
-        print(f"left out: {path} has {size / 1e6:.1f} MB, more than the {LARGEST / 1e6:g} MB published")
+    copy(path, place, LARGEST)

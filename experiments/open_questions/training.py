@@ -15,8 +15,8 @@ from neuron_mech import taps
 from neuron_mech.config import random_stream
 from neuron_mech.taps import Edit, Site
 from neuron_mech.taps.objectives import margin
+from neuron_mech.training import TrainState, descend
 from neuron_mech.training.datasets import Samples
-from neuron_mech.training.steps import TrainState, descend
 
 Edits = Callable[[Int[Array, " batch"], Array], Mapping[str, Edit]]
 """(the batch's sample ids, a key of this step's own) -> edits of the activations of sites."""
@@ -84,13 +84,8 @@ def steps(
 
         def mean_loss(params: PyTree, _: Mapping[str, Array]) -> tuple[Array, PyTree]:
             def under(mask: Array) -> tuple[Array, PyTree]:
-                logits, statistics = run(
-                    {"params": params, **state.statistics},
-                    batch.inputs,
-                    train=True,
-                    rngs={"dropout": mask},
-                    mutable=list(state.statistics),
-                )
+                how = {"train": True, "rngs": {"dropout": mask}, "mutable": list(state.statistics)}
+                logits, statistics = run({"params": params, **state.statistics}, batch.inputs, **how)
                 return nn.softplus(margin(logits, batch.labels)).mean(), statistics
 
             if masks == 1:

@@ -26,8 +26,8 @@ from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import coherence, separating
 from neuron_mech.recording.counting import count_type
 from neuron_mech.taps.objectives import margin
+from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Dataset, Samples
-from neuron_mech.training.steps import TrainState
 
 
 @dataclass(frozen=True)

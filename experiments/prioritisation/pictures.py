@@ -41,8 +41,7 @@ def figure_of_patterns(found: xr.Dataset) -> Figure:
                 axes.plot(sizes, np.nanmean(of, 0), "-", color=color, label=pattern)
             axes.set_xscale("log", base=2)
             axes.set_xticks(sizes, [str(size) for size in sizes])
-            axes.set_xlabel("samples of the pattern")
-            axes.set_title(title)
+            axes.set(xlabel="samples of the pattern", title=title)
         panels[0].legend(frameon=False)
     return figure
 
@@ -71,8 +70,7 @@ def figure_of_detectors(found: xr.Dataset) -> Figure:
         added.axvline(0, color="black", lw=0.8)
         added.axvline(0.005, color=NEUTRAL, ls=":")
         added.set_yticks(np.arange(len(gains)), list(gains))
-        added.set_ylim(len(gains) - 0.5, -0.5)
-        added.set_xlabel("gain of AUM with separation\nover AUM alone, out of fold")
+        added.set(ylim=(len(gains) - 0.5, -0.5), xlabel="gain of AUM with separation\nover AUM alone, out of fold")
     return figure
 
 
@@ -95,9 +93,7 @@ def figure_of_coherence(found: xr.Dataset, names: list[str]) -> Figure:
             for group, color in (("right labels", MEASURED), ("wrong labels", CONTROLS[0])):
                 count = int((wrong == (group == "wrong labels")).sum())
                 axes.axhline(1 / count, color=color, lw=0.8, ls=":", label=f"samples at right angles, {group}")
-            axes.set_yscale("log")
-            axes.set_title(name)
-            axes.set_xlabel("training (%)")
+            axes.set(yscale="log", title=name, xlabel="training (%)")
         panels[0].set_ylabel("coherence of samples,\nmean over neurons")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure

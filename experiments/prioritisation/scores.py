@@ -11,10 +11,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from neuron_mech.taps.objectives import cross_entropy
 from neuron_mech.training.datasets import Samples
 
+Labels = Int[np.ndarray, " samples"]
+Scores = Float[np.ndarray, " samples"]
+Right = Bool[np.ndarray, "epochs samples"]
+"""Whether each sample is right at the end of each epoch."""
 
-def area_under_margin(
-    logits: Float[np.ndarray, "epochs samples classes"], labels: Int[np.ndarray, " samples"]
-) -> Float[np.ndarray, " samples"]:
+
+def area_under_margin(logits: Float[np.ndarray, "epochs samples classes"], labels: Labels) -> Scores:
     """AUM: mean over epochs of the label's logit minus the largest other one (Pleiss et al., 2020); low where wrong."""
     own = np.take_along_axis(logits, labels[None, :, None], -1)[..., 0]
     others = np.where(np.arange(logits.shape[-1]) == labels[:, None], -np.inf, logits)
@@ -22,13 +25,13 @@ def area_under_margin(
 
 
 def learned(
-    logits: Float[np.ndarray, "*epochs samples classes"], labels: Int[np.ndarray, " samples"]
+    logits: Float[np.ndarray, "*epochs samples classes"], labels: Labels
 ) -> Bool[np.ndarray, "*epochs samples"]:
     """Whether the label has the largest logit, epoch by epoch."""
     return logits.argmax(-1) == labels
 
 
-def forgetting_events(right: Bool[np.ndarray, "epochs samples"]) -> Int[np.ndarray, " samples"]:
+def forgetting_events(right: Right) -> Int[np.ndarray, " samples"]:
     """Epochs at which a sample is wrong that was right one before (Toneva et al., 2019).
 
     A sample that was never right counts as many as there are epochs, more than any other: it is forgotten most.
@@ -37,14 +40,12 @@ def forgetting_events(right: Bool[np.ndarray, "epochs samples"]) -> Int[np.ndarr
     return np.where(right.any(0), events, len(right))
 
 
-def first_learned(right: Bool[np.ndarray, "epochs samples"]) -> Int[np.ndarray, " samples"]:
+def first_learned(right: Right) -> Int[np.ndarray, " samples"]:
     """The first epoch, counted from 0, at whose end a sample is right; as many as there are where it never is."""
     return np.where(right.any(0), right.argmax(0), len(right))
 
 
-def el2n(
-    logits: Float[np.ndarray, "samples classes"], labels: Int[np.ndarray, " samples"]
-) -> Float[np.ndarray, " samples"]:
+def el2n(logits: Float[np.ndarray, "samples classes"], labels: Labels) -> Scores:
     """EL2N: the length of softmax(logits) - one-hot label, early in training (Paul et al., 2021)."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     error = shifted / shifted.sum(-1, keepdims=True) - np.eye(logits.shape[-1])[labels]

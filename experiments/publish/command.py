@@ -4,7 +4,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from experiments.command_line import entry_point
 from experiments.open_questions import publishing
 from experiments.publish import __doc__ as about
 from experiments.publish import conditions, tables
-from experiments.publish.shrinking import smaller
+from experiments.publish.shrinking import copy, smaller
 from neuron_mech import store
 from neuron_mech.config import PRESETS, Config, differences
 from neuron_mech.errors import InputError, first_line, harmless
@@ -75,15 +74,11 @@ def publish(directory: Path, into: Path) -> None:
     place = into / name
     files.write_text(place / "claims.json", judged)
     for name, picture in pictures.items():
-        files.write(place / f"{name}.png", partial(Path.write_bytes, data=picture))
+        files.write_bytes(place / f"{name}.png", picture)
     files.write_text(place / "README.md", tables.page(found, run["command"]))
     files.write_text(place / "run.json", json.dumps(run, indent=2) + "\n")
     if (signs := directory / "average_signs.nc").exists():
-        if (size := signs.stat().st_size) <= LARGEST_SIGNS:
-            files.write(place / signs.name, partial(Path.write_bytes, data=files.read(signs)))
-        else:
-            (place / signs.name).unlink(missing_ok=True)  # of an earlier run
-            print(f"left out: {signs} has {size / 1e6:.1f} MB, more than the {LARGEST_SIGNS / 1e6:g} MB published")
+        copy(signs, place, LARGEST_SIGNS)
 
 
 def command(config: Config, seeds: int) -> str:

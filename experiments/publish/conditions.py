@@ -4,8 +4,6 @@ A table a claim, a row for each of its conditions in each run: value, interval a
 its nulls. `experiments.publish` writes it into docs/results/conditions.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

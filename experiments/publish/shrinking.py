@@ -1,4 +1,4 @@
-"""A figure as small as a repository wants it."""
+"""Files as small as a repository wants them."""
 
 import io
 import warnings
@@ -33,3 +33,12 @@ def smaller(path: Path) -> bytes:
     few = small.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(data, "PNG", optimize=True)
     return data.getvalue()
+
+
+def copy(path: Path, place: Path, largest: int) -> None:
+    """Copy a file into the directory `place`, or where it has more than `largest` bytes say that it is left out."""
+    if (size := path.stat().st_size) <= largest:
+        files.write_bytes(place / path.name, files.read(path))
+    else:
+        (place / path.name).unlink(missing_ok=True)  # of an earlier run
+        print(f"left out: {path} has {size / 1e6:.1f} MB, more than the {largest / 1e6:g} MB published")

@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.claims import Findings
-from neuron_mech.paper.claims.findings import label
 
 Row = Sequence[str]
+Files = Sequence["xr.Dataset"]
+"""A result file of each seed."""
+Cell = Callable[[Files], str]
+"""What a table says of a site, from the parts of each seed's file that are about it."""
 
 
 def page(found: Findings, command: str) -> str:
@@ -27,194 +31,140 @@ def page(found: Findings, command: str) -> str:
         f"`{command}`, {seeds} seed{'s' * (seeds > 1)}{spread}. Test accuracy {accuracy}. The claims are in "
         "[claims.json](claims.json); the columns are explained [by topic](../../docs/results/index.md#by-topic).",
     ]
-    for table in (signs, displacement, numerics, controls, separation, movement, classes, *TWO_VALUES, windows):
-        lines += ["", *table(found)]
-    return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
+    before, after = _of_seeds(found.quantization), _of_seeds(found.quantization_after)
+    tables: tuple[tuple[Files, Callable[[Files], list[str]]], ...] = (
+        (found.signs, signs),
+        (found.displacement, displacement),
+        (found.signs, numerics),
+        (found.controls, controls),
+        (found.dynamics, separation),
+        (found.dynamics, movement),
+        (found.classes, classes),
+        (before, two_values("Two values (figure 3)")),
+        (after, two_values("Two values after the activation function")),
+        ([] if found.binarization is None else [found.binarization], windows),
+    )
+    for files, table in tables:
+        lines += ["", *table(files)] if files else []
+    return "\n".join(lines) + "\n"
 
 
-def signs(found: Findings) -> Iterable[str]:
+def _of_seeds(codes: xr.Dataset | None) -> Files:
+    """A result file that holds all seeds, seed by seed."""
+    return [] if codes is None else [codes.isel(seed=index) for index in range(codes.sizes["seed"])]
+
+
+def signs(files: Files) -> list[str]:
     """Constancy, categories and flips by site."""
-    if not found.signs:
-        return []
-    head = ["site", "constant", "average sign at least 0.99", "exactly 1", "before / after saturation", "low", "flips"]
-    rows = []
-    for site, name in sites(found.signs[0]):
-        at = [signs.sel(site=site) for signs in found.signs]
-        curve = [over([float(s.constancy_curve.sel(level=level)) for s in at], "%") for level in (0.99, 1.0)]
-        phases = [over([float(s.constancy_by_phase.sel(phase=p)) for s in at], "%") for p in ("before", "after")]
-        row = [over([float(s[of]) for s in at], "%") for of in ("constancy", "low_share", "flips_per_recording")]
-        rows.append([name, row[0], *curve, " / ".join(phases), *row[1:]])
-    recordings = int(found.signs[0].recordings)
-    return made("Signs (figures 1 and 5)", head, rows, f"{recordings:,} recordings.")
+    columns = {
+        "constant": cell("constancy"),
+        "average sign at least 0.99": cell("constancy_curve", level=0.99),
+        "exactly 1": cell("constancy_curve", level=1.0),
+        "before / after saturation": beside(*(cell("constancy_by_phase", phase=p) for p in ("before", "after"))),
+        "low": cell("low_share"),
+        "flips": cell("flips_per_recording"),
+    }
+    return by_site("Signs (figures 1 and 5)", files, columns, f"{int(files[0].recordings):,} recordings.")
 
 
-def displacement(found: Findings) -> Iterable[str]:
+def displacement(files: Files) -> list[str]:
     """Constancy beside that of weights moved as far in another direction."""
-    if not found.displacement:
-        return []
-    first = found.displacement[0]
-    nulls = [str(null) for null in first.null.values]
-    rows = [
-        [
-            name,
-            *(
-                over(
-                    [float(d.neuron_constancy.sel(null=null, neuron_site=site).mean()) for d in found.displacement], "%"
-                )
-                for null in nulls
-            ),
-        ]
-        for site, name in sites(first)
-    ]
-    accuracy = [over([float(d.accuracy.sel(null=null)) for d in found.displacement], "%") for null in nulls]
-    rows.append(["training images right, last", *accuracy])
-    return made("Equal displacement: constant signs of weights moved as far", ["site", *nulls], rows)
+    nulls = [str(null) for null in files[0].null.values]
+    columns = {null: cell("neuron_constancy", null=null) for null in nulls}
+    accuracy = [cell("accuracy", null=null)(files) for null in nulls]
+    table = by_site("Equal displacement: constant signs of weights moved as far", files, columns)
+    return [*table, _line(["training images right, last", *accuracy])]
 
 
-def numerics(found: Findings) -> Iterable[str]:
+def numerics(files: Files) -> list[str]:
     """What arithmetic decides, by objective."""
-    if not found.signs:
-        return []
     columns = {"objective_constancy": "constant", "zero_share": "zero", "wrong_sign": "wrong", "lost_sign": "lost"}
     rows = [
-        [
-            name,
-            str(objective),
-            *(over([float(s[of].sel(site=site, objective=objective)) for s in found.signs], "%", 2) for of in columns),
-        ]
-        for site, name in sites(found.signs[0])
-        for objective in found.signs[0].objective.values
+        [name, str(objective), *(cell(of, digits=2, site=site, objective=objective)(files) for of in columns)]
+        for site, name in sites(files[0])
+        for objective in files[0].objective.values
     ]
-    return made(
-        "Numerics",
-        ["site", "objective", *columns.values()],
-        rows,
-        "Wrong and lost: against double precision, at the end.",
-    )
+    note = "Wrong and lost: against double precision, at the end."
+    return made("Numerics", ["site", "objective", *columns.values()], rows, note)
 
 
-def controls(found: Findings) -> Iterable[str]:
-    """Constancy of the controls, with that after saturation in brackets."""
-    if not found.controls:
-        return []
-    of = found.controls[0]
-    named = list(sites(of))
-    rows = []
-    for control in of.control.values:
-        at = of.sel(control=control)
-        cells = [
-            f"{percent(at.constancy.sel(site=site))} ({percent(at.constancy_by_phase.sel(site=site, phase='after'))})"
-            for site, _ in named
-        ]
+def controls(files: Files) -> list[str]:
+    """Constancy of the first seed's controls, with that after saturation in brackets."""
+    named, rows = sites(files[0]), []
+    for control in files[0].control.values:
+        at = files[0].sel(control=control)
+        share, after = at.constancy.values, at.constancy_by_phase.sel(phase="after").values
+        cells = [f"{over([one], '%')} ({over([other], '%')})" for one, other in zip(share, after, strict=True)]
         fitted = "" if bool(at.fitted) else ", not fitted"
-        rows.append([str(control), *cells, percent(at.train_accuracy) + fitted])
+        rows.append([str(control), *cells, over([float(at.train_accuracy)], "%") + fitted])
     head = ["", *(name for _, name in named), "training accuracy"]
     return made("Controls of the signs", head, rows, "One seed; in brackets the recordings after saturation.")
 
 
-def separation(found: Findings) -> Iterable[str]:
+def separation(files: Files) -> list[str]:
     """How far the categories come apart."""
-    if not found.dynamics:
-        return []
-    rows = []
-    for site, name in sites(found.dynamics[0]):
-        at = [d.sel(neuron_site=site) for d in found.dynamics]
+    start, end = files[0].wide_epoch.values[[0, -1]]
 
-        def value(of: str, partition: str, row: int, at: list[xr.Dataset] = at) -> str:
-            return over([float(d[of].sel(partition=partition)[row].mean()) for d in at], "", 3)
+    def climbed(at: Files) -> str:
+        ranks = ([float(d[f"highest_rank_{when}"].mean()) for when in ("start", "end")] for d in at)
+        return over([(last - first) / (last - 50) for first, last in ranks], "")
 
-        ends = [value("auc", "own", row) for row in (0, -1)]
-        half = over([float(d.half_auc.mean()) for d in at], "", 3)
-        overlap = [value("overlap", partition, -1) for partition in ("own", "dealt at random")]
-        climbed = []
-        for d in at:
-            start, end = float(d.highest_rank_start.mean()), float(d.highest_rank_end.mean())
-            climbed.append((end - start) / (end - 50))
-        rows.append([name, *ends, value("auc", "another neuron's", -1), half, *overlap, over(climbed, "")])
-    head = ["site", "AUC at the start", "at the end", "another neuron's categories", "first half's categories"]
-    head += ["overlap at the end", "dealt at random", "R of claim 6"]
-    return made("Separation (figures 2, 6 and 7)", head, rows)
+    columns = {
+        "AUC at the start": cell("auc", "", 3, partition="own", wide_epoch=start),
+        "at the end": cell("auc", "", 3, partition="own", wide_epoch=end),
+        "another neuron's categories": cell("auc", "", 3, partition="another neuron's", wide_epoch=end),
+        "first half's categories": cell("half_auc", "", 3),
+        "overlap at the end": cell("overlap", "", 3, partition="own", wide_epoch=end),
+        "dealt at random": cell("overlap", "", 3, partition="dealt at random", wide_epoch=end),
+        "R of claim 6": climbed,
+    }
+    return by_site("Separation (figures 2, 6 and 7)", files, columns)
 
 
-def movement(found: Findings) -> Iterable[str]:
+def movement(files: Files) -> list[str]:
     """What the change of pre-activations consists of."""
-    if not found.dynamics:
-        return []
-    first = found.dynamics[0]
-    rows = []
-    for site, name in sites(first):
-        at = [d.sel(neuron_site=site).isel(wide_epoch=-1) for d in found.dynamics]
-        change = [over([float(d.change.sel(part=p).mean()) for d in at], "%") for p in first.part.values]
-        variance = [
-            over([float(d.variance.sel(variance_part=p).mean()) for d in at], "%")
-            for p in first.variance_part.values[:-1]
-        ]
-        rows.append([name, *change, *variance])
-    head = ["site", *map(str, first.part.values), *(f"variance: {part}" for part in first.variance_part.values[:-1])]
-    return made("What moves: shares of the mean squared change, and of the final variance", head, rows)
+    ends = [file.isel(wide_epoch=-1) for file in files]
+    columns = {str(part): cell("change", part=part) for part in ends[0].part.values}
+    for part in ends[0].variance_part.values[:-1]:
+        columns[f"variance: {part}"] = cell("variance", variance_part=part)
+    return by_site("What moves: shares of the mean squared change, and of the final variance", ends, columns)
 
 
-def classes(found: Findings) -> Iterable[str]:
+def classes(files: Files) -> list[str]:
     """How classes fall into categories, and what predicts a category."""
-    if not found.classes:
-        return []
-    first = found.classes[0]
-    predictors = [str(predictor) for predictor in first.predictor.values]
-    rows = []
-    for site in map(str, first.site.values):
-        at = [of.sel(neuron_site=site) for of in found.classes]
-        whole = over([float(of.wholly.sel(site=site)) for of in found.classes], "%")
-        explained = over([float(of.explained_by_class.mean()) for of in at], "%")
-        told = [over([float(of.agreement.sel(predictor=p).mean()) for of in at], "%") for p in predictors]
-        rows.append([str(first.site_label.sel(site=site).item()), whole, explained, *told])
-    head = ["site", "wholly in or out", "explained by the class", *predictors]
-    return made("Classes (figure 8), and shares of categories that are told by …", head, rows)
+    columns = {"wholly in or out": cell("wholly"), "explained by the class": cell("explained_by_class")}
+    columns |= {str(name): cell("agreement", predictor=name) for name in files[0].predictor.values}
+    return by_site("Classes (figure 8), and shares of categories that are told by …", files, columns)
 
 
-def two_values(title: str, chosen: Callable[[Findings], xr.Dataset | None]) -> Callable[[Findings], Iterable[str]]:
-    """A table of quantization, of what `chosen` takes from the findings."""
+def two_values(title: str) -> Callable[[Files], list[str]]:
+    """A table of quantization."""
 
-    def table(found: Findings) -> Iterable[str]:
-        codes = chosen(found)
-        if codes is None:
-            return []
-        ranks = [rank for rank in (20.0, 50.0, 80.0) if rank in codes.percentile_rank]
-        ranked = {"": "rank of 0 (table 1)", "untrained_": "the same, untrained"}
-        if codes.attrs["replace"] == "activation":
-            ranked = {}  # the rank is that of pre-activations, which the table before has
-        rows = []
-        for site, name in sites(codes):
-            at = codes.sel(site=site)
-            cells = [over(codes.original_accuracy_by_seed.values, "%")]
-            cells += [
-                " / ".join(over(at[of].sel(percentile_rank=rank).values, "%") for rank in ranks)
-                for of in ("accuracy_by_seed", "noise_accuracy_by_seed")
-            ]
-            cells.append(over(at.zero_threshold_accuracy_by_seed.values, "%"))
-            cells += [
-                f"{over(at[f'{kind}zero_rank_mean_by_seed'].values, '', 1)} ± "
-                f"{over(at[f'{kind}zero_rank_std_by_seed'].values, '', 1)}"
-                for kind in ranked
-            ]
-            rows.append([name, *cells])
+    def table(files: Files) -> list[str]:
+        ranks = [rank for rank in (20.0, 50.0, 80.0) if rank in files[0].percentile_rank]
         by = " / ".join(f"{rank:g}" for rank in ranks)
-        head = ["site", "as it is", f"two values, by rank {by}", f"noise of equal error, {by}"]
-        return made(title, [*head, "cut at pre-activation 0", *ranked.values()], rows)
+        kept, noise = (
+            beside(*(cell(f"{name}_by_seed", percentile_rank=rank) for rank in ranks))
+            for name in ("accuracy", "noise_accuracy")
+        )
+        columns = {
+            "as it is": cell("original_accuracy_by_seed"),
+            f"two values, by rank {by}": kept,
+            f"noise of equal error, {by}": noise,
+            "cut at pre-activation 0": cell("zero_threshold_accuracy_by_seed"),
+        }
+        if files[0].attrs["replace"] != "activation":  # else the rank is that of pre-activations, in the table before
+            for kind, named in (("", "rank of 0 (table 1)"), ("untrained_", "the same, untrained")):
+                both = (cell(f"{kind}zero_rank_{of}_by_seed", "", 1) for of in ("mean", "std"))
+                columns[named] = beside(*both, between=" ± ")
+        return by_site(title, files, columns)
 
     return table
 
 
-TWO_VALUES = (
-    two_values("Two values (figure 3)", lambda found: found.quantization),
-    two_values("Two values after the activation function", lambda found: found.quantization_after),
-)
-
-
-def windows(found: Findings) -> Iterable[str]:
+def windows(files: Files) -> list[str]:
     """Accuracy through each window, of every source."""
-    codes = found.binarization
-    if codes is None:
-        return []
+    (codes,) = files
     rows = []
     for site, name in sites(codes):
         for source in codes.source.values:
@@ -226,15 +176,39 @@ def windows(found: Findings) -> Iterable[str]:
     return made("Windows (figure 4), by the rank of the center", ["site", "of", "seeds", *centers], rows)
 
 
-def sites(of: xr.Dataset) -> Iterable[tuple[str, str]]:
+def by_site(title: str, files: Files, columns: Mapping[str, Cell], note: str = "") -> list[str]:
+    """A table with a row for each site, and the neurons' values at the site where there are any."""
+    rows = []
+    for site, name in sites(files[0]):
+        at = [file.sel({dim: site for dim in ("site", "neuron_site") if dim in file.coords}) for file in files]
+        rows.append([name, *(of(at) for of in columns.values())])
+    return made(title, ["site", *columns], rows, note)
+
+
+def cell(name: str, unit: str = "%", digits: int | None = None, **at: Any) -> Cell:
+    """A variable over seeds, where its coordinates are `at`; of neurons' values, the mean over neurons."""
+    return lambda files: over([float(file[name].sel(at).mean()) for file in files], unit, digits)
+
+
+def beside(*cells: Cell, between: str = " / ") -> Cell:
+    """Several in one."""
+    return lambda files: between.join(one(files) for one in cells)
+
+
+def sites(of: xr.Dataset) -> list[tuple[str, str]]:
     """(site, its name with the activation function) of a result file."""
-    return [(str(site), label(of, str(site))) for site in of.site.values]
+    named = of.site_label if "site_label" in of.coords else of.label
+    return [(str(site), str(name)) for site, name in zip(of.site.values, named.values, strict=True)]
 
 
 def made(title: str, head: Row, rows: Sequence[Row], note: str = "") -> list[str]:
     """A table under its title."""
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
-    return [f"## {title}", "", *([note, ""] if note else []), lines[0], "|---" * len(head) + "|", *lines[1:]]
+    rule = "|---" * len(head) + "|"
+    return [f"## {title}", "", *([note, ""] if note else []), _line(head), rule, *map(_line, rows)]
+
+
+def _line(row: Row) -> str:
+    return "| " + " | ".join(row) + " |"
 
 
 def over(values: Sequence[float] | np.ndarray, unit: str, digits: int | None = None) -> str:
@@ -245,8 +219,3 @@ def over(values: Sequence[float] | np.ndarray, unit: str, digits: int | None = N
     places = digits if digits is not None else 1 if unit == "%" else 2
     said = f"{np.mean(known):.{places}f} {unit}".rstrip()
     return said + (f" ({min(known):.{places}f}–{max(known):.{places}f})" if len(known) > 1 else "")
-
-
-def percent(value: xr.DataArray) -> str:
-    """A share of one run."""
-    return over([float(value)], "%")

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -36,15 +35,7 @@ from neuron_mech.taps.objectives import margin
 SITES = "*/Dense_0"
 """The first Dense of every block, whose outputs are the hidden neurons' pre-activations."""
 
-DEFAULT = TextOptions(
-    text=tyro.MISSING,
-    run_dir=Path("runs/later_tokens"),
-    width=64,
-    steps=1000,
-    every=10,
-    samples=300,
-    neurons=64,
-)
+DEFAULT = TextOptions(tyro.MISSING, Path("runs/later_tokens"), width=64, steps=1000, every=10, samples=300, neurons=64)
 
 
 EveryPosition = partial(transformer.Transformer, every_position=True)
@@ -102,25 +93,23 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
     recorder = neuron_mech.recorder(model, {"params": initial}, inputs, labels, SITES, loss=losses, **common)
     params, recorder = transformer.train(model, initial, recorder, ids, options, saves, contexts)
     one, every = (list(recorder.counts(name).values()) for name in ("one", "whole"))
-    each = {
-        "one_constancy": [by_distance(tally, np.asarray(chosen)) for tally in one],
-        "whole_constancy": [by_position(tally) for tally in every],
-        "independent": [np.nanmean(counting.independent_constancy(tally)) for tally in one],
-    }
-    said = "share of |average sign| > 0.9"
-    about = {
-        "one_constancy": (("block", "distance"), f"{said} of one position's loss, by its distance"),
-        "whole_constancy": (("block", "distance"), f"{said} of the whole loss, by distance to the last position"),
-        "independent": (("block",), f"control: {said} of one position's loss, were its signs independent"),
-    }
-    variables: dict[str, Any] = {
-        name: (dims, np.array(each[name]), store.about("1", described)) for name, (dims, described) in about.items()
-    }
+    of_one = [by_distance(tally, np.asarray(chosen)) for tally in one]
+    independent = [np.nanmean(counting.independent_constancy(tally)) for tally in one]
     starts = jnp.arange(0, len(text["test"]) - context - 1, context)
     test, answers = contexts(jnp.asarray(text["test"]), starts, context)
     logits = jax.jit(model.apply)({"params": params}, test[:500])
     right = (logits.argmax(-1) == answers[:500]).mean(dtype=jnp.float32)
-    variables["accuracy"] = ((), float(right), store.about("1", "share of the test set's characters predicted"))
+    dims, said = ("block", "distance"), "share of |average sign| > 0.9"
+    variables = {
+        "one_constancy": store.variable(dims, of_one, f"{said} of one position's loss, by its distance"),
+        "whole_constancy": store.variable(
+            dims, [by_position(tally) for tally in every], f"{said} of the whole loss, by distance to the last position"
+        ),
+        "independent": store.variable(
+            "block", independent, f"control: {said} of one position's loss, were its signs independent"
+        ),
+        "accuracy": store.variable("", float(right), "share of the test set's characters predicted"),
+    }
     stored = {name: value for name, value in asdict(options).items() if isinstance(value, int | float)}
     blocks = [f"block {index + 1}" for index in range(len(one))]
     return xr.Dataset(variables, {"block": blocks, "distance": np.arange(context)}).assign_attrs(stored)

@@ -16,11 +16,11 @@ from tqdm import tqdm
 import neuron_mech
 from experiments.text.options import TextOptions
 from experiments.text.transformer import Transformer, evaluate, some, train
-from neuron_mech import store
 from neuron_mech.codes import linear_probes, windowing
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import counting, partitions, summaries
+from neuron_mech.store import variable
 from neuron_mech.store.checkpoints import Checkpoints
 
 SITES = "*/Dense_0"
@@ -38,20 +38,11 @@ def measure(
     """Train, record and probe: what text.nc holds."""
     stream, context = partial(random_stream, options.seed), options.context
     model = Transformer(vocabulary, options.depth, options.width)
-    samples = some(text["train"], options.samples, context, stream("recorded samples"))
-    initial = model.init(stream("initialisation"), samples[0][:1])["params"]
+    inputs, targets = some(text["train"], options.samples, context, stream("recorded samples"))
+    initial = model.init(stream("initialisation"), inputs[:1])["params"]
     chosen = {name: getattr(options, name) for name in ("neurons", "positions", "seed")}
-    recordings = -(-options.steps // options.every)
-    plan = neuron_mech.plan(
-        model,
-        {"params": initial},
-        *samples,
-        SITES,
-        recordings=recordings,
-        keep=2,
-        keep_at=context - 1,
-        **chosen,
-    )
+    chosen |= {"recordings": -(-options.steps // options.every), "keep": 2, "keep_at": context - 1}
+    plan = neuron_mech.plan(model, {"params": initial}, inputs, targets, SITES, **chosen)
     print(plan)
     trained, recorder = train(model, initial, plan.recorder(), jnp.asarray(text["train"]), options, saves)
     split = {name: some(ids, EVALUATED, context, stream(name)) for name, ids in text.items()}
@@ -61,15 +52,14 @@ def measure(
     windows = windows_of(model, params, probed, options.penalty)
     chance = (split["test"][1] == np.argmax(np.bincount(split["train"][1]))).mean(dtype=jnp.float32).item()
     read = "test accuracy of a linear probe on one window of the last position's hidden neurons"
-    described: dict[str, tuple[Any, Any, str, str]] = {
-        "accuracy": ("split", accuracy, "1", "share of characters predicted"),
-        "bits": ("split", bits, "bit", "cross-entropy a character"),
-        "chance": ((), chance, "1", "share of the training set's most frequent character in the test set"),
-        "window_accuracy": (("site", "source", "window_center"), windows, "1", read),
+    described = {
+        "accuracy": variable("split", accuracy, "share of characters predicted"),
+        "bits": variable("split", bits, "cross-entropy a character", "bit"),
+        "chance": variable("", chance, "share of the training set's most frequent character in the test set"),
+        "window_accuracy": variable("site source window_center", windows, read),
     }
     coords = {"split": list(text), "source": list(params), "window_center": list(CENTERS)}
-    found = signs_of(recorder, context).assign_coords(coords)
-    found = found.assign({name: (dims, of, store.about(*said)) for name, (dims, of, *said) in described.items()})
+    found = signs_of(recorder, context).assign_coords(coords).assign(described)
     stored = {name: value for name, value in asdict(options).items() if isinstance(value, int | float)}
     return found.assign_attrs(stored | {"vocabulary": vocabulary})
 
@@ -98,13 +88,15 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
                 values, category = recorder.watched(site)[0], recorder.partition(site)[:, index]
                 auc[row] = np.nanmean(partitions.separation(values, np.asarray(category)).auc, axis=1)
     last = "of the context's last position"
-    described: dict[str, tuple[Any, np.ndarray, str]] = {
-        "position_constancy": (("site", "before"), constancy[:, ::-1], "share of |average sign| > 0.9 by position"),
-        "last_constancy": ("site", constancy[:, -1], f"share of |average sign| > 0.9 {last}"),
-        "last_independent_constancy": ("site", independent[:, -1], f"control: the same {last} of independent signs"),
-        "auc": (("site", "recording"), auc, f"AUC of high over low pre-activations {last}, mean over neurons"),
+    said = "share of |average sign| > 0.9"
+    found = {
+        "position_constancy": variable("site before", constancy[:, ::-1], f"{said} by position"),
+        "last_constancy": variable("site", constancy[:, -1], f"{said} {last}"),
+        "last_independent_constancy": variable(
+            "site", independent[:, -1], f"control: the same {last} of independent signs"
+        ),
+        "auc": variable("site recording", auc, f"AUC of high over low pre-activations {last}, mean over neurons"),
     }
-    found = {name: (dims, values, store.about("1", said)) for name, (dims, values, said) in described.items()}
     return signs.assign(found).assign_coords(before=np.arange(1, context + 1), recording=["first", "last"])
 
 

@@ -89,8 +89,7 @@ def figure_by_distance(found: xr.Dataset) -> Figure:
             said = "whole loss, by distance to the last position"
             axes.plot(at.distance, at.whole_constancy, "s--", ms=3, color="black", label=said)
             axes.axhline(float(at.independent), color=NEUTRAL, ls=":", label="independent signs")
-            axes.set_ylim(0, 1)
-            axes.set_xlabel("distance (characters)")
+            axes.set(ylim=(0, 1), xlabel="distance (characters)")
         panels[0][1].set_ylabel("share of constant signs\n(|average sign| > 0.9)")
         figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -68,17 +68,14 @@ def alone() -> Mesh:
 
 def mesh_of(tree: PyTree) -> Mesh:
     """The largest mesh that an array of `tree` is on; one device for host arrays."""
-    found = [leaf.sharding for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array) and _known(leaf)]
+    arrays = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array))
+    # Inside a function that is being traced an array has no device yet.
+    found = [leaf.sharding for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
     meshes = [at.mesh for at in found if isinstance(at, NamedSharding) and isinstance(at.mesh, Mesh)]
     if meshes:
         return max(meshes, key=lambda one: one.size)
     several: list[Any] = max((list(at.device_set) for at in found), key=len, default=[])
     return mesh(sorted(several, key=lambda device: device.id)) if several else alone()
-
-
-def _known(leaf: jax.Array) -> bool:
-    """Whether an array has a device: inside a function that is being traced it has none yet."""
-    return not isinstance(leaf, jax.core.Tracer)
 
 
 def rows_of(mesh: Mesh) -> NamedSharding:
@@ -135,24 +132,20 @@ def gather_rows(tree: T, count: int) -> T:
             return np.asarray(leaf)[_places(count, several)]
         found = np.empty((share(count, several) * several, *leaf.shape[1:]), leaf.dtype)
         size = max(1, _BLOCK // max(1, found[:several].nbytes))
+        assert isinstance(leaf.sharding, NamedSharding)
+        where = NamedSharding(leaf.sharding.mesh, PartitionSpec())
         for start in range(0, share(count, several), size):
             stop = min(start + size, share(count, several))
-            found[start * several : stop * several] = _block(leaf, start, stop - start).addressable_data(0)
+            block = _block(leaf, start, stop - start, where)
+            found[start * several : stop * several] = block.addressable_data(0)
         return found[:count]
 
     return jax.tree.map(rows, tree)
 
 
-def _block(leaf: jax.Array, start: int, size: int) -> jax.Array:
-    """Rows `start` to `start + size` of every device, which are neighbours in the original order."""
-    sharding = leaf.sharding
-    assert isinstance(sharding, NamedSharding)
-    assert isinstance(sharding.mesh, Mesh)
-    return _cut(leaf, start, size, whole_on(sharding.mesh))
-
-
 @partial(jax.jit, static_argnames=("size", "where"))
-def _cut(leaf: Array, start: Int[Array | np.integer, ""] | int, size: int, where: NamedSharding) -> Array:
+def _block(leaf: Array, start: Int[Array | np.integer, ""] | int, size: int, where: NamedSharding) -> Array:
+    """Rows `start` to `start + size` of every device, which are neighbours in the original order."""
     held = leaf.reshape(where.mesh.size, -1, *leaf.shape[1:])
     block = jnp.swapaxes(jax.lax.dynamic_slice_in_dim(held, start, size, axis=1), 0, 1)
     return jax.lax.with_sharding_constraint(block.reshape(-1, *leaf.shape[1:]), where)

@@ -4,8 +4,9 @@ The samples are read once. The layers before a site run once a chunk, whatever t
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
@@ -28,7 +29,9 @@ Replaced = Literal["pre_activation", "activation"]
 """The values that a code replaces."""
 
 
-class Trial(NamedTuple):
+@partial(jax.tree_util.register_dataclass, data_fields=["codes", "key"], meta_fields=["site", "code", "replace"])
+@dataclass(frozen=True)
+class Trial:
     """Several codes of one kind at a site: a function, and the numbers of each code along a leading axis."""
 
     site: str
@@ -77,20 +80,11 @@ def _read(model: nn.Module, sites: tuple[str, ...], variables: Mapping[str, Any]
     return taps.read(model, variables, samples.inputs, sites)[1]
 
 
-@partial(jax.jit, static_argnames=("code", "replace", "model", "site", "top"))
+@partial(jax.jit, static_argnames=("model", "top"))
 def _right(
-    code: Code,
-    replace: Replaced,
-    model: nn.Module,
-    site: str,
-    top: int,
-    codes: PyTree,
-    variables: Mapping[str, Any],
-    samples: Samples,
-    values: jax.Array,
-    key: Array,
+    trial: Trial, model: nn.Module, top: int, variables: Mapping[str, Any], samples: Samples, values: jax.Array
 ) -> Array:
-    outputs = logits_of_codes(Trial(site, code, codes, key, replace), model, variables, samples.inputs, values)
+    outputs = logits_of_codes(trial, model, variables, samples.inputs, values)
     labels = jnp.broadcast_to(samples.labels, outputs.shape[:2])
     return right(outputs, labels, top).sum(axis=1)
 
@@ -118,21 +112,8 @@ def accuracies(
     seen, frequency = np.zeros(1, np.int64), np.zeros(0 if labels is None else len(labels), np.int64)
     for start, part in _own_parts(samples, chunk, "evaluating codes"):
         values = _read(model, names, variables, part)
-        found = {
-            name: _right(
-                trial.code,
-                trial.replace,
-                model,
-                trial.site,
-                top,
-                trial.codes,
-                variables,
-                part,
-                values[trial.site],
-                jax.random.fold_in(trial.key, start),
-            )
-            for name, trial in trials.items()
-        }
+        now = {name: replace(trial, key=jax.random.fold_in(trial.key, start)) for name, trial in trials.items()}
+        found = {name: _right(of, model, top, variables, part, values[of.site]) for name, of in now.items()}
         counts = {name: counts[name] + np.asarray(count, np.int64) for name, count in found.items()}
         seen += len(part)
         if labels is not None:

@@ -67,11 +67,8 @@ def count(
 
         def inside(name: Any, window: Window) -> jax.Array:
             within = window(values[name])
-            return (
-                within.reshape(len(within), -1, within.shape[-1])
-                .sum(1, dtype=jnp.int32)
-                .astype(count_type(sites[name]))
-            )
+            positions = within.reshape(len(within), -1, within.shape[-1])
+            return positions.sum(1, dtype=jnp.int32).astype(count_type(sites[name]))
 
         # One window after another: all together would need ten copies of the largest values.
         return {name: jax.lax.map(partial(inside, name), each) for name, each in windows.items()}

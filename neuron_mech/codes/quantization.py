@@ -22,13 +22,9 @@ class TwoValues(struct.PyTreeNode):
 
     def __call__(self, pre_activation: Float[Array, "*batch neurons"]) -> Float[Array, "*batch neurons"]:
         """Each value replaced by the value of its side. For one code; map over several with `jax.vmap`."""
-        over = self.is_high(pre_activation)
         like = (1,) * (pre_activation.ndim - 1)
+        over = pre_activation > self.threshold.reshape(*like, -1)  # the one bit that the code transmits
         return jnp.where(over, self.high.reshape(*like, -1), self.low.reshape(*like, -1))
-
-    def is_high(self, pre_activation: Float[Array, "*batch neurons"]) -> Array:
-        """Which values lie above the threshold: the one bit that a two-value code transmits."""
-        return pre_activation > self.threshold.reshape((1,) * (pre_activation.ndim - 1) + (-1,))
 
 
 def at_ranks(values: Float[Array, "values neurons"], ranks: Sequence[float]) -> TwoValues:

@@ -51,14 +51,11 @@ def dynamics(found: xr.Dataset, site: str) -> tuple[Figure, Draw]:
         histograms = []
         for index, neuron in enumerate(neurons):
             axes = figure.add_subplot(grid[0, index])
-            axes.set_title(f"neuron {neuron} of {label}")
-            axes.set_xlabel("pre-activation")
+            axes.set(title=f"neuron {neuron} of {label}", xlabel="pre-activation")
             edges = value_edges(values[:, :, index])
             histograms.append(CategoryHistogram(axes, samples_of(at, index), edges))
         bar = figure.add_subplot(grid[1, :])
-        bar.set_xlim(0, 1)
-        bar.set_ylim(0, 1)
-        bar.set_yticks([])
+        bar.set(xlim=(0, 1), ylim=(0, 1), yticks=[])
         marks = np.unique(np.round(np.array([0, 0.02, 0.1, 0.25, 0.5, 1.0]) * found.attrs["epochs"]))
         bar.set_xticks(np.sqrt(marks / found.attrs["epochs"]), [f"{mark:.0f}" for mark in marks])
         bar.set_xlabel("epoch")
@@ -114,15 +111,11 @@ def write(stem: Path, figure: Figure, draw: Draw, frames: int | None = None) -> 
     return said
 
 
-def _frames(figure: Figure, draw: Draw, numbers: np.ndarray, name: str) -> "tqdm[np.ndarray]":
+def _frames(figure: Figure, draw: Draw, numbers: np.ndarray, name: str) -> Iterator[np.ndarray]:
     canvas = cast(FigureCanvasAgg, figure.canvas)
-
-    def pictures() -> Iterator[np.ndarray]:
-        for number in numbers:
-            draw(int(number))
-            yield np.asarray(canvas.buffer_rgba())[..., :3]
-
-    return tqdm(pictures(), total=len(numbers), desc=name, unit="frame", leave=False)
+    for number in tqdm(numbers, desc=name, unit="frame", leave=False):
+        draw(int(number))
+        yield np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _mp4(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None:
@@ -137,18 +130,7 @@ def _mp4(figure: Figure, draw: Draw, frames: int, name: str, path: Path) -> None
         codec="libx264",
         quality=None,
         macro_block_size=2,
-        output_params=[
-            "-preset",
-            "veryfast",
-            "-crf",
-            "20",
-            "-maxrate",
-            f"{bits:.0f}",
-            "-bufsize",
-            f"{bits:.0f}",
-            "-movflags",
-            "+faststart",
-        ],
+        output_params=f"-preset veryfast -crf 20 -maxrate {bits:.0f} -bufsize {bits:.0f} -movflags +faststart".split(),
     )
     with warnings.catch_warnings():
         # JAX warns of any fork, since a forked child could wait for its threads for ever; this one becomes ffmpeg.

@@ -9,26 +9,16 @@ JAX_DEFAULT_MATMUL_PRECISION says:
 - on a TPU and elsewhere, with JAX's precision `highest`, which on a CPU is plain float32.
 """
 
-from neuron_mech.precision.doubled import doubled, scan_operands
-from neuron_mech.precision.exact import Arithmetic, Precision, at, exact, multiplying
-from neuron_mech.precision.imitated import imitated
-from neuron_mech.precision.rewriting import Product, rewritten
-from neuron_mech.precision.shifted import shifted, unfolded
-from neuron_mech.precision.splitting import BFLOAT16, TF32
-
-__all__ = [
-    "BFLOAT16",
-    "TF32",
-    "Arithmetic",
-    "Precision",
-    "Product",
-    "at",
-    "doubled",
-    "exact",
-    "imitated",
-    "multiplying",
-    "rewritten",
-    "scan_operands",
-    "shifted",
-    "unfolded",
-]
+from neuron_mech.precision.doubled import doubled as doubled
+from neuron_mech.precision.exact import Arithmetic as Arithmetic
+from neuron_mech.precision.exact import Precision as Precision
+from neuron_mech.precision.exact import at as at
+from neuron_mech.precision.exact import exact as exact
+from neuron_mech.precision.exact import multiplying as multiplying
+from neuron_mech.precision.rewriting import Product as Product
+from neuron_mech.precision.rewriting import rewritten as rewritten
+from neuron_mech.precision.shifted import shifted as shifted
+from neuron_mech.precision.shifted import unfolded as unfolded
+from neuron_mech.precision.splitting import BFLOAT16 as BFLOAT16
+from neuron_mech.precision.splitting import TF32 as TF32
+from neuron_mech.precision.splitting import imitated as imitated

@@ -13,7 +13,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 
-from neuron_mech.precision.rewriting import programs
+from neuron_mech.precision.rewriting import evaluate, programs, turned
 
 _INLINE = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"}
 _DERIVATIVES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
@@ -37,20 +37,7 @@ def doubled(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), map(_double, (*consts, *args)), strict=True))
-
-    def value(name: Any) -> Any:
-        return (
-            _double(jnp.asarray(name.val, getattr(name.aval, "dtype", None)))
-            if isinstance(name, jex.Literal)
-            else values[name]
-        )
-
-    for equation in jaxpr.eqns:
-        with equation.ctx.manager:
-            out = _run(equation, [value(name) for name in equation.invars])
-        values.update(zip(equation.outvars, map(_double, out), strict=True))
-    return [value(name) for name in jaxpr.outvars]
+    return evaluate(jaxpr, consts, args, _run, _double)
 
 
 def _run(equation: jex.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
@@ -59,37 +46,21 @@ def _run(equation: jex.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
     if name in _INLINE or name in _DERIVATIVES:
         return _evaluate(*inside[0], operands)
     if name == "scan":
-        return _scan(params, inside[0], operands)
+        return turned(params, operands, lambda args, _: (_evaluate(*inside[0], args), None), None)[0]
     if name == "cond":
-        branches = [partial(_branch, jaxpr, consts) for jaxpr, consts in inside]
-        return jax.lax.switch(operands[0], branches, *operands[1:])
+        branches = [partial(_evaluate, jaxpr, consts) for jaxpr, consts in inside]
+        return jax.lax.switch(operands[0], branches, operands[1:])
     if name == "while":
         return _while(params, operands)
     if name == "reduce_precision":
         return operands
     if name in _BITS or inside:
-        kinds = [getattr(name.aval, "dtype", None) for name in equation.invars]
-        operands = [_as(operand, kind) for operand, kind in zip(operands, kinds, strict=True)]
+        kinds = (getattr(name.aval, "dtype", None) for name in equation.invars)
+        operands = [one.astype(k) if _is_float(k) else one for one, k in zip(operands, kinds, strict=True)]
     else:
         params |= {key: jnp.float64 for key in _TYPES if key in params and _is_float(params[key])}
     out = primitive.bind(*operands, **primitive.get_bind_params(params))
     return out if primitive.multiple_results else [out]
-
-
-def _branch(jaxpr: Any, consts: Sequence[Any], *args: Any) -> list[Any]:
-    return _evaluate(jaxpr, consts, args)
-
-
-def _scan(params: dict[str, Any], inside: tuple[Any, Any], operands: list[Any]) -> list[Any]:
-    fixed, carried = scan_operands(params)
-
-    def turn(carry: list[Any], each: list[Any]) -> tuple[list[Any], list[Any]]:
-        out = _evaluate(*inside, [*operands[:fixed], *carry, *each])
-        return out[:carried], out[carried:]
-
-    how = {name: params[name] for name in ("length", "reverse", "unroll")}
-    last, outs = jax.lax.scan(turn, operands[fixed : fixed + carried], operands[fixed + carried :], **how)
-    return [*last, *outs]
 
 
 def _while(params: dict[str, Any], operands: list[Any]) -> list[Any]:
@@ -103,22 +74,12 @@ def _while(params: dict[str, Any], operands: list[Any]) -> list[Any]:
     )
 
 
-def scan_operands(params: Any) -> tuple[int, int]:
-    """(operands that are the same in each turn, operands that a turn hands to the next) of a traced loop."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    fixed, carried, _ = params["ft_in"].unpack()
-    return len(fixed), len(carried)
-
-
 def _is_float(kind: Any) -> bool:
     return kind is not None and jnp.issubdtype(kind, jnp.floating)
 
 
-def _double(value: Any) -> Any:
-    kind = getattr(value, "dtype", None)
-    return value.astype(jnp.float64) if _is_float(kind) and kind != np.float64 else value
-
-
-def _as(value: Any, kind: Any) -> Any:
-    return value.astype(kind) if _is_float(kind) and value.dtype != kind else value
+def _double(value: Any, of: Any) -> Any:
+    """A value in double precision; a plain number as an array of the type that it has in the program."""
+    here = jnp.asarray(value, of.dtype) if isinstance(value, int | float | complex) else value
+    kind = getattr(here, "dtype", None)
+    return here.astype(jnp.float64) if _is_float(kind) and kind != np.float64 else here

@@ -5,7 +5,8 @@ branches and inner `jit`s too, of any model, and those that differentiation made
 again, to be jitted, mapped or differentiated.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,21 +45,56 @@ def rewritten(function: Callable[..., Any], product: Product) -> Callable[..., A
     return run
 
 
-def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], product: Product) -> list[Any]:
-    """The operations one after another."""
-    values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+def evaluate(
+    jaxpr: Any,
+    consts: Sequence[Any],
+    args: Sequence[Any],
+    run: Callable[[jex.JaxprEqn, list[Any]], Sequence[Any]],
+    given: Callable[[Any, Any], Any] = lambda value, _: value,
+) -> list[Any]:
+    """The outputs of a program whose operations are run one after another: `run(equation, operands)` gives their own.
+
+    Every value is passed on as `given(value, its abstract value)`.
+    """
+    inputs = (*jaxpr.constvars, *jaxpr.invars)
+    values = {name: given(value, name.aval) for name, value in zip(inputs, (*consts, *args), strict=True)}
 
     def value(name: Any) -> Any:
-        return name.val if isinstance(name, jex.Literal) else values[name]
+        return given(name.val, name.aval) if isinstance(name, jex.Literal) else values[name]
 
     for equation in jaxpr.eqns:
         with equation.ctx.manager:  # what was in force where the operation was written
-            out = _run(equation, [value(name) for name in equation.invars], product)
-        values.update(zip(equation.outvars, out, strict=True))
+            out = run(equation, [value(name) for name in equation.invars])
+        values |= {name: given(one, name.aval) for name, one in zip(equation.outvars, out, strict=True)}
     return [value(name) for name in jaxpr.outvars]
 
 
-def _run(equation: jex.JaxprEqn, operands: list[Any], product: Product) -> Sequence[Any]:
+def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], product: Product) -> list[Any]:
+    return evaluate(jaxpr, consts, args, partial(_run, product))
+
+
+def turned(
+    params: Mapping[str, Any],
+    operands: Sequence[Any],
+    turn: Callable[[list[Any], Any], tuple[list[Any], Any]],
+    more: Any,
+) -> tuple[list[Any], Any]:
+    """(outputs, what turns say) of a traced loop, of which `turn(operands, its part of more)` runs one turn again."""
+    if "num_consts" in params:
+        fixed, carried = params["num_consts"], params["num_carry"]
+    else:
+        fixed, carried = map(len, params["ft_in"].unpack()[:2])
+
+    def step(carry: Any, xs: Any) -> tuple[Any, Any]:
+        out, said = turn([*operands[:fixed], *carry, *xs[0]], xs[1])
+        return out[:carried], (out[carried:], said)
+
+    each, how = operands[fixed + carried :], {name: params[name] for name in ("length", "reverse", "unroll")}
+    last, (outs, said) = jax.lax.scan(step, operands[fixed : fixed + carried], (each, more), **how)
+    return [*last, *outs], said
+
+
+def _run(product: Product, equation: jex.JaxprEqn, operands: list[Any]) -> Sequence[Any]:
     primitive, params = equation.primitive, dict(equation.params)
     if primitive in PRODUCTS:
 

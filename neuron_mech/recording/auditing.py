@@ -17,6 +17,7 @@ from neuron_mech import taps
 from neuron_mech.config import Derivative
 from neuron_mech.precision import Precision, doubled, rewritten, shifted
 from neuron_mech.taps import PerSampleLoss, Site
+from neuron_mech.taps.random_keys import on_host
 
 LIMIT = 0.001
 """Share of wrong signs above which a warning says that a recording is not reliable."""
@@ -67,7 +68,7 @@ def sign_health(
         return _derivatives(*common, sites, objectives, derivative, precision, batched, **kwargs)
 
     exact = in_double(model, sites, reference, derivative, batched, **kwargs)
-    return against(exact, recorded, variables, inputs, labels, chunk)
+    return against(exact, recorded, variables, inputs, labels, chunk, batched)
 
 
 def _derivatives(
@@ -119,7 +120,7 @@ def in_double(
         if size not in compiled:
             compiled[size] = jax.jit(rewritten(doubled(gradients, variables, inputs, labels), shifted))
         with jax.enable_x64(True), jax.default_device(_home()):
-            return jax.device_get(compiled[size](*map(_on_host, (variables, inputs, labels))))
+            return jax.device_get(compiled[size](*jax.tree.map(on_host, (variables, inputs, labels))))
 
     return run
 
@@ -131,16 +132,24 @@ def against(
     inputs: PyTree,
     labels: PyTree,
     chunk: int = 20,
+    batched: bool = False,
 ) -> dict[str, dict[str, SignHealth]]:
-    """{name: {site: SignHealth}} of the derivatives that `computed` gives by name, compared with `exact`, in chunks."""
+    """{name: {site: SignHealth}} of the derivatives that `computed` gives by name, compared with `exact`, in chunks.
+
+    Where a chunk is no batch (`batched`), the last one is filled up with samples before it, which are not counted
+    again: one of another size would be compiled anew.
+    """
     totals: dict[str, dict[str, np.ndarray]] = {}
-    for start in range(0, taps.batch_size(inputs), chunk):
-        part, answers = jax.tree.map(lambda leaf, s=start: leaf[s : s + chunk], (inputs, labels))
+    size = taps.batch_size(inputs)
+    for start in range(0, size, chunk):
+        first = start if batched else max(0, min(start, size - chunk))
+        part, answers = jax.tree.map(lambda leaf, s=first: leaf[s : s + chunk], (inputs, labels))
         true = exact(variables, part, answers)
         for name, by_site in jax.device_get(computed(variables, part, answers)).items():
             for site, found in by_site.items():
                 total = totals.setdefault(name, {}).setdefault(site, np.zeros(7, np.int64))
-                total += _counts(true[site], np.asarray(found), float(jnp.finfo(found.dtype).tiny))
+                own = slice(start - first, None)
+                total += _counts(true[site][own], np.asarray(found)[own], float(jnp.finfo(found.dtype).tiny))
     return {name: {site: _health(total) for site, total in of.items()} for name, of in totals.items()}
 
 
@@ -166,10 +175,3 @@ def _home() -> jax.Device:
     """The device on which double precision is computed."""
     device = jax.local_devices()[0]
     return device if device.platform == "gpu" else jax.local_devices(backend="cpu")[0]
-
-
-def _on_host(tree: PyTree) -> PyTree:
-    """The tree as host arrays, but for random keys."""
-    return jax.tree.map(
-        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf), tree
-    )

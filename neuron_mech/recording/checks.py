@@ -20,6 +20,7 @@ from neuron_mech.recording.reading import SignHealthWarning
 from neuron_mech.taps import PerSampleLoss, sample_mixing
 from neuron_mech.taps.objectives import margin
 from neuron_mech.taps.programs import explained
+from neuron_mech.taps.random_keys import on_host
 
 LOOKED_AT = 32
 """Samples on which a recorder is checked before it begins."""
@@ -61,6 +62,8 @@ def check_apply(apply: Mapping[str, Any], size: int) -> None:
 
 def check_prepare(prepare: Callable[[PyTree], PyTree], given: PyTree, prepared: PyTree) -> None:
     """Raise InputError where `prepared`, the inputs made of `given`, are not made of each sample by itself."""
+    if prepared is given:
+        return
     for row in {0, taps.batch_size(given) - 1}:
         alone, among = prepare(jax.tree.map(lambda leaf, r=row: leaf[r : r + 1], given)), prepared
         trees: list[Any] = [jax.tree.structure(alone), jax.tree.structure(among)]
@@ -147,15 +150,21 @@ def _check_loss_of_one(
     size = min(taps.batch_size(inputs), 8)
     if size < 2 or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((variables, inputs, labels))):
         return
-    some = jax.tree.map(lambda leaf: leaf[:size], (inputs, labels))
-    out = jax.jit(outputs)(dict(variables), some[0])
-    if {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(out)} != {(size,)}:
-        return  # outputs that are none of the samples', such as a loss that the model adds
-    floats, rest = _floats(out)
-    of_first = lambda floats: loss(rest(floats), some[1])[: size // 2].sum()  # noqa: E731
-    # Where a derivative is infinite, zero times it is no number, and says nothing.
-    others = [gradient[size // 2 :] for gradient in jax.grad(of_first)(floats)]
-    if any(bool(jnp.any((gradient != 0) & jnp.isfinite(gradient))) for gradient in others):
+
+    @jax.jit
+    def reached(variables: PyTree, inputs: PyTree, labels: PyTree) -> Any:
+        """Whether each output of the others is."""
+        out = outputs(variables, inputs)
+        if {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(out)} != {(size,)}:
+            return []  # outputs that are none of the samples', such as a loss that the model adds
+        floats, rest = _floats(out)
+        of_first = lambda floats: loss(rest(floats), labels)[: size // 2].sum()  # noqa: E731
+        others = [gradient[size // 2 :] for gradient in jax.grad(of_first)(floats)]
+        # Where a derivative is infinite, zero times it is no number, and says nothing.
+        return [jnp.any((gradient != 0) & jnp.isfinite(gradient)) for gradient in others]
+
+    some = jax.tree.map(lambda leaf: leaf if len(leaf) == size else leaf[:size], (inputs, labels))
+    if any(map(bool, reached(dict(variables), *some))):
         raise InputError(
             "the loss of one sample is made of other samples' outputs, as a contrastive loss is, so that no sample has "
             "a derivative of its own: give a loss of each sample's own outputs, or with the others held fixed, as "
@@ -179,7 +188,7 @@ def _floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]
 
 def check_different(inputs: PyTree) -> None:
     """Raise InputError where inputs are one sample or the same several times, of which mixing cannot be seen."""
-    if all(bool((jnp.asarray(leaf) == leaf[:1]).all()) for leaf in jax.tree.leaves(inputs)):
+    if all(bool((leaf == leaf[:1]).all()) for leaf in map(on_host, jax.tree.leaves(inputs))):
         raise InputError(
             f"inputs are {taps.batch_size(inputs)} times the same, such as zeros: they do not show whether "
             "samples mix: give a few different ones, such as images[:8], or mixing='batch'"
@@ -189,7 +198,7 @@ def check_different(inputs: PyTree) -> None:
 def check_mixing(design: Design, variables: Mapping[str, Any], inputs: PyTree, labels: PyTree) -> None:
     """Raise InputError where samples mix, with what mixes them and the ways out."""
     if taps.batch_size(inputs) < 4:  # the same several times: what mixes, mixes them too
-        inputs, labels = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * 4), (inputs, labels))
+        inputs, labels = jax.tree.map(lambda leaf: on_host(leaf)[[*range(len(leaf))] * 4], (inputs, labels))
     common = (design.model, variables, inputs, labels)
     found = sample_mixing.mixing(
         *common, design.sites, design.losses[design.main], design.derivative, **design.arguments

@@ -7,10 +7,11 @@ H^T d, and the lengths of the h_i. A bias counts as an input that is always 1: a
 
 from jaxtyping import Array, Bool, Float
 
+Inputs = Float[Array, "samples inputs"]
+Derivatives = Float[Array, "samples neurons"]
 
-def coherence(
-    inputs: Float[Array, "samples inputs"], derivatives: Float[Array, "samples neurons"]
-) -> Float[Array, " neurons"]:
+
+def coherence(inputs: Inputs, derivatives: Derivatives) -> Float[Array, " neurons"]:
     """alpha_j = |sum_i d_ij h_i|^2 / (n sum_i d_ij^2 |h_i|^2), in [0, 1].
 
     1 where all samples pull the same way equally hard, 1/n where they pull at right angles, 0 where they cancel. NaN
@@ -21,9 +22,7 @@ def coherence(
     return (total**2).sum(0) / (len(inputs) * (derivatives**2 * lengths[:, None]).sum(0))
 
 
-def agrees(
-    inputs: Float[Array, "samples inputs"], derivatives: Float[Array, "samples neurons"]
-) -> Bool[Array, "samples neurons"]:
+def agrees(inputs: Inputs, derivatives: Derivatives) -> Bool[Array, "samples neurons"]:
     """Whether a sample's gradient of a neuron's weights points the way of the sum of the other samples'.
 
     d_ij (h_i . sum_k d_kj h_k) - d_ij^2 |h_i|^2 > 0: a positive scalar product with what the others sum up to.

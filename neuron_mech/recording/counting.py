@@ -50,6 +50,9 @@ class Tally(struct.PyTreeNode):
         return self.positive + self.negative
 
 
+Pairs = Int[Array | np.ndarray, "samples *positions neurons"]
+"""Counts of recordings of every pair."""
+
 NOT_FINITE = 2
 """The value among signs for an infinite or NaN derivative."""
 
@@ -117,6 +120,7 @@ def merged(earlier: Tally, later: Tally) -> Tally:
     return Tally(before.positive + after.positive, before.negative + after.negative, trail.astype(kind), lost)
 
 
+@jax.jit
 def average_sign(
     positive: Num[Array | np.ndarray, "*values"], negative: Num[Array | np.ndarray, "*values"]
 ) -> Float[Array, "*values"]:
@@ -134,10 +138,7 @@ BIN_EDGES = np.linspace(-1, 1, 21)
 
 
 @jax.jit
-def constant_counts(
-    positive: Int[Array | np.ndarray, "samples *positions neurons"],
-    negative: Int[Array | np.ndarray, "samples *positions neurons"],
-) -> tuple[Int[Array, " neurons"], Int[Array, " neurons"]]:
+def constant_counts(positive: Pairs, negative: Pairs) -> tuple[Int[Array, " neurons"], Int[Array, " neurons"]]:
     """Per neuron, the (sample, position) pairs with |average sign| > CONSTANT, and those with any nonzero recording.
 
     Constancy is the first over the second. In integers, so that an average of exactly 0.9 is not above 0.9.
@@ -152,18 +153,25 @@ LEVELS = (0.9, 0.99, 1.0)
 """Levels of |average sign| for `constancy_curve`."""
 
 
-def constancy_curve(
-    positive: Int[Array | np.ndarray, "samples *positions neurons"],
-    negative: Int[Array | np.ndarray, "samples *positions neurons"],
-) -> Float[np.ndarray, " levels"]:
+def constancy_curve(positive: Pairs, negative: Pairs) -> Float[np.ndarray, " levels"]:
     """Share of the pairs with any nonzero recording whose |average sign| is at least each of LEVELS, exactly.
 
     NaN where no pair has one.
     """
+    reached, ever = map(np.asarray, _reached(positive, negative))
+    return np.array([int(of) / int(ever) if ever else np.nan for of in reached])
+
+
+@jax.jit
+def _reached(
+    positive: Int[Array | np.ndarray, "samples *positions neurons"],
+    negative: Int[Array | np.ndarray, "samples *positions neurons"],
+) -> tuple[Int[Array, " levels"], Int[Array, ""]]:
+    """(pairs whose |average sign| is at least each of LEVELS, pairs with any nonzero recording)."""
     lead, recorded = _by_neuron(positive, negative)
-    reached = [(100 * jnp.abs(lead) >= round(100 * level) * recorded) & (recorded > 0) for level in LEVELS]
-    ever = int((recorded > 0).sum())
-    return np.array([int(r.sum()) / ever if ever else np.nan for r in reached])
+    ever = recorded > 0
+    reached = [((100 * jnp.abs(lead) >= round(100 * level) * recorded) & ever).sum() for level in LEVELS]
+    return jnp.stack(reached), ever.sum()
 
 
 DEPTH = 50
@@ -179,7 +187,8 @@ def rarefied_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
     at most 2 of 50 signs different from the others, |average sign| is above 0.9. Pairs with fewer recordings are left
     out; NaN for a neuron without other pairs. On the host.
     """
-    positive, recorded = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.recorded))
+    positive, negative = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.negative))
+    recorded = positive + negative
     most = -(-DEPTH // 20) - 1  # the largest d with DEPTH - 2 d > 0.9 DEPTH
     deep = recorded >= DEPTH
     # The rarer sign decides, and most pairs share a few of all (n, k): each is computed once.
@@ -235,7 +244,8 @@ def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
     Each recording of a pair positive with the neuron's own share p of positive ones, a pair of n nonzero recordings is
     constant with probability P(|2K - n| > CONSTANT n), K ~ Binomial(n, p); the mean over pairs. On the host.
     """
-    positive, recorded = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.recorded))
+    positive, negative = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.negative))
+    recorded = positive + negative
     neurons = recorded.shape[1]
     with np.errstate(invalid="ignore"):
         share = positive.sum(0, dtype=np.int64) / recorded.sum(0, dtype=np.int64)
@@ -254,10 +264,7 @@ def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
         return expected / pairs
 
 
-def histograms(
-    positive: Int[Array | np.ndarray, "samples *positions neurons"],
-    negative: Int[Array | np.ndarray, "samples *positions neurons"],
-) -> Int[Array, "neurons bins"]:
+def histograms(positive: Pairs, negative: Pairs) -> Int[Array, "neurons bins"]:
     """By neuron, the number of pairs with an average sign in each bin of BIN_EDGES; pairs without one are left out."""
     lead, recorded = _by_neuron(positive, negative)
     ever = recorded > 0

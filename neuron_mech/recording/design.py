@@ -216,13 +216,10 @@ class Design:
             def step(part: Tallies, start: Array, size: int) -> Tallies:
                 return self.record_chunk(part, samples, moment, start, size)
 
-            part = in_chunks(step, _at(tallies, group.sites), group.start, group.stop, self.chunk)
+            mine = {loss: {site: of[site] for site in group.sites} for loss, of in tallies.items()}
+            part = in_chunks(step, mine, group.start, group.stop, self.chunk)
             tallies = {loss: by_site | part[loss] for loss, by_site in tallies.items()}
         return tallies
-
-    def keep(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """The kept pre-activations, with those of this recording (one of `keeps`) added. Pure; see `keeping.keep`."""
-        return keeping.keep(self, kept, samples, moment)
 
     @cached_property
     def compiled_chunk(self) -> Callable[..., Tallies]:
@@ -243,7 +240,7 @@ class Design:
 
     @cached_property
     def compiled_keep(self) -> Callable[..., dict[str, Array]]:
-        """`keep` of every device's own rows, compiled. The kept pre-activations are donated."""
+        """`keeping.keep` of every device's own rows, compiled. The kept pre-activations are donated."""
         return jax.jit(self.keep_each, donate_argnums=0)
 
     def record_each(self, tallies: Tallies, samples: Samples, moment: Moment) -> Tallies:
@@ -251,8 +248,10 @@ class Design:
         return devices.each(lambda own, now: self.record(own[0], own[1], now), self.mesh)((tallies, samples), moment)
 
     def keep_each(self, kept: dict[str, Array], samples: Samples, moment: Moment) -> dict[str, Array]:
-        """`keep` on each device for its own rows. Pure."""
-        return devices.each(lambda own, now: self.keep(own[0], own[1], now), self.mesh)((kept, samples), moment)
+        """`keeping.keep` on each device for its own rows. Pure."""
+        return devices.each(lambda own, now: keeping.keep(self, own[0], own[1], now), self.mesh)(
+            (kept, samples), moment
+        )
 
     def audit(self, variables: PyTree, inputs: PyTree, labels: PyTree, loss: str = "") -> dict[str, SignHealth]:
         """{site: SignHealth} of a loss, by default the main one; see `Recorder.audit`."""
@@ -263,10 +262,8 @@ class Design:
 
     def check(self, variables: PyTree) -> None:
         """Raise InputError where the variables' shapes are not those that the recorder was made for."""
-        here = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
-        made = {
-            jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(self.shapes)
-        }
+        leaves = (jax.tree_util.tree_leaves_with_path(tree) for tree in (variables, self.shapes))
+        here, made = ({jax.tree_util.keystr(path): leaf.shape for path, leaf in of} for of in leaves)
         for name in sorted(here.keys() | made.keys()):
             if here.get(name) != made.get(name):
                 there, now = (list(at[name]) if name in at else "nothing" for at in (made, here))
@@ -275,7 +272,3 @@ class Design:
                     f"{there}: pass what model.apply takes, {{'params': ...}} and all, and make a new recorder for "
                     "another network"
                 )
-
-
-def _at(tallies: Tallies, sites: tuple[str, ...]) -> Tallies:
-    return {loss: {site: by_site[site] for site in by_site if site in sites} for loss, by_site in tallies.items()}

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from neuron_mech.errors import InputError
 from neuron_mech.taps import PerSampleLoss
 from neuron_mech.taps.objectives import check_labels, margin
+from neuron_mech.taps.random_keys import on_host
 
 TRIED = 64
 """Largest number of samples whose labels are tried."""
@@ -56,15 +57,16 @@ def _check_as_taken(loss: PerSampleLoss, labels: PyTree, outputs: PyTree) -> Non
         return
     each = sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(outputs))
     rows = _rows(whole, classes, max(1, min(TRIED, OUTPUTS // max(each, 1))))
-    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[np.asarray(rows)]), labels)
+    some = jax.tree.map(lambda leaf: on_host(leaf)[np.asarray(rows)], labels)
     made_up = jax.tree.map(lambda leaf: _made_up(leaf, len(rows)), outputs)
+    compiled = jax.jit(loss)
 
-    def losses(change: Callable[[Array], Array] = lambda leaf: leaf) -> np.ndarray:
+    def losses(change: Callable[[np.ndarray], np.ndarray] = lambda leaf: leaf) -> np.ndarray:
         """The loss of each of these samples with its integer labels changed."""
-        return np.asarray(loss(made_up, jax.tree.map(lambda leaf: change(leaf) if _whole(leaf) else leaf, some)))
+        return np.asarray(compiled(made_up, jax.tree.map(lambda leaf: change(leaf) if _whole(leaf) else leaf, some)))
 
     found = losses()
-    wide = losses(lambda leaf: leaf.astype(jnp.int32) if _narrow(leaf) else leaf) if narrow else found
+    wide = losses(lambda leaf: leaf.astype(np.int32) if _narrow(leaf) else leaf) if narrow else found
     if (wrong := ~np.isclose(found, wide, rtol=1e-4, equal_nan=True)).any():
         row = rows[int(np.argmax(wrong))]
         raise InputError(
@@ -72,7 +74,7 @@ def _check_as_taken(loss: PerSampleLoss, labels: PyTree, outputs: PyTree) -> Non
             "255 in uint8: give labels.astype(jnp.int32)"
         )
     rule = f"which is none of the outputs' {classes} classes, 0 to {classes - 1}" if classes else "though for label 0"
-    if (wrong := np.isnan(found) & ~np.isnan(losses(jnp.zeros_like))).any():
+    if (wrong := np.isnan(found) & ~np.isnan(losses(np.zeros_like))).any():
         row = rows[int(np.argmax(wrong))]
         raise InputError(
             f"loss is no number for label {_outside(whole, row, classes)} (in row {row}), {rule}: give every sample "
@@ -86,7 +88,7 @@ def _check_as_taken(loss: PerSampleLoss, labels: PyTree, outputs: PyTree) -> Non
 
     def with_negative(to: int) -> np.ndarray:
         """The losses with the negative labels replaced."""
-        return losses(lambda leaf: jnp.where((leaf < 0) & (leaf >= -classes), to, leaf).astype(leaf.dtype))
+        return losses(lambda leaf: np.where((leaf < 0) & (leaf >= -classes), to, leaf).astype(leaf.dtype))
 
     # Is -1 taken for the last class, as an index is, and -classes for the first? A loss that means something by a
     # negative label does not repeat itself class by class.
@@ -124,15 +126,15 @@ def _rows(whole: list[np.ndarray], classes: int | None, most: int) -> list[int]:
     return list(dict.fromkeys(found))[:most]
 
 
-def _made_up(leaf: Any, rows: int) -> Array:
+def _made_up(leaf: Any, rows: int) -> np.ndarray:
     """Outputs that no usual loss is infinite at, and another for each class; zeros where they are no floats."""
     shape = (rows, *leaf.shape[1:])
     if not jnp.issubdtype(leaf.dtype, jnp.floating) or len(shape) < 2:
-        return jnp.full(shape, 0.5).astype(leaf.dtype)
-    return jnp.broadcast_to(jnp.linspace(0.1, 1.0, shape[-1]), shape).astype(leaf.dtype)
+        return np.full(shape, 0.5).astype(leaf.dtype)
+    return np.broadcast_to(np.linspace(0.1, 1.0, shape[-1]), shape).astype(leaf.dtype)
 
 
-def _whole(leaf: Array) -> bool:
+def _whole(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.integer)
 
 

@@ -19,6 +19,15 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from neuron_mech.codes import information
 from neuron_mech.lazily import stats
 
+Values = Float[np.ndarray, "recordings samples neurons"]
+"""Pre-activations over time."""
+Category = Int[np.ndarray, "samples neurons"]
+"""The category of each sample, by neuron."""
+OfPairs = Int[Array | np.ndarray, "samples *positions neurons"]
+"""The category of each pair."""
+Counts = Int[Array, "neurons 2 classes"]
+"""Pairs by neuron, category (low, high) and class."""
+
 LOW, HIGH = 1, -1
 
 OVERLAP_BINS = 20
@@ -51,9 +60,7 @@ class Separation(NamedTuple):
     overlap: Float[np.ndarray, "recordings neurons"]
 
 
-def separation(
-    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
-) -> Separation:
+def separation(values: Values, category: Category) -> Separation:
     """Separation of the two categories at every recording. See `Separation`."""
     low, high = category == LOW, category == HIGH
     n_low, n_high = low.sum(0), high.sum(0)
@@ -80,9 +87,7 @@ PARTS = ("translation", "scaling", "separation", "reordering within categories")
 """The parts that `change_parts` splits a change into."""
 
 
-def change_parts(
-    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
-) -> Float[np.ndarray, "recordings parts neurons"]:
+def change_parts(values: Values, category: Category) -> Float[np.ndarray, "recordings parts neurons"]:
     """Shares of the mean squared change since the first recording, in the order of PARTS; they add up to 1.
 
     With m, s the mean and standard deviation over samples and u = (z - m) / s, exactly (as forecasts are split from
@@ -124,9 +129,7 @@ VARIANCE_PARTS = ("values at the start", "category", "neither")
 """The parts that `variance_parts` splits a distribution's variance into."""
 
 
-def variance_parts(
-    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
-) -> Float[np.ndarray, "recordings parts neurons"]:
+def variance_parts(values: Values, category: Category) -> Float[np.ndarray, "recordings parts neurons"]:
     """Shares of the variance over samples at each recording, in the order of VARIANCE_PARTS; they add up to 1.
 
     First what a linear function of the values at the first recording explains (R^2 = r^2): all of it where the
@@ -163,7 +166,7 @@ def variance_parts(
 
 
 def finally_highest(
-    final: Float[np.ndarray, "samples neurons"], category: Int[np.ndarray, "samples neurons"]
+    final: Float[np.ndarray, "samples neurons"], category: Category
 ) -> Bool[np.ndarray, "samples neurons"]:
     """The tenth of the high category with the highest final values: the paper's yellow samples."""
     high = category == HIGH
@@ -171,9 +174,7 @@ def finally_highest(
     return high & (order <= np.ceil(0.1 * high.sum(0)))
 
 
-def mean_rank(
-    values: Float[np.ndarray, "recordings samples neurons"], which: Bool[np.ndarray, "samples neurons"]
-) -> Float[np.ndarray, "recordings neurons"]:
+def mean_rank(values: Values, which: Bool[np.ndarray, "samples neurons"]) -> Float[np.ndarray, "recordings neurons"]:
     """Mean percentile rank, 0 to 100, of some samples among all, at every recording; NaN where there are none."""
     number = which.sum(0)
     with np.errstate(invalid="ignore"):
@@ -185,11 +186,7 @@ def mean_rank(
 # --- What the categories follow ---------------------------------------------------------------------------------------
 
 
-def class_counts(
-    category: Int[Array | np.ndarray, "samples *positions neurons"],
-    labels: Int[Array | np.ndarray, " samples"],
-    classes: int,
-) -> Int[Array, "neurons 2 classes"]:
+def class_counts(category: OfPairs, labels: Int[Array | np.ndarray, " samples"], classes: int) -> Counts:
     """Pairs by neuron, category (low, high) and class; positions count as pairs."""
     neurons = category.shape[-1]
     flat = category.reshape(len(category), -1, neurons)
@@ -198,12 +195,12 @@ def class_counts(
     return jnp.einsum("ksn,sc->nkc", by_sample, member)
 
 
-def low_share(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, "neurons classes"]:
+def low_share(counts: Counts) -> Float[Array, "neurons classes"]:
     """Share of each class's pairs that are in the neuron's low category (figure 8); NaN for a class without pairs."""
     return counts[:, 0] / counts.sum(1)
 
 
-def explained_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
+def explained_by_class(counts: Counts) -> Float[Array, " neurons"]:
     """Share of a neuron's partition that the class explains: I(category; class) / H(category).
 
     Theil's uncertainty coefficient: 1 where every class is wholly in one category, 0 where all are split alike. The
@@ -214,20 +211,18 @@ def explained_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, 
     return information.mutual_information(counts) / jnp.where(entropy > 0, entropy, jnp.nan)
 
 
-def of_most_of_the_class(
-    category: Int[np.ndarray, "samples neurons"], labels: Int[np.ndarray, " samples"]
-) -> Int[np.ndarray, "samples neurons"]:
+def of_most_of_the_class(category: Category, labels: Int[np.ndarray, " samples"]) -> Category:
     """Each sample in the category of most of its class, by neuron; 0 where as many are in either."""
     by_class = np.stack([np.sign(category[labels == c].sum(0)) for c in range(int(labels.max(initial=0)) + 1)])
     return by_class[labels].astype(np.int8)
 
 
-def majority_by_class(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
+def majority_by_class(counts: Counts) -> Float[Array, " neurons"]:
     """Share of a neuron's pairs that are in the category in which most of their class are."""
     return counts.max(1).sum(1) / counts.sum((1, 2))
 
 
-def majority(counts: Int[Array, "neurons 2 classes"]) -> Float[Array, " neurons"]:
+def majority(counts: Counts) -> Float[Array, " neurons"]:
     """Share of a neuron's pairs in its larger category: the baseline of any prediction."""
     return counts.sum(2).max(1) / counts.sum((1, 2))
 
@@ -245,8 +240,7 @@ def class_signs(
 
 
 def agreement(
-    predicted: Num[Array | np.ndarray, "samples *positions neurons"],
-    category: Int[Array | np.ndarray, "samples *positions neurons"],
+    predicted: Num[Array | np.ndarray, "samples *positions neurons"], category: OfPairs
 ) -> Float[Array, " neurons"]:
     """Share of a neuron's pairs whose category is the sign of `predicted`.
 

@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import serialization
 from jaxtyping import PyTree
 
+from neuron_mech import taps
 from neuron_mech.cluster import devices, memory
 from neuron_mech.errors import InputError
 from neuron_mech.recording import counting, sameness
@@ -131,7 +133,11 @@ class Plan:
                 f"samples={fit} would fit; or record fewer neurons, positions or sites, or keep less"
             )
         design = self.design
-        inputs, labels = jax.tree.map(lambda leaf: np.asarray(leaf[self.rows]), (self.inputs, self.labels))
+        size = taps.batch_size((self.inputs, self.labels))
+        every = np.array_equal(self.rows, np.arange(size))
+        inputs, labels = jax.tree.map(
+            lambda leaf: np.asarray(leaf if every else leaf[self.rows]), (self.inputs, self.labels)
+        )
         # Zeros are laid where they belong: a device holds its share alone.
         where = devices.rows_of(design.mesh)
         lay = lambda site, make: _laid(make, design.rows[site], design.mesh.size, where)  # noqa: E731
@@ -153,7 +159,7 @@ class Plan:
         design = self.design
         kept = jax.eval_shape(design.blank_kept)
         found = {
-            "tallies": jax.tree.map(_as_dict, jax.eval_shape(design.empty), is_leaf=_is_tally),
+            "tallies": serialization.to_state_dict(jax.eval_shape(design.empty)),
             "count": jax.ShapeDtypeStruct((), jnp.int32),
             "chosen": sameness.abstract_fingerprint(design, self.rows, self.labels),
         }
@@ -164,11 +170,3 @@ def _laid(shapes: PyTree, rows: int, several: int, where: jax.sharding.NamedShar
     """Zeros of these shapes, of `rows` rows, sharded among `several` devices."""
     count = devices.share(rows, several) * several
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype, device=where), shapes)
-
-
-def _is_tally(leaf: Any) -> bool:
-    return isinstance(leaf, counting.Tally)
-
-
-def _as_dict(tally: counting.Tally) -> dict[str, Any]:
-    return {name: getattr(tally, name) for name in ("positive", "negative", "trail", "not_finite")}

@@ -37,7 +37,7 @@ from neuron_mech.recording.online import Online
 from neuron_mech.recording.plan import Plan
 from neuron_mech.recording.recorder import Recorder
 from neuron_mech.taps import PerSampleLoss, sample_mixing
-from neuron_mech.taps.naming import Names, in_reach, selected
+from neuron_mech.taps.naming import Names, in_reach, named, selected
 from neuron_mech.taps.objectives import margin
 
 
@@ -97,10 +97,11 @@ def plan(
     size = taps.batch_size((inputs, labels))
     check_apply(apply, size)
     apply = taps.bound(apply)
-    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT]), (inputs, labels))
+    some = jax.tree.map(lambda leaf: jnp.asarray(leaf[:LOOKED_AT] if size > LOOKED_AT else leaf), (inputs, labels))
     seen = prepare(some[0])
     check_prepare(prepare, some[0], seen)
-    sites = selected(model, variables, seen, names, **apply)
+    everything, half = taps.looked_at(model, variables, seen, **apply)
+    sites = named(everything, names)
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
         check_labels_fit(each, labels, check_loss(model, variables, seen, some[1], each, **apply))
@@ -110,7 +111,6 @@ def plan(
     rows = chosen(samples, "samples", size, seed)
     rows = np.arange(size) if rows is None else rows
     counts, order = _site_rows(site_samples or {}, sites, len(rows), seed)
-    everything = taps.sites(model, variables, seen, **apply)
     design = Design(
         model=model,
         losses=losses,
@@ -123,7 +123,7 @@ def plan(
         recordings=recordings,
         chunk=taps.fitting(sites, chunk),
         mesh=devices.mesh_of(variables),
-        stepwise=training.stepwise(training.convolutional(everything.values())),
+        stepwise=training.stepwise(training.convolutional(everything[site] for site in taps.usual(everything))),
         shapes=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables)),
         batched=mixing == "batch",
         keeps=tuple(np.unique(watching.evenly(keep, recordings)).tolist()) if keep else (),
@@ -148,7 +148,7 @@ def plan(
     if mixing == "refuse":
         check_mixing(design, variables, seen, some[1])
     if audit:
-        warn_of_signs(design, variables, some[0], some[1], taps.in_half(model, variables, seen, **apply))
+        warn_of_signs(design, variables, some[0], some[1], half)
     return made
 
 

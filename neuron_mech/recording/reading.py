@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from neuron_mech.cluster import jax_settings
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, partitions, separation, summaries
+from neuron_mech.recording import counting, partitions, summaries
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Design
 from neuron_mech.recording.summaries import Recorded
@@ -23,10 +22,6 @@ from neuron_mech.taps.objectives import check_labels
 
 class SignHealthWarning(UserWarning):
     """Rounding decides too many signs, or derivatives are not finite."""
-
-
-if TYPE_CHECKING:
-    from neuron_mech.recording.recorder import Recorder
 
 
 class Counted(struct.PyTreeNode):
@@ -86,13 +81,13 @@ class Counted(struct.PyTreeNode):
     def constancy(self, loss: str | None = None) -> dict[str, float]:
         """{site: share of pairs with |average sign| > 0.9}."""
         tallies = self._said(self.counts(loss))
-        found = {s: counting.constant_counts(t.positive, t.negative) for s, t in tallies.items()}
+        found = {s: jax.jit(counting.constant_counts)(t.positive, t.negative) for s, t in tallies.items()}
         return {site: counting.constancy(*both) for site, both in found.items()}
 
     def partition(self, site: str, loss: str | None = None) -> Int[Array, " samples *values"]:
         """The category of every (sample, position, neuron): +1 low, -1 high, 0 none."""
         tally = self.counts(loss)[site]
-        return partitions.categories(tally.positive, tally.negative)
+        return jax.jit(partitions.categories)(tally.positive, tally.negative)
 
     def signs(self, seed: int = 0, loss: str | None = None) -> xr.Dataset:
         """The dataset of gradient_signs.nc, for figures 1 and 5 (`figures.average_sign_histograms`).
@@ -129,38 +124,3 @@ class Counted(struct.PyTreeNode):
             for site, at in recorded.items()
         ]
         return summaries.with_sites(found, recorded)
-
-
-def dynamics(recorder: Recorder, seed: int = 0) -> xr.Dataset:
-    """The dataset of learning_dynamics.nc from a recorder's kept pre-activations; see `Recorder.dynamics`."""
-    if not recorder.kept:
-        raise InputError("no pre-activations were kept: make the recorder with keep=40, or as many as to keep")
-    rng, labels, ids = np.random.default_rng(seed), np.asarray(recorder.labels), np.asarray(recorder.rows)
-    if labels.shape != ids.shape:
-        labels = np.zeros(len(ids), int)
-    done = [index for index, at in enumerate(recorder.design.keeps) if at < recorder.recordings]
-    at = np.asarray(recorder.design.keeps)[done]
-    recorded = recorder.recorded()
-    coords: dict[str, object] = {
-        "site": list(recorded),
-        "label": ("site", [of.label for of in recorded.values()]),
-        "wide_epoch": at,
-        "close_epoch": at,
-        "close_sample": ids,
-    }
-    wide, close = [], []
-    for site, (tally, neurons, _) in recorded.items():
-        rows = len(tally.positive)
-        values, places = recorder.watched(site)
-        positions = recorder.design.positions[site]
-        places = places if positions is None else np.searchsorted(positions, places)
-        of_pairs = np.asarray(partitions.categories(tally.positive, tally.negative))
-        category = of_pairs.reshape(rows, -1, len(neurons))[np.arange(rows), places]
-        values = np.asarray(values, np.float32)[done]
-        of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
-        apart = separation.of_separation(site, neurons, values, category, rng)
-        wide.append(apart.assign(summaries.of_neurons(site, neurons, of)))
-        close.append(separation.of_watched(site, neurons[:3], values[..., :3], category[:, :3], len(ids)))
-    return separation.of_dynamics(wide, close, coords, labels).assign_attrs(
-        steps=recorder.recordings, epochs=recorder.recordings, time="recording"
-    )

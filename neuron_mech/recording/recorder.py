@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, PyTree, UInt8
 from neuron_mech.cluster import devices
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, reading, sameness
+from neuron_mech.recording import counting, partitions, sameness, separation, summaries
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.design import Moment, Samples, Tallies
@@ -128,8 +128,10 @@ class Recorder(Counted):
             loss: {site: place(site, sameness.with_room(Tally(**of), recordings)) for site, of in by_site.items()}
             for loss, by_site in state["tallies"].items()
         }
+        # In their order here, since a checkpoint may have sorted them.
+        tallies = {loss: {site: tallies[loss][site] for site in of} for loss, of in self.tallies.items()}
         kept = {site: place(site, values) for site, values in state.get("kept", {}).items()}
-        return self.replace(tallies=_like(self.tallies, tallies), count=np.int32(state["count"]), kept=kept)
+        return self.replace(tallies=tallies, count=np.int32(state["count"]), kept=kept)
 
     @property
     def recordings(self) -> int:
@@ -161,7 +163,37 @@ class Recorder(Counted):
         Its epochs are recordings. Of a feature map, one random position of each sample is followed; figure 2 shows the
         first three neurons. `seed` is that of the controls. Raises InputError where no pre-activations were kept.
         """
-        return reading.dynamics(self, seed)
+        if not self.kept:
+            raise InputError("no pre-activations were kept: make the recorder with keep=40, or as many as to keep")
+        rng, labels, ids = np.random.default_rng(seed), np.asarray(self.labels), np.asarray(self.rows)
+        if labels.shape != ids.shape:
+            labels = np.zeros(len(ids), int)
+        done = [index for index, at in enumerate(self.design.keeps) if at < self.recordings]
+        at = np.asarray(self.design.keeps)[done]
+        recorded = self.recorded()
+        coords: dict[str, object] = {
+            "site": list(recorded),
+            "label": ("site", [of.label for of in recorded.values()]),
+            "wide_epoch": at,
+            "close_epoch": at,
+            "close_sample": ids,
+        }
+        wide, close = [], []
+        for site, (tally, neurons, _) in recorded.items():
+            rows = len(tally.positive)
+            values, places = self.watched(site)
+            positions = self.design.positions[site]
+            places = places if positions is None else np.searchsorted(positions, places)
+            of_pairs = np.asarray(partitions.categories(tally.positive, tally.negative))
+            category = of_pairs.reshape(rows, -1, len(neurons))[np.arange(rows), places]
+            values = np.asarray(values, np.float32)[done]
+            of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
+            apart = separation.of_separation(site, neurons, values, category, rng)
+            wide.append(apart.assign(summaries.of_neurons(site, neurons, of)))
+            close.append(separation.of_watched(site, neurons[:3], values[..., :3], category[:, :3], len(ids)))
+        return separation.of_dynamics(wide, close, coords, labels).assign_attrs(
+            steps=self.recordings, epochs=self.recordings, time="recording"
+        )
 
     def audit(self, variables: Mapping[str, Any], samples: int = 64) -> dict[str, SignHealth]:
         """{site: SignHealth} of the first `samples` samples, by comparison with double precision; see `auditing`.
@@ -224,8 +256,3 @@ class Recorder(Counted):
         parts = {name: joined(getattr(self, name), getattr(other, name)) for name in ("tallies", "kept", "samples")}
         design = replace(self.design, rows=dict.fromkeys(self.design.rows, len(rows)))
         return self.replace(**parts, rows=rows, design=design)
-
-
-def _like(before: Tallies, found: Tallies) -> Tallies:
-    """The tallies `found`, in the order of `before`, since a checkpoint may have sorted them."""
-    return {loss: {site: found[loss][site] for site in by_site} for loss, by_site in before.items()}

@@ -95,15 +95,21 @@ def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, " batch *values"]]:
     """
     check_keywords("signs", gradients, kwargs)
     found = gradients(*args, **kwargs)
-    for site, gradient in found.items():
-        if isinstance(gradient, jax.core.Tracer):
-            continue  # inside a compiled function its value is not known
-        if wrong := int(jnp.sum(~jnp.isfinite(gradient))):
+    each = _signs(found)
+    for site, (_, wrong) in each.items():
+        # Inside a compiled function its value is not known.
+        if not isinstance(wrong, jax.core.Tracer) and int(wrong):
             raise InputError(
-                f"{wrong:,} of {gradient.size:,} derivatives at {site!r} are not finite: look at the inputs and at the "
-                "loss; `gradients` gives them as they are"
+                f"{int(wrong):,} of {found[site].size:,} derivatives at {site!r} are not finite: look at the inputs "
+                "and at the loss; `gradients` gives them as they are"
             )
-    return {site: jnp.sign(gradient).astype(jnp.int8) for site, gradient in found.items()}
+    return {site: each[site][0] for site in found}
+
+
+@jax.jit
+def _signs(found: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """{site: (signs, number of derivatives that are not finite)}."""
+    return {site: (jnp.sign(of).astype(jnp.int8), jnp.sum(~jnp.isfinite(of))) for site, of in found.items()}
 
 
 def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pre_activation") -> Callable[..., Any]:

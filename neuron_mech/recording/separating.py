@@ -7,13 +7,13 @@ negative. The place is u, the pre-activation as its distance from the neuron's m
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+OfNeurons = Float[Array, "samples neurons"]
+
 CLIP = 3.0
 """Spreads beyond which a sample is no further on its side."""
 
 
-def standardised(
-    values: Float[Array, "samples neurons"], reference: int | None = None
-) -> Float[Array, "samples neurons"]:
+def standardised(values: OfNeurons, reference: int | None = None) -> OfNeurons:
     """U = (z - median) / ((q84 - q16) / 2 + 1e-3), by each neuron's percentiles.
 
     Those are of the first `reference` samples, of all where it is None: sorting them is what takes time.
@@ -22,9 +22,7 @@ def standardised(
     return (values - middle[None]) / ((high - low) / 2 + 1e-3)[None]
 
 
-def separation(
-    places: Float[Array, "samples neurons"], derivatives: Num[Array, "samples neurons"]
-) -> Float[Array, "samples neurons"]:
+def separation(places: OfNeurons, derivatives: Num[Array, "samples neurons"]) -> OfNeurons:
     """C clip(u, -3, 3): positive where a sample is on its side. 0 where the derivative is 0.
 
     Its mean over neurons is a sample's separation S_i.

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from tqdm import tqdm
 
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import partitions
+from neuron_mech.recording.partitions import Category, Values
 from neuron_mech.store import about, of_site, stacked, variable
 
 PARTITIONS = ("own", "another neuron's", "dealt at random")
@@ -23,9 +24,7 @@ VALUE_BINS = 24
 """Bins of a neuron's values at each moment."""
 
 
-def of_values(
-    values: Float[np.ndarray, "recordings samples neurons"], category: Int[np.ndarray, "samples neurons"]
-) -> dict[str, tuple]:
+def of_values(values: Values, category: Category) -> dict[str, tuple]:
     """Histograms of every neuron's values at each recording kept, of low and of high samples.
 
     VALUE_BINS equal bins from the 0.1th to the 99.9th percentile of the neuron's values over all recordings; values
@@ -39,27 +38,17 @@ def of_values(
         member = category == sign
         for k in range(VALUE_BINS):
             counts[:, index, k] = ((place == k) & member).sum(1)
+    dims, ends = "wide_epoch value_category value_bin neuron", np.stack([lowest, highest]).astype(np.float32)
+    said = "histogram of pre-activations, of the samples that end low and of those that end high"
+    edges = "lower edge of the first and upper edge of the last bin of value_histogram, which hold all beyond"
     return {
-        "value_histogram": variable(
-            "wide_epoch value_category value_bin neuron",
-            counts,
-            "histogram of pre-activations, of the samples that end low and of those that end high",
-            "samples",
-        ),
-        "value_range": variable(
-            "value_end neuron",
-            np.stack([lowest, highest]).astype(np.float32),
-            "lower edge of the first and upper edge of the last bin of value_histogram, which hold all beyond",
-        ),
+        "value_histogram": variable(dims, counts, said, "samples"),
+        "value_range": variable("value_end neuron", ends, edges),
     }
 
 
 def of_separation(
-    site: str,
-    neurons: Int[np.ndarray, " neurons"],
-    values: Float[np.ndarray, "recordings samples neurons"],
-    category: Int[np.ndarray, "samples neurons"],
-    rng: np.random.Generator,
+    site: str, neurons: Int[np.ndarray, " neurons"], values: Values, category: Category, rng: np.random.Generator
 ) -> xr.Dataset:
     """How far the categories of all neurons of a site come apart, and the parts of the change of their values.
 
@@ -76,34 +65,22 @@ def of_separation(
             auc[index, row], overlap[index, row] = (
                 part[0] for part in partitions.separation(values[row : row + 1], whose[name])
             )
+    parts = (partitions.change_parts, partitions.variance_parts)
+    change, variance = (shares(values, category).astype(np.float32) for shares in parts)
+    change_said = "shares of the mean squared change since the first recording"
+    variance_said = "shares of the variance over samples, by what explains it"
     dims = ("partition", "wide_epoch", "neuron")
-    return of_site(
-        site,
-        neurons,
-        {
-            "auc": variable(dims, auc, "probability that a high sample's pre-activation exceeds a low one's (AUC)"),
-            "overlap": variable(dims, overlap, "overlapping coefficient of the two distributions"),
-            "change": variable(
-                "wide_epoch part neuron",
-                partitions.change_parts(values, category).astype(np.float32),
-                "shares of the mean squared change since the first recording",
-            ),
-            "variance": variable(
-                "wide_epoch variance_part neuron",
-                partitions.variance_parts(values, category).astype(np.float32),
-                "shares of the variance over samples, by what explains it",
-            ),
-            **of_values(values, category),
-        },
-    )
+    found = {
+        "auc": variable(dims, auc, "probability that a high sample's pre-activation exceeds a low one's (AUC)"),
+        "overlap": variable(dims, overlap, "overlapping coefficient of the two distributions"),
+        "change": variable("wide_epoch part neuron", change, change_said),
+        "variance": variable("wide_epoch variance_part neuron", variance, variance_said),
+    }
+    return of_site(site, neurons, found | of_values(values, category))
 
 
 def of_watched(
-    site: str,
-    neurons: Int[np.ndarray, " neurons"],
-    values: Float[np.ndarray, "recordings samples neurons"],
-    category: Int[np.ndarray, "samples neurons"],
-    samples: int,
+    site: str, neurons: Int[np.ndarray, " neurons"], values: Values, category: Category, samples: int
 ) -> xr.Dataset:
     """Pre-activations, categories and the finally highest samples of watched neurons (figures 2, 6 and 7).
 
@@ -111,38 +88,22 @@ def of_watched(
     site: their pre-activations are NaN.
     """
     highest: Bool[np.ndarray, "samples neurons"] = partitions.finally_highest(values[-1], category)
-    dims, beyond = ("close_sample", "close_neuron"), (0, samples - len(category))
-    return of_site(
-        site,
-        neurons,
-        {
-            "pre_activation": variable(
-                ("close_epoch", *dims),
-                np.pad(values, ((0, 0), beyond, (0, 0)), constant_values=np.nan),
-                "pre-activations of the closely watched neurons, dropout off; NaN where not recorded",
-            ),
-            "category": variable(
-                dims, np.pad(category, (beyond, (0, 0))), "1 low, -1 high, 0 none, by the final average sign"
-            ),
-            "finally_highest": variable(
-                dims,
-                np.pad(highest, (beyond, (0, 0))),
-                "whether the sample is in the tenth of the high category that ends highest",
-            ),
-            "highest_rank": variable(
-                "close_epoch close_neuron",
-                partitions.mean_rank(values, highest).astype(np.float32),
-                "mean percentile rank, among all samples, of the finally highest",
-                "percentile rank",
-            ),
-            "watched_auc": variable(
-                "close_epoch close_neuron",
-                partitions.separation(values, category).auc.astype(np.float32),
-                "AUC of the closely watched neurons, on all their watched samples",
-            ),
-        },
-        "close_neuron",
-    )
+    rank = partitions.mean_rank(values, highest).astype(np.float32)
+    auc = partitions.separation(values, category).auc.astype(np.float32)
+    beyond = ((0, samples - len(category)), (0, 0))
+    every = np.pad(values, ((0, 0), *beyond), constant_values=np.nan)
+    whose = "pre-activations of the closely watched neurons, dropout off; NaN where not recorded"
+    which = "whether the sample is in the tenth of the high category that ends highest"
+    ranked = "mean percentile rank, among all samples, of the finally highest"
+    pairs, moments = "close_sample close_neuron", "close_epoch close_neuron"
+    found = {
+        "pre_activation": variable(f"close_epoch {pairs}", every, whose),
+        "category": variable(pairs, np.pad(category, beyond), "1 low, -1 high, 0 none, by the final average sign"),
+        "finally_highest": variable(pairs, np.pad(highest, beyond), which),
+        "highest_rank": variable(moments, rank, ranked, "percentile rank"),
+        "watched_auc": variable(moments, auc, "AUC of the closely watched neurons, on all their watched samples"),
+    }
+    return of_site(site, neurons, found, "close_neuron")
 
 
 def of_dynamics(

@@ -46,22 +46,17 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
     for site, (tally, neurons, _) in recorded.items():
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
         independent = counting.independent_constancy(tally)
-        histograms = variable(
-            "neuron bin",
-            np.asarray(jax.jit(counting.histograms)(tally.positive, tally.negative)),
-            "histogram of average signs of each neuron",
-            "pairs",
+        histograms = np.asarray(jax.jit(counting.histograms)(tally.positive, tally.negative))
+        alike = (
+            f"constancy of {counting.DEPTH} nonzero recordings of each pair, drawn of its own, expected, each neuron"
         )
-        rarefied = counting.rarefied_constancy(tally)
-        alike = about(
-            "1",
-            f"constancy of {counting.DEPTH} nonzero recordings of each pair, drawn of its own, expected, each neuron",
-        )
-        by_chance = about("1", "control: expected constancy of independent signs, each neuron")
+        by_chance = "control: expected constancy of independent signs, each neuron"
         variables = {
-            "neuron_histogram": histograms,
-            "neuron_independent_constancy": ("neuron", independent, by_chance),
-            "neuron_rarefied_constancy": ("neuron", rarefied, alike),
+            "neuron_histogram": variable(
+                "neuron bin", histograms, "histogram of average signs of each neuron", "pairs"
+            ),
+            "neuron_independent_constancy": variable("neuron", independent, by_chance),
+            "neuron_rarefied_constancy": variable("neuron", counting.rarefied_constancy(tally), alike),
         }
         curves.append(counting.constancy_curve(tally.positive, tally.negative))
         parts.append(of_neurons(site, neurons, of).assign(variables))
@@ -185,30 +180,19 @@ def of_classes(
     category = jax.jit(partitions.categories)(at.tally.positive, at.tally.negative)
     count = jax.jit(partitions.class_counts, static_argnames="classes")
     counts, permuted = (count(category, by, classes=classes) for by in (labels, dealt))
-    explained = "share of the partition explained by the class: I(category; class) / H"
-    dims = ("neuron", "label")
-    return of_site(
-        site,
-        at.neurons,
-        {
-            "low_share": variable(
-                dims,
-                np.asarray(partitions.low_share(counts)),
-                "share of the class's samples in the neuron's low category",
-            ),
-            "permuted_low_share": variable(
-                dims,
-                np.asarray(partitions.low_share(permuted)),
-                "control: the same with labels dealt at random among the samples",
-            ),
-            "explained_by_class": variable("neuron", np.asarray(partitions.explained_by_class(counts)), explained),
-            "permuted_explained_by_class": variable(
-                "neuron",
-                np.asarray(partitions.explained_by_class(permuted)),
-                f"control: {explained}, labels dealt at random",
-            ),
-        },
-    ).assign_coords(label=np.arange(classes))
+    low, explained = (
+        [np.asarray(measure(of)) for of in (counts, permuted)]
+        for measure in (jax.jit(partitions.low_share), partitions.explained_by_class)
+    )
+    dims, said = "neuron label", "share of the partition explained by the class: I(category; class) / H"
+    control = "control: the same with labels dealt at random among the samples"
+    found = {
+        "low_share": variable(dims, low[0], "share of the class's samples in the neuron's low category"),
+        "permuted_low_share": variable(dims, low[1], control),
+        "explained_by_class": variable("neuron", explained[0], said),
+        "permuted_explained_by_class": variable("neuron", explained[1], f"control: {said}, labels dealt at random"),
+    }
+    return of_site(site, at.neurons, found).assign_coords(label=np.arange(classes))
 
 
 def with_sites(parts: Sequence[xr.Dataset], recorded: Mapping[str, Recorded]) -> xr.Dataset:

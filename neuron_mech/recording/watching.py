@@ -120,6 +120,7 @@ def watched_places(
     for name, site in sites.items():
         these = among.get(name)
         several = math.prod(site.shape[:-1]) if these is None else len(these)
-        drawn = np.asarray(jax.random.randint(keys[name], (samples,), 0, several))[: rows[name]]
+        every = jax.random.randint(keys[name], (samples,), 0, several) if several > 1 else np.zeros(samples, np.int32)
+        drawn = np.asarray(every)[: rows[name]]
         found[name] = drawn if these is None else these[drawn]
     return found

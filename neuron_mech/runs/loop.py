@@ -28,9 +28,8 @@ from neuron_mech.recording.live import LiveView
 from neuron_mech.recording.online import Online
 from neuron_mech.runs import costs, measuring, planning, trajectories
 from neuron_mech.runs import study as studies
-from neuron_mech.runs.epochs import Segment, plan_epoch
 from neuron_mech.runs.planning import RunState
-from neuron_mech.runs.segments import Recording, advancing
+from neuron_mech.runs.segments import Recording, Segment, advancing, plan_epoch
 from neuron_mech.runs.study import Study
 from neuron_mech.runs.trajectories import Trajectories
 from neuron_mech.store import parameters, provenance

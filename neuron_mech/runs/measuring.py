@@ -54,15 +54,6 @@ def mixing(study: Study, train: TrainState, dataset: Dataset) -> dict[str, float
     if study.config.record.mode not in ("train", "online"):
         return {}
     batch = dataset.train.rows(random_ids(study.config, study.samples, 32))
-    return sample_mixing.mixing(
-        study.model,
-        train.variables,
-        batch.inputs,
-        batch.labels,
-        study.sites,
-        OBJECTIVES["margin"],
-        study.config.record.derivative,
-        train=True,
-        rngs={"dropout": train.key},
-        mutable=list(train.statistics),
-    )
+    common = (study.model, train.variables, batch.inputs, batch.labels)
+    how: dict[str, Any] = {"train": True, "rngs": {"dropout": train.key}, "mutable": list(train.statistics)}
+    return sample_mixing.mixing(*common, study.sites, OBJECTIVES["margin"], study.config.record.derivative, **how)

@@ -100,15 +100,8 @@ def study(config: Config, dataset: Dataset) -> tuple[Study, TrainState]:
     _check_size(config, shapes, training.batches(config, size))
     ids = random_ids(config, size, config.record.samples)
     every = sum(int(np.prod(site.shape)) for site in available.values())
-    plan = Plan(
-        _design(config, model, dataset.train, chosen, shapes, available),
-        shapes,
-        dataset.train.images,
-        dataset.train.labels,
-        ids,
-        {},
-        every,
-    )
+    design = _design(config, model, dataset.train, chosen, shapes, available)
+    plan = Plan(design, shapes, dataset.train.images, dataset.train.labels, ids, {}, every)
     found = Study(config, model, training.optimizer(config, size), plan, size)
     return replace(found, watches=trajectories.watches(found)), training.init(config, model, one)
 
@@ -167,13 +160,11 @@ def abstract_state(study: Study, train: TrainState) -> RunState:
     }
     if recorded:
         history["constancy"] = np.full((len(study.config.objectives), len(study.sites), epochs), np.nan)
-    at_saturation = {
-        site: (
-            np.zeros(tally.positive.shape, tally.positive.dtype),
-            np.zeros(tally.positive.shape, tally.positive.dtype),
-        )
+    zeros = {
+        site: np.zeros(tally.positive.shape, tally.positive.dtype)
         for site, tally in tallies(study, recorded).get(study.design.main, {}).items()
     }
-    at_half = {site: np.zeros(positive.shape, np.int8) for site, (positive, _) in at_saturation.items()}
+    at_saturation = {site: (none, none.copy()) for site, none in zeros.items()}
+    at_half = {site: np.zeros(none.shape, np.int8) for site, none in zeros.items()}
     watched = trajectories.nothing_kept(study.watches, trajectories.weights(study))
     return RunState(train, recorded, at_saturation, at_half, history, watched)

@@ -5,7 +5,6 @@ which a sample counts by its class only.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -15,9 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from neuron_mech import taps
-from neuron_mech.cluster import devices
 from neuron_mech.config import Derivative
-from neuron_mech.runs.study import Study
+from neuron_mech.runs.study import Study, beside
 from neuron_mech.taps import Site
 from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Samples
@@ -28,13 +26,7 @@ def first_categories(study: Study, state: TrainState) -> dict[str, Int[Array, "s
 
     `state` is that before the first step.
     """
-    design, plan = study.design, study.plan
-    main = {design.main: design.losses[design.main]}
-    chunk = study.config.record.chunk
-    first = replace(
-        design, losses=main, recordings=1, chunk=chunk, mesh=devices.alone(), batched=False, rngs=None, kwargs=None
-    )
-    found = replace(plan, design=first).recorder().update(state.variables)
+    found = beside(study, recordings=1).update(state.variables)
     return {site: found.partition(site) for site in study.sites}
 
 

@@ -1,4 +1,4 @@
-"""A segment: one recording, then the training steps up to the next recording.
+"""A segment: one recording, then the training steps up to the next recording. An epoch is cut into segments.
 
 Every recording sees the parameters before its batch's update, or where `record.when` says so after it. The recorder is
 the one that a user's own loop has: in the modes eval and train a segment is `recorder.update(variables)` and then
@@ -30,11 +30,40 @@ Ids = Int[Array | np.ndarray, "steps batch"]
 Rest = Int[Array | np.ndarray, "last smaller"]
 
 
-def advancing(
-    study: Study,
-) -> Callable[
-    [TrainState, Recording, Samples, Ids, Rest | None], tuple[TrainState, Recording, Float[Array, " losses"]]
-]:
+Segment = tuple[Int[np.ndarray, "steps batch"], Int[np.ndarray, "last smaller"] | None]
+"""(sample ids of each full batch, sample ids of the epoch's last, smaller batch or None where it is not here)."""
+
+
+def plan_epoch(study: Study, epoch: int) -> list[Segment]:
+    """The epoch's batches, cut into segments. On the host.
+
+    Batches are those of a random permutation of the samples. Within a batch, samples that more sites record come first.
+    That order decides which sample gets which dropout mask: changing it would change the results of a seed.
+    """
+    size, every = study.config.train.batch_size, study.config.record.every
+    row_of = np.full(study.samples, study.samples, np.int32)
+    row_of[study.recorded] = np.arange(len(study.recorded), dtype=np.int32)
+    order = training.epoch_order(study.config, study.samples, epoch)
+    edges = sorted(set(study.design.rows.values()) or {len(study.recorded)})
+    batch_of = np.arange(study.samples) // size
+    order = order[np.lexsort((np.searchsorted(edges, row_of[order], side="right"), batch_of))]
+    full = study.samples // size
+
+    def ids(start: int, stop: int) -> Int[np.ndarray, "steps batch"]:
+        return order[start * size : stop * size].reshape(stop - start, -1 if stop > start else size)
+
+    segments: list[Segment] = []
+    for start in range(0, study.batches, every):
+        stop = min(start + every, study.batches)
+        segments.append((ids(start, min(stop, full)), ids(full, stop) if stop > full else None))
+    return segments
+
+
+Advanced = tuple[TrainState, Recording, Float[Array, " losses"]]
+"""(the state, the recorder, each step's loss in nats) after a segment."""
+
+
+def advancing(study: Study) -> Callable[[TrainState, Recording, Samples, Ids, Rest | None], Advanced]:
     """`segment`, compiled: as one program, or where `design.stepwise`, as one program a chunk and one a step.
 
     The first two arguments are donated and must not be used again. State and training samples are replicated on all
@@ -45,9 +74,7 @@ def advancing(
     after = study.config.record.when == "after"
     compiled_step = jax.jit(partial(step, study), donate_argnums=(0, 1))
 
-    def advance(
-        state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
-    ) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
+    def advance(state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None) -> Advanced:
         online: Online | None = None
         losses: list[Array] = []
         if not after:
@@ -65,8 +92,8 @@ def advancing(
 
 def segment(
     study: Study, state: TrainState, recorder: Recording, train: Samples, ids: Ids, rest: Rest | None
-) -> tuple[TrainState, Recording, Float[Array, " losses"]]:
-    """One recording, then the steps: (state, recorder, each step's loss in nats). Pure; `advancing` compiles it.
+) -> Advanced:
+    """One recording, then the steps. Pure; `advancing` compiles it.
 
     `rest` is the epoch's last, smaller batch, if this is its last segment.
     """

@@ -1,7 +1,7 @@
 """The fixed part of a run: its config, its network, and the plan of its recorder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -122,6 +122,15 @@ def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder |
     if state is not None:
         online = online.restored({**state, "chosen": online.chosen})
     return devices.replicate(online, study.design.mesh)
+
+
+def beside(study: Study, recordings: int) -> Recorder:
+    """A recorder beside the run's own: of the main objective in evaluation mode, on one device, before it has begun."""
+    design, chunk = study.design, study.config.record.chunk
+    main = {design.main: design.losses[design.main]}
+    evaluated = replace(design, losses=main, batched=False, keeps=(), rngs=None, kwargs=None)
+    alone = replace(evaluated, recordings=recordings, chunk=chunk, mesh=devices.alone())
+    return replace(study.plan, design=alone).recorder()
 
 
 def _online(study: Study) -> Online:

@@ -1,8 +1,8 @@
 """Pre-activations of some samples, kept through training: which ones, how they are read, and their files.
 
-A neuron's two categories are known only when training ends, so the values to be drawn by category must be kept until
-then. Two watches bound their size: the close one (few neurons, many samples, often) and the wide one (every recorded
-neuron, fewer samples, more rarely). Values are those of evaluation mode (dropout off) at the recorded parameters.
+Two watches (see `recording.watching`) bound their size: the close one (few neurons, many samples, often) and the wide
+one (every recorded neuron, fewer samples, more rarely). Values are those of evaluation mode (dropout off) at the
+recorded parameters.
 
 Each watch and site has one `.npy` file of float32, (kept recordings, samples, neurons), written row by row. Writing a
 row twice changes nothing, so a resumed run ends in the same bytes; the checksum of every row is part of the run's

@@ -44,11 +44,6 @@ def write_result(path: Path, save: Callable[[Path], Any]) -> None:
     owed(path)
 
 
-def write_result_text(path: Path, text: str) -> None:
-    """`write_result` of text."""
-    write_result(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
 def owed(path: Path) -> None:
     """Count a file among those of the current `step`, even if it was not written: then the step is not done."""
     if _under_way:

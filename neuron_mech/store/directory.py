@@ -110,14 +110,9 @@ def read_config(directory: Path) -> Config:
             raise ValueError(f"preset is {tree['preset']!r}, which does not exist")
         record = tree["record"]
         record |= {k: tuple(record[k]) for k in ("sites", "site_samples", "compare_objectives") if k in record}
-        return Config(
-            tree["preset"],
-            Data(**tree["data"]),
-            Model(**tree["model"]),
-            Train(**tree["train"]),
-            Record(**record),
-            Watch(**tree["watch"] | {"named": tuple(tree["watch"]["named"])}),
-        )
+        watch = tree["watch"] | {"named": tuple(tree["watch"]["named"])}
+        sections = (Data(**tree["data"]), Model(**tree["model"]), Train(**tree["train"]))
+        return Config(tree["preset"], *sections, Record(**record), Watch(**watch))
     except FileNotFoundError:
         raise InputError(
             f"{directory} holds no run (no config.json): run `python -m experiments.train` first"

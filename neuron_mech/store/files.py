@@ -134,6 +134,11 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda made: made.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write` of bytes."""
+    write(path, lambda made: made.write_bytes(content))
+
+
 def read(path: Path, largest: int = LARGEST) -> bytes:
     """The bytes of a file. Raises OSError before reading where it is a link, not regular, or above `largest` bytes."""
     with _opened(path, os.O_RDONLY) as file:

@@ -14,7 +14,6 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,8 @@ def check(first: Path, limit: int = SMALLEST) -> None:
         raise InputError(f"{first} cannot be written ({error.strerror}): name another file for the export") from None
 
 
-def pack(files: Mapping[str, bytes], first: Path, limit: int) -> list[Path]:
-    """Write `files` (by path, with slashes) in pieces of at most `limit` bytes; returns the paths of the pieces.
+def pack(contents: Mapping[str, bytes], first: Path, limit: int) -> list[Path]:
+    """Write `contents` (by path, with slashes) in pieces of at most `limit` bytes; returns the paths of the pieces.
 
     The first files are in the first piece, as far as they fit. The same files give the same bytes. Raises InputError as
     `check` does, and RunError where a piece cannot be written; an earlier set of pieces is then intact.
@@ -50,24 +49,24 @@ def pack(files: Mapping[str, bytes], first: Path, limit: int) -> list[Path]:
     check(first, limit)
     # A part fits a piece, with its zip headers, even if it cannot be compressed.
     most = limit - limit // 1000 - 2000
-    parts = {name: _cut(data, most) for name, data in files.items()}
-    reserved = 1000 + sum(250 + len(name) + len(parts[name]) * (120 + len(first.name)) for name in files)
-    groups = _grouped([(m, data) for name in files for m, data in _members(name, parts[name])], limit, reserved)
+    parts = {name: _cut(data, most) for name, data in contents.items()}
+    reserved = 1000 + sum(250 + len(name) + len(parts[name]) * (120 + len(first.name)) for name in contents)
+    groups = _grouped([(m, data) for name in contents for m, data in _members(name, parts[name])], limit, reserved)
     others = {}
     for group in groups[1:]:
         content = _zipped(group)
         digest = hashlib.sha256(content).hexdigest()
         path = first.with_name(f"{first.stem}.{digest[:16]}.zip")
         others[path.name] = digest
-        _put(path, content)
+        files.write_bytes(path, content)
     index = {
         "pieces": others,
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "parts": len(parts[name])}
-            for name, data in files.items()
+            for name, data in contents.items()
         },
     }
-    _put(first, _zipped([(INDEX, json.dumps(index, indent=1).encode()), *groups[0]]))
+    files.write_bytes(first, _zipped([(INDEX, json.dumps(index, indent=1).encode()), *groups[0]]))
     stale = re.compile(rf"{re.escape(first.stem)}\.[0-9a-f]{{16}}\.zip")
     for path in first.parent.iterdir():
         if stale.fullmatch(path.name) and path.name not in others:
@@ -152,10 +151,6 @@ def _zipped(members: Sequence[tuple[str, bytes]]) -> bytes:
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(entry, data)
     return content.getvalue()
-
-
-def _put(path: Path, content: bytes) -> None:
-    files.write(path, partial(Path.write_bytes, data=content))
 
 
 def _index(first: Path) -> dict[str, Any]:

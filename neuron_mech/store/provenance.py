@@ -32,10 +32,7 @@ def machine() -> dict[str, Any]:
         "device": f"{jax.device_count()} x {device.device_kind}" if device.platform != "cpu" else _processor(),
         "platform": device.platform,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
-        },
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
     }
 
 

@@ -14,51 +14,28 @@ is used several times; a module inside a `while` loop, a condition or a function
 without the batch among their axes; a perturbation whose shape is not the site's own.
 """
 
-from neuron_mech.taps.backward import agreeing, backward_edit, flipped, frozen_signs
-from neuron_mech.taps.edits import below, edited, read
-from neuron_mech.taps.finding import (
-    LAYERS,
-    LOOK,
-    Site,
-    SiteError,
-    SiteWarning,
-    batch_size,
-    fitting,
-    in_half,
-    path_of,
-    select,
-    sites,
-)
-from neuron_mech.taps.gradients import PerSampleLoss, activation_gradients, per_sample_gradients, perturbed, zeros
-from neuron_mech.taps.inputs import Inputs, arguments, bound
-from neuron_mech.taps.running import Edit
-
-__all__ = [
-    "LAYERS",
-    "LOOK",
-    "Edit",
-    "Inputs",
-    "PerSampleLoss",
-    "Site",
-    "SiteError",
-    "SiteWarning",
-    "activation_gradients",
-    "agreeing",
-    "arguments",
-    "backward_edit",
-    "batch_size",
-    "below",
-    "bound",
-    "edited",
-    "fitting",
-    "flipped",
-    "frozen_signs",
-    "in_half",
-    "path_of",
-    "per_sample_gradients",
-    "perturbed",
-    "read",
-    "select",
-    "sites",
-    "zeros",
-]
+from neuron_mech.taps.backward import agreeing as agreeing
+from neuron_mech.taps.backward import backward_edit as backward_edit
+from neuron_mech.taps.backward import flipped as flipped
+from neuron_mech.taps.backward import frozen_signs as frozen_signs
+from neuron_mech.taps.edits import below as below
+from neuron_mech.taps.edits import edited as edited
+from neuron_mech.taps.edits import read as read
+from neuron_mech.taps.finding import Site as Site
+from neuron_mech.taps.finding import SiteError as SiteError
+from neuron_mech.taps.finding import SiteWarning as SiteWarning
+from neuron_mech.taps.finding import batch_size as batch_size
+from neuron_mech.taps.finding import fitting as fitting
+from neuron_mech.taps.finding import looked_at as looked_at
+from neuron_mech.taps.finding import select as select
+from neuron_mech.taps.finding import sites as sites
+from neuron_mech.taps.finding import usual as usual
+from neuron_mech.taps.gradients import PerSampleLoss as PerSampleLoss
+from neuron_mech.taps.gradients import activation_gradients as activation_gradients
+from neuron_mech.taps.gradients import per_sample_gradients as per_sample_gradients
+from neuron_mech.taps.gradients import perturbed as perturbed
+from neuron_mech.taps.gradients import zeros as zeros
+from neuron_mech.taps.inputs import Inputs as Inputs
+from neuron_mech.taps.inputs import arguments as arguments
+from neuron_mech.taps.inputs import bound as bound
+from neuron_mech.taps.running import Edit as Edit

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Int8
 
 from neuron_mech.taps.edits import Edit
 from neuron_mech.taps.finding import SiteError
@@ -26,9 +26,6 @@ def backward_edit(change: Callable[[Array, Array], Array], given: Int8[Array, "*
     def identity(value: Array, given: Array) -> Array:
         return value
 
-    def forward(value: Array, given: Array) -> tuple[Array, Array]:
-        return value, given
-
     def backward(given: Array, upstream: Array) -> tuple[Array, np.ndarray]:
         changed = change(upstream, given)
         if changed.shape != upstream.shape or changed.dtype != upstream.dtype:
@@ -38,7 +35,7 @@ def backward_edit(change: Callable[[Array, Array], Array], given: Int8[Array, "*
             )
         return changed, np.zeros(given.shape, jax.dtypes.float0)
 
-    identity.defvjp(forward, backward)
+    identity.defvjp(lambda value, given: (value, given), backward)
 
     def edit(value: Array) -> Array:
         if given.shape != value.shape:
@@ -58,11 +55,7 @@ def frozen_signs(categories: Int8[Array, "*values"]) -> Edit:
     should go down) and -1 for high. Where c is 0, g is left as it is: with zeros alone this is ordinary
     backpropagation.
     """
-
-    def change(upstream: Float[Array, "*values"], given: Array) -> Float[Array, "*values"]:
-        return jnp.where(given == 0, upstream, jnp.abs(upstream) * given.astype(upstream.dtype))
-
-    return backward_edit(change, categories)
+    return backward_edit(lambda g, c: jnp.where(c == 0, g, jnp.abs(g) * c.astype(g.dtype)), categories)
 
 
 def agreeing(categories: Int8[Array, "*values"]) -> Edit:
@@ -70,13 +63,9 @@ def agreeing(categories: Int8[Array, "*values"]) -> Edit:
 
     A derivative that contradicts its category is dropped, where `frozen_signs` turns it round. Where c is 0, g is left.
     """
-
-    def change(upstream: Float[Array, "*values"], given: Array) -> Float[Array, "*values"]:
-        return jnp.where(upstream * given.astype(upstream.dtype) < 0, 0, upstream)
-
-    return backward_edit(change, categories)
+    return backward_edit(lambda g, c: jnp.where(g * c.astype(g.dtype) < 0, 0, g), categories)
 
 
 def flipped(signs: Int8[Array, "*values"]) -> Edit:
     """Backward g becomes g s, with s = +1 or -1 for each sample and neuron: -1 turns the derivative round."""
-    return backward_edit(lambda upstream, given: upstream * given.astype(upstream.dtype), signs)
+    return backward_edit(lambda g, s: g * s.astype(g.dtype), signs)

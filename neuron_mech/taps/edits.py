@@ -1,7 +1,4 @@
-"""Reading and replacing values at sites, and finding the modules that a site depends on.
-
-All functions take the module itself, not a function that was jitted before, since compiled code has no modules.
-"""
+"""Reading and replacing values at sites, and finding the modules that a site depends on."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

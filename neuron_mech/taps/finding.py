@@ -97,25 +97,27 @@ def sites(
     is the model's one argument, an array or a tree of arrays with the batch first, or `Inputs`; `kwargs` go to
     `model.apply`. Raises SiteError where there is nothing at all.
     """
-    found = _sites(traced_abstractly(model, variables, inputs, **kwargs))
+    found, _ = looked_at(model, variables, inputs, **kwargs)
+    return found if every else {name: found[name] for name in usual(found)}
+
+
+def looked_at(
+    model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any
+) -> tuple[dict[str, Site], bool]:
+    """(every site, whether any value, at a site or elsewhere, is computed in half precision), from one abstract run.
+
+    The arguments are those of `sites`, and so are the errors.
+    """
+    batch_size(inputs)
+    shapes = jax.eval_shape(lambda tree: tree, (dict(variables), inputs))  # float64 of numpy's is JAX's own float32
+    program = traced(model, *shapes, **kwargs)
+    found = _sites(program)
     if not found:
         raise SiteError(
             f"{type(model).__name__} calls no named module and no activation function of JAX's, so that it has no "
             "sites: pass a value through neuron_mech.taps.neurons.Neurons(lambda x: x, name=...) where neurons live"
         )
-    return found if every else {name: found[name] for name in usual(found)}
-
-
-def traced_abstractly(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> Program:
-    """`traced`, of the shapes of variables and inputs."""
-    batch_size(inputs)
-    shapes = jax.eval_shape(lambda tree: tree, (dict(variables), inputs))  # float64 of numpy's is JAX's own float32
-    return traced(model, *shapes, **kwargs)
-
-
-def in_half(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> bool:
-    """Whether the model computes any value in half precision, at a site or elsewhere."""
-    return any(dtype.itemsize < 4 for dtype in float_types(traced_abstractly(model, variables, inputs, **kwargs).jaxpr))
+    return found, any(dtype.itemsize < 4 for dtype in float_types(program.jaxpr))
 
 
 def _sites(program: Program) -> dict[str, Site]:

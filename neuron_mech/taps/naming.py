@@ -58,5 +58,9 @@ def selected(
     model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, names: Names, **kwargs: Any
 ) -> dict[str, Site]:
     """The sites that match `names`, in order. Raises SiteError for a name without a site."""
-    several = (names,) if isinstance(names, str | re.Pattern) else tuple(names)
-    return taps.select(taps.sites(model, variables, inputs, every=True, **kwargs), several)
+    return named(taps.sites(model, variables, inputs, every=True, **kwargs), names)
+
+
+def named(every: Mapping[str, Site], names: Names) -> dict[str, Site]:
+    """Of all of a model's sites, those that match `names`, in order. Raises SiteError for a name without a site."""
+    return taps.select(every, (names,) if isinstance(names, str | re.Pattern) else tuple(names))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 
@@ -26,3 +27,8 @@ def has_keys(variables: PyTree, rngs: PyTree) -> bool:
 def is_key(leaf: Any) -> bool:
     """Whether a leaf is a typed key or an array of typed keys."""
     return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def on_host(leaf: Any) -> Any:
+    """The host's copy of an array, where it is cut and compared without anything being compiled; keys as they are."""
+    return leaf if is_key(leaf) else np.asarray(leaf)

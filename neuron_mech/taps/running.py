@@ -10,7 +10,7 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
-from neuron_mech.precision import rewriting, scan_operands
+from neuron_mech.precision import rewriting
 from neuron_mech.taps.functions import Call
 from neuron_mech.taps.marking import mark_p
 from neuron_mech.taps.programs import Address, Place, Program
@@ -152,27 +152,11 @@ class _Runner:
                 policy=equation.params["policy"],
             )
             return again(*operands)
-        if equation.primitive.name == "scan":
-            return self.looped(equation, program, consts, operands, at, parts)
+        if equation.primitive.name == "scan":  # each turn gets its added values, and returns its values read
+            here = {key: part for key, part in parts.items() if key[0][: len(at)] == at}
+            turn = lambda args, mine: self.run(program, consts, args, at, mine)  # noqa: E731
+            return rewriting.turned(equation.params, operands, turn, here)
         return self.run(program, consts, operands, at, parts)
-
-    def looped(
-        self, equation: Any, program: Any, consts: Any, operands: list[Any], at: Address, parts: Mapping[Key, Any]
-    ) -> tuple[list[Any], dict[Key, jax.Array]]:
-        """`run` for a loop: each turn gets its added values, and returns its values read."""
-        params = equation.params
-        fixed, carried = scan_operands(params)
-        here = {key: part for key, part in parts.items() if key[0][: len(at)] == at}
-
-        def turn(carry: list[Any], xs: tuple[list[Any], dict[Key, Any]]) -> tuple[list[Any], Any]:
-            each, mine = xs
-            out, found = self.run(program, consts, [*operands[:fixed], *carry, *each], at, mine)
-            return out[:carried], (out[carried:], found)
-
-        start, each = operands[fixed : fixed + carried], operands[fixed + carried :]
-        how = {name: params[name] for name in ("length", "reverse", "unroll")}
-        last, (outs, found) = jax.lax.scan(turn, start, (each, here), **how)
-        return [*last, *outs], found
 
 
 def _bind(equation: Any, operands: list[Any]) -> list[Any]:

@@ -6,12 +6,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.core.tracers import current_trace
 from jaxtyping import PyTree
 
 from neuron_mech import taps
 from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError
 from neuron_mech.taps import PerSampleLoss, Site
+from neuron_mech.taps.random_keys import on_host
 
 LIMIT = 1e-4
 """A value of `mixing` above this is more than float32 rounding."""
@@ -38,16 +41,17 @@ def mixing(
         raise InputError(f"the check for mixing samples needs a batch of at least 4 samples, not {size}")
 
     @jax.jit
-    def gradients(inputs: PyTree, labels: PyTree) -> dict[str, jax.Array]:
+    def gradients(variables: PyTree, inputs: PyTree, labels: PyTree) -> dict[str, jax.Array]:
         perturbations = taps.zeros(sites, size)
         found = taps.activation_gradients(
             model, variables, inputs, labels, perturbations, {"objective": objective}, derivative, **kwargs
         )
         return jax.tree.map(lambda g: g[: size // 2], found["objective"])
 
-    alone = gradients(inputs, labels)
-    beside = gradients(*jax.tree.map(_half_replaced, (inputs, labels)))
-    return {site: float(_change(alone[site], beside[site])) for site in sites}
+    given = dict(variables)
+    alone = gradients(given, inputs, labels)
+    beside = gradients(given, *jax.tree.map(_half_replaced, (inputs, labels)))
+    return {site: _change(alone[site], beside[site]) for site in sites}
 
 
 def mixing_layers(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> list[str]:
@@ -58,15 +62,19 @@ def mixing_layers(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree
     half = taps.batch_size(inputs) // 2
     seen: dict[str, str] = {}
 
+    @jax.jit
     def run(variables: PyTree, inputs: PyTree) -> dict[str, tuple[list[jax.Array], list[jax.Array]]]:
         values: dict[str, tuple[list[jax.Array], list[jax.Array]]] = {}
+        outermost = current_trace()
 
         def notice(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+            # Values of modules inside a transformed one belong to its trace, and cannot be seen from here.
+            inside = current_trace() != outermost
             out = call(*args, **kwargs)
             name = "/".join(context.module.path)
             if context.method_name == "__call__" and name not in values:
                 seen[name] = type(context.module).__name__
-                values[name] = (_seen(args), _seen(out))
+                values[name] = ([], []) if inside else (_floats(args), _floats(out))
             return out
 
         with nn.intercept_methods(notice):
@@ -74,35 +82,37 @@ def mixing_layers(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree
             model.apply(variables, *args, **words)
         return values
 
-    # Not compiled: values of modules inside a transformed one belong to its trace, and are left out by `_seen`. What
-    # `nn.jit` has compiled in the first run is not called again in the second.
-    alone, beside = run(variables, inputs), run(variables, jax.tree.map(_half_replaced, inputs))
+    given = dict(variables)
+    alone, beside = run(given, inputs), run(given, jax.tree.map(_half_replaced, inputs))
 
     def differ(one: list[jax.Array], other: list[jax.Array]) -> bool:
-        return any(float(_change(a[:half], b[:half])) > LIMIT for a, b in zip(one, other, strict=True))
+        return any(_change(a, b, half) > LIMIT for a, b in zip(one, other, strict=True))
 
     mixing = [
         name
-        for name, (given, got) in alone.items()
-        if name in beside and differ(got, beside[name][1]) and not differ(given, beside[name][0])
+        for name, (entered, left) in alone.items()
+        if differ(left, beside[name][1]) and not differ(entered, beside[name][0])
     ]
     inside = lambda name: any(other != name and other.startswith(f"{name}/" if name else "") for other in mixing)  # noqa: E731
     return [f"{name or 'the model'} ({seen[name]})" for name in mixing if not inside(name)]
 
 
-def _half_replaced(leaf: jax.Array) -> jax.Array:
+def _half_replaced(leaf: Any) -> Any:
     half = len(leaf) // 2
-    return jnp.concatenate([leaf[:half], jnp.repeat(leaf[:1], len(leaf) - half, axis=0)])
+    return on_host(leaf)[np.r_[:half, np.zeros(len(leaf) - half, int)]]
 
 
-def _change(one: jax.Array, other: jax.Array) -> jax.Array:
-    """The largest difference, relative to the largest finite magnitude; NaN in both is no difference."""
-    same = (one == other) | (jnp.isnan(one) & jnp.isnan(other))
-    largest = jnp.max(jnp.where(jnp.isfinite(one), jnp.abs(one), 0))
-    return jnp.max(jnp.where(same, 0, jnp.abs(one - other))) / jnp.maximum(largest, 1e-30)
+def _change(one: jax.Array, other: jax.Array, rows: int | None = None) -> float:
+    """The largest difference of the first rows, relative to the largest finite magnitude; NaN in both is none."""
+    a, b = np.asarray(one)[:rows], np.asarray(other)[:rows]
+    with np.errstate(all="ignore"):
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        largest = np.max(np.where(np.isfinite(a), np.abs(a), np.zeros_like(a)))
+        change = np.max(np.where(same, np.zeros_like(a), np.abs(a - b)))
+        return float(change / np.maximum(largest, np.asarray(1e-30, a.dtype)))
 
 
-def _seen(tree: PyTree) -> list[jax.Array]:
-    """All floating-point arrays that can be seen from here, as they are: to slice one would be part of a trace."""
+def _floats(tree: PyTree) -> list[jax.Array]:
+    """All arrays of floats, but for single numbers."""
     leaves = (leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array) and leaf.ndim)
-    return [a for a in leaves if not isinstance(a, jax.core.Tracer) and jnp.issubdtype(a.dtype, jnp.floating)]
+    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]

@@ -163,15 +163,8 @@ def _reader(found: Any, split: str, pixels: int | None = None) -> Reader:
     undecoded = {"image": tfds.decode.SkipDecoding()} if isinstance(feature, tfds.features.Image) else None
     source = found.as_data_source(split=split, decoders=undecoded)
     size = shape[:2] if pixels is None else (pixels, pixels)
-    return Reader(
-        f"{found.name} {split}",
-        source,
-        np.arange(len(source)),
-        (*size, shape[-1]),
-        pixels,
-        8 * kind.itemsize,
-        found.info.features["label"].num_classes,
-    )
+    name, classes = f"{found.name} {split}", found.info.features["label"].num_classes
+    return Reader(name, source, np.arange(len(source)), (*size, shape[-1]), pixels, 8 * kind.itemsize, classes)
 
 
 def _tfds(found: Any, data: Data) -> Dataset[Samples]:

@@ -23,6 +23,13 @@ from neuron_mech.taps.objectives import check_labels
 from neuron_mech.training.streaming import Reader, Reading
 
 
+@jax.jit
+def _taken(arrays: tuple[Array, Array], ids: Array) -> tuple[Array, Array]:
+    """As one program: indexing outside of `jit` is ten, for every other number of ids."""
+    images, labels = arrays
+    return images[ids], labels[ids]
+
+
 class Samples(struct.PyTreeNode):
     """Images as stored (unsigned integers) and integer labels; `inputs` are the images as a network takes them."""
 
@@ -38,7 +45,8 @@ class Samples(struct.PyTreeNode):
 
     def rows(self, ids: Int[Array | np.ndarray, " ids"]) -> "Samples":
         """The samples with these ids, in this order."""
-        return self.replace(images=self.images[ids], labels=self.labels[ids])
+        images, labels = _taken((self.images, self.labels), ids)
+        return self.replace(images=images, labels=labels)
 
     @property
     def blank(self) -> "Samples":
@@ -116,8 +124,9 @@ class Stream:
             raise RunError(f"{self.reader.name}: none of {len(self):,} images can be read: prepare the data again")
         # The median over chunks, since the first includes compilation, and the last one may.
         read_rate, use_rate = images * max(self.workers, 1) / reading.seconds, 1 / float(np.median(spent))
+        where = f"{self.workers} worker{'s' * (self.workers > 1)}" if self.workers else "in this process"
         tqdm.write(
-            f"{self.reader.name}: {images:,} images; input {read_rate:.0f} images/s ({_processes(self.workers)}), "
+            f"{self.reader.name}: {images:,} images; input {read_rate:.0f} images/s ({where}), "
             f"network {use_rate:.1f} images/s: the {'network' if use_rate < read_rate else 'input'} binds"
         )
         if reading.corrupt:
@@ -130,10 +139,6 @@ class Stream:
             raise RunError(
                 f"{corrupt[0]}: put it right in the prepared data, or leave such images out (--data.corrupt skip)"
             )
-
-
-def _processes(workers: int) -> str:
-    return f"{workers} worker{'s' * (workers > 1)}" if workers else "in this process"
 
 
 def walk(samples: "Samples | Stream", size: int, what: str) -> Iterator[Samples]:

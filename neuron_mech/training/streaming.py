@@ -116,11 +116,14 @@ class Reader:
             try:
                 record = read()
                 if "file_name" in record:
-                    what = f"{_text(record['file_name'])} ({what})"
+                    name = record["file_name"]
+                    what = f"{name.decode(errors='replace') if isinstance(name, bytes) else name} ({what})"
                 if self.classes is not None and not 0 <= record["label"] < self.classes:  # a quick check first
                     check_labels(np.atleast_1d(record["label"]), self.classes, "its label")
                 image = prepared(record["image"], MODES[self.bits, self.shape[-1]], self.pixels)
-                images.append(self._checked(image))
+                if image.shape != self.shape:
+                    raise ValueError(f"it has shape {list(image.shape)}, not {list(self.shape)}")
+                images.append(image)
                 labels.append(record["label"])
             except Exception as error:  # a damaged file surfaces as any of a dozen types
                 corrupt.append(f"{what}: {first_line(error)}")
@@ -130,14 +133,9 @@ class Reader:
     def _records(self, rows: list[int]) -> list[Callable[[], Any]]:
         """Functions that return one record each. Reading all at once, where possible, is several times as fast."""
         try:
-            return [partial(_itself, record) for record in self.source.__getitems__(rows)]
+            return [partial(lambda one: one, record) for record in self.source.__getitems__(rows)]
         except Exception:  # as above; reading them one by one shows which is damaged
             return [partial(self.source.__getitem__, row) for row in rows]
-
-    def _checked(self, image: np.ndarray) -> np.ndarray:
-        if image.shape != self.shape:
-            raise ValueError(f"it has shape {list(image.shape)}, not {list(self.shape)}")
-        return image
 
 
 @dataclass
@@ -185,14 +183,6 @@ class Reading:
                 yield whole[:size], names[:size]
         if held:
             yield np.concatenate(images), np.concatenate(labels)
-
-
-def _itself(record: Any) -> Any:
-    return record
-
-
-def _text(name: Any) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _exit(error: RuntimeError) -> str:

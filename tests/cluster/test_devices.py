@@ -1,16 +1,12 @@
 """Several devices against one: eight simulated ones, in a process of their own."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forking import run
 from neuron_mech.cluster import devices
-from places import ROOT
 
 pytestmark = pytest.mark.long
 
@@ -100,19 +96,7 @@ print("equal")
 
 def test_eight_devices_record_and_train_as_one_does(tmp_path):
     """Each holds its own samples' tally only; a recording is the same, a run is saved as one device would."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", EIGHT, str(tmp_path / "run")],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.endswith("equal\n")
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    done = run("-c", EIGHT, tmp_path / "run", env={"XLA_FLAGS": flags})
+    assert done.returncode == 0, done.err[-3000:]
+    assert done.out.endswith("equal\n")

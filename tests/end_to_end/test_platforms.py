@@ -11,6 +11,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from lowering import inexact
@@ -32,10 +33,38 @@ TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
 def blank_data(name):
     """As many images as the data set has, all black."""
     shape = (28, 28, 1) if name == "mnist" else (32, 32, 3)
-    images = jnp.zeros((TRAINING_IMAGES[name], *shape), jnp.uint8)
-    labels = jnp.arange(len(images)) % 10
+    images = jax.device_put(np.zeros((TRAINING_IMAGES[name], *shape), np.uint8))
+    labels = jax.device_put(np.arange(len(images), dtype=np.int32) % 10)
     train, test = (datasets.Samples(images[:n], labels[:n], largest=255) for n in (len(images), 10))
     return datasets.Dataset(name, train, test, 10)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun_with_zeros():
+    """Parameters of the right shapes: nothing is computed with them, and to draw them is dozens of programs."""
+    init = training.init
+
+    def zeros(config, model, sample):
+        trees = []
+
+        def leaves():
+            found, tree = jax.tree.flatten(init(config, model, sample))
+            trees.append(tree)
+            return found
+
+        shapes = jax.eval_shape(leaves)
+        return jax.tree.unflatten(trees[0], [_zeros(leaf) for leaf in shapes])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "init", zeros)
+        yield
+
+
+def _zeros(leaf, *several):
+    """Of the shape of `leaf`, or of so many of it, and of its type."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(np.zeros((*several, *leaf.shape, 2), np.uint32))
+    return jax.device_put(np.zeros((*several, *leaf.shape), leaf.dtype))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +147,7 @@ def test_an_epoch_of_retraining_ten_windows_together_is_one_program_there(preset
     site, params = study.sites[name], state.params
     cut = retraining.cut(study.config, study.model, state.variables, data.train.rows(jnp.arange(1)), site)
     one, windows, images = retraining.initial(cut), 10, len(data.train)
-    state = jax.tree.map(lambda leaf: jnp.stack([leaf] * windows), one)
+    state = jax.tree.map(lambda leaf: _zeros(leaf, windows), one)
     bits = jax.eval_shape(lambda: windowing.pack(jnp.zeros((images, *site.shape), bool)))
     batches = jnp.arange(images - images % study.config.train.batch_size).reshape(-1, study.config.train.batch_size)
 

@@ -5,16 +5,14 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from forking import Forked
 from neuron_mech.cluster import joining, processes
 from neuron_mech.errors import InputError
-from places import ROOT
 
 pytestmark = pytest.mark.long
 
@@ -103,32 +101,20 @@ def port() -> int:
         pytest.skip(f"no loopback to join processes by: {error}")
 
 
-def start(*arguments: object, devices: int = 1) -> subprocess.Popen:
+def start(*arguments: object, devices: int = 1) -> Forked:
     """A process with so many simulated devices."""
-    environment = os.environ | {
-        # Compiled fast: it is most of the time.
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    )
+    # Compiled fast: it is most of the time.
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return Forked(*arguments, env={"XLA_FLAGS": flags})
 
 
-def ended(*running: subprocess.Popen) -> list[tuple[int, str]]:
+def ended(*running: Forked) -> list[tuple[int, str]]:
     """(exit code, stderr) of each."""
     try:
-        return [(process.wait(180), process.stderr.read()) for process in running]
+        return [(process.wait(180), process.err) for process in running]
     finally:
         for process in running:
             process.kill()
-            process.communicate()
 
 
 def two(port: int, directory: Path, found: Path, signum: int = 0, segment: int = 0) -> list[tuple[int, str]]:
@@ -170,7 +156,7 @@ def test_two_processes_train_record_and_quantize_as_one_does_whoever_goes_on(tmp
 
 
 def test_those_who_do_not_fit_together_end_with_a_line(tmp_path, port):
-    def process(index: int, at: int, *more: object) -> subprocess.Popen:
+    def process(index: int, at: int, *more: object) -> Forked:
         place = ("--distributed", f"{index}/2@127.0.0.1:{at}")
         return start("-m", "experiments.train", "digits", "--run-dir", tmp_path / "run", *place, *more)
 

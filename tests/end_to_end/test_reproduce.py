@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -18,12 +16,12 @@ import pytest
 from browsers import page_of
 from experiments import report, reproduce
 from few_frames import REPRODUCE
+from forking import Forked, run
 from neuron_mech import runs
 from neuron_mech.cluster import devices
 from neuron_mech.errors import InputError
 from neuron_mech.paper import claims
 from neuron_mech.runs import loop
-from places import ROOT
 from small_runs import REPRODUCED as ARGUMENTS
 
 pytestmark = pytest.mark.long
@@ -58,7 +56,7 @@ def test_it_ends_in_verdicts_and_a_report(reproduced):
 def test_again_it_does_nothing(reproduced, monkeypatch, capsys):
     before = {f: f.stat().st_mtime_ns for f in reproduced.rglob("*") if f.is_file() and f.name != ".lock"}
     monkeypatch.setattr(runs, "run", lambda *_: pytest.fail("it ran again"))
-    monkeypatch.setattr("experiments.command_line.session.run", lambda *_: pytest.fail("it ran again"))
+    monkeypatch.setattr("experiments.command_line.run", lambda *_: pytest.fail("it ran again"))
     command(monkeypatch, reproduce, *ARGUMENTS, "--run-dir", reproduced)
     assert before == {f: f.stat().st_mtime_ns for f in reproduced.rglob("*") if f.is_file() and f.name != ".lock"}
     assert "11 " in capsys.readouterr().out
@@ -67,18 +65,15 @@ def test_again_it_does_nothing(reproduced, monkeypatch, capsys):
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(reproduced, tmp_path):
     """SIGKILLs as it trains, as it draws what was learned, and in the middle of the codes."""
     directory = tmp_path / "digits"
-    whole = [sys.executable, "-c", REPRODUCE, *ARGUMENTS, "--run-dir", str(directory), "--no-windows"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    whole = ("-c", REPRODUCE, *ARGUMENTS, "--run-dir", directory, "--no-windows")
     for begun in ("checkpoints", "learning_dynamics.nc", "quantization.nc"):
-        process = subprocess.Popen(whole, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (directory / begun).exists():
-            time.sleep(0.02)
+        process = Forked(*whole)
+        process.until((directory / begun).exists)
         time.sleep(0.2)
-        assert process.poll() is None, f"it ended before {begun} was there, or just after"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(whole, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+        process.kill()
+        assert process.returncode == -signal.SIGKILL, f"it ended before {begun} was there, or just after"
+    done = run(*whole)
+    assert done.returncode == 0, done.err[-2000:]
     # The windows' sweep has a test of its own; without it three verdicts are missing.
     whole_run = digest(reproduced)
     for name in ("binarization.nc", "claims.json", "figures/figure4.png", "figures/figure4.svg"):
@@ -140,7 +135,7 @@ def test_signs_of_a_tpu_are_audited_on_its_host_which_must_be_there_from_the_sta
 
 def test_verdicts_so_far_come_home_before_the_windows(reproduced, tmp_path, monkeypatch):
     directory, first = tmp_path / "digits", tmp_path / "out" / "digits.zip"
-    left = shutil.ignore_patterns("binarization.nc", "claims.json", "report.html", "figures", "videos")
+    left = shutil.ignore_patterns("binarization.nc", "claims.json", "report.html")
     shutil.copytree(reproduced, directory, ignore=left)
     seen = []
 
@@ -218,8 +213,8 @@ def test_all_leaves_out_what_has_no_data_and_says_so(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_the_report_is_whole_in_a_browser(reproduced, width, scheme):
-    with page_of(reproduced / "report.html", width, scheme) as (page, said, asked):
+def test_the_report_is_whole_in_a_browser(browser, reproduced, width, scheme):
+    with page_of(browser, reproduced / "report.html", width, scheme) as (page, said, asked):
         page.evaluate("document.querySelectorAll('img').forEach(i => { i.loading = 'eager'; })")
         page.wait_for_function("[...document.images].every(i => i.complete)")
         images = page.evaluate(

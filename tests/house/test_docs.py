@@ -14,6 +14,7 @@ import pytest
 from test_house import ORDER
 
 import neuron_mech
+from forking import run
 from places import ROOT
 from understanding import understand
 
@@ -103,11 +104,10 @@ def test_the_whole_program_for_one_s_own_model_runs(tmp_path):
 @pytest.mark.parametrize("example", ["class ViT", "class LanguageModel"])
 def test_a_transformer_is_recorded_in_its_own_loop(example, tmp_path):
     (program,) = (block for block in blocks(ROOT / "docs" / "any_model.md", "python") if example in block)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    asked = [sys.executable, "-W", "error::UserWarning", "-c", program]
-    done = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    shares = [float(share) for share in re.findall(r"([\d.]+)% constant", done.stdout)]
+    strict = "import warnings; warnings.simplefilter('error', UserWarning)\n"
+    done = run("-c", strict + program, cwd=tmp_path)
+    assert done.returncode == 0, done.err[-2000:]
+    shares = [float(share) for share in re.findall(r"([\d.]+)% constant", done.out)]
     assert len(shares) == 6 if "ViT" in example else 3
     assert all(1 < share < 90 for share in shares)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from drawn import started
+from drawn import by_init
 from experiments.activation_functions import claims, units
 from experiments.activation_functions.units import ARMS, Arm, Network, PercentileNorm
 from neuron_mech.lazily import xarray as xr
@@ -54,7 +54,7 @@ def test_tanh_has_the_same_backward_pass_and_its_temperature_falls_to_a_tenth(va
     np.testing.assert_allclose(out, np.tanh(np.asarray(u) / 0.3), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(backward(g)[0], EXPECTED["partition"](*values), rtol=1e-5, atol=1e-6)
     model = Network(Arm("partition, tanh", False), depth=1, neurons=3, steps=5)
-    state = started(model, 0, jnp.ones((4, 2)))
+    state = by_init(model, 0, jnp.ones((4, 2)))
     taus = []
     for _ in range(7):
         taus.append(float(state["batch_stats"]["temperature1"]["tau"]))
@@ -66,7 +66,7 @@ def test_tanh_has_the_same_backward_pass_and_its_temperature_falls_to_a_tenth(va
 def test_the_norm_is_by_percentiles_which_no_derivative_passes(lenient):
     norm, rng = PercentileNorm(80.0), np.random.default_rng(1)
     z = jnp.asarray(rng.normal(size=(50, 3)), jnp.float32)
-    state = started(norm, 0, z, True)
+    state = by_init(norm, 0, z, True)
     low, at, high = np.percentile(np.asarray(z), [16, 80, 84], axis=0)
     spread = (high - low) / 2 + 1e-3
     out, new = norm.apply(state, z, True, mutable=["batch_stats"])

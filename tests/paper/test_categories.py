@@ -16,7 +16,7 @@ SMALL = replace(
     PRESETS["digits"],
     train=replace(PRESETS["digits"].train, epochs=4),
     model=Model(width=1 / 8),
-    watch=Watch(recordings=20, wide_recordings=5, wide_samples=400, named=("dense2:7",)),
+    watch=Watch(recordings=20, wide_recordings=5, wide_samples=400, neurons=1, named=("dense2:7",)),
 )
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 import neuron_mech
 from browsers import page_of
 from neuron_mech.paper import claims, explorer
-from neuron_mech.paper.figures import sheets
+from neuron_mech.paper.figures import saving
 from neuron_mech.recording import separation
 
 
@@ -84,8 +84,8 @@ def test_histograms_of_values_count_every_sample_once():
 
 def test_a_contact_sheet_holds_every_image_in_its_place():
     images = np.random.default_rng(1).integers(0, 17, (53, 3, 2, 1)).astype(np.uint8)
-    sheet = sheets.contact_sheet(images, 16)
-    assert sheet.shape == (2 * 3, sheets.COLUMNS * 2, 1)
+    sheet = saving.contact_sheet(images, 16)
+    assert sheet.shape == (2 * 3, saving.COLUMNS * 2, 1)
     np.testing.assert_array_equal(sheet[3:6, 4:6], (images[52].astype(int) * 255 + 8) // 16)
     assert not sheet[3:, 6:].any()
 
@@ -99,7 +99,7 @@ def test_the_picture_of_the_samples_is_of_these_samples(reproduced, found, digit
 
 
 @pytest.mark.parametrize("lost", ["learning_dynamics.nc", "binarization.nc", "figures/samples.png", "average_signs.nc"])
-def test_what_is_missing_is_left_out(reproduced, tmp_path, lost):
+def test_what_is_missing_is_left_out(browser, reproduced, tmp_path, lost):
     directory = tmp_path / "digits"
     shutil.copytree(reproduced, directory, ignore=shutil.ignore_patterns("checkpoints*", "trajectories", "videos"))
     (directory / lost).unlink()
@@ -112,18 +112,18 @@ def test_what_is_missing_is_left_out(reproduced, tmp_path, lost):
     assert (header["sheet"] is None) == (lost == "figures/samples.png")
     assert any("windows" in site for site in header["sites"]) == (lost != "binarization.nc")
     (directory / "explorer.html").write_text(page, encoding="utf-8")
-    with page_of(directory / "explorer.html") as (browser, said, _):
-        browser.wait_for_selector("#title:not(:empty)")
-        browser.keyboard.press("ArrowRight")
-        assert browser.locator("#learning-part").is_visible() == (lost != "learning_dynamics.nc")
+    with page_of(browser, directory / "explorer.html") as (page, said, _):
+        page.wait_for_selector("#title:not(:empty)")
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#learning-part").is_visible() == (lost != "learning_dynamics.nc")
     assert said == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
-def test_three_clicks_say_which_images_a_neuron_pushes_down_and_since_when(reproduced, found, width, scheme):
+def test_three_clicks_say_which_images_a_neuron_pushes_down_and_since_when(browser, reproduced, found, width, scheme):
     _, _, run = found
     average = run["average_signs"].average_sign.sel(neuron_site="dense2", neuron_index=17)
-    with page_of(reproduced / "explorer.html", width, scheme) as (page, said, asked):
+    with page_of(browser, reproduced / "explorer.html", width, scheme) as (page, said, asked):
         page.wait_for_selector("#title:not(:empty)")
         page.get_by_role("button", name="dense2-relu").click()
         page.locator("#neuron").click()
@@ -142,9 +142,9 @@ def test_three_clicks_say_which_images_a_neuron_pushes_down_and_since_when(repro
     assert [url[:5] for url in asked if not url.startswith("data:")] == ["file:"]
 
 
-def test_the_list_the_slider_and_the_keyboard(reproduced, found):
+def test_the_list_the_slider_and_the_keyboard(browser, reproduced, found):
     _, _, run = found
-    with page_of(reproduced / "explorer.html") as (page, said, _):
+    with page_of(browser, reproduced / "explorer.html") as (page, said, _):
         page.wait_for_selector("#title:not(:empty)")
         page.get_by_role("button", name="dense1-relu").click()
         page.locator("#order").select_option("constant")
@@ -169,10 +169,10 @@ def test_the_list_the_slider_and_the_keyboard(reproduced, found):
     assert said == []
 
 
-def test_one_image_in_all_neurons(reproduced, found):
+def test_one_image_in_all_neurons(browser, reproduced, found):
     header, arrays, _ = found
     neurons = len(header["sites"][0]["neurons"])
-    with page_of(reproduced / "explorer.html#dense2:3") as (page, said, _):
+    with page_of(browser, reproduced / "explorer.html#dense2:3") as (page, said, _):
         page.wait_for_selector("#title:not(:empty)")
         assert page.locator("#title").inner_text() == "Neuron 3 of dense2-relu"
         image = page.locator("#high button").nth(2)

@@ -47,14 +47,19 @@ def test_what_is_not_finite_stays_so_and_spoils_nothing_else():
 def errors(operation, *operands):
     """{way: relative error against float64} of an operation whose operands are rounded as a device rounds them."""
     with jax.enable_x64(True):
-        true = np.asarray(operation(*(jnp.asarray(np.asarray(x), jnp.float64) for x in operands)))
+        true = np.asarray(jax.jit(operation)(*(np.asarray(x, np.float64) for x in operands)))
     ways = {
         "tf32": precision.imitated(precision.TF32),
         "bfloat16": precision.imitated(precision.BFLOAT16),
         "three": precision.imitated(precision.TF32, passes=3),
     }
-    found = {name: precision.rewritten(operation, way)(*operands) for name, way in ways.items()}
-    found["float32"] = operation(*operands)
+
+    @jax.jit
+    def every_way(*operands):
+        rewritten = {name: precision.rewritten(operation, way)(*operands) for name, way in ways.items()}
+        return rewritten | {"float32": operation(*operands)}
+
+    found = every_way(*operands)
     scale = np.sqrt((true**2).mean())
     return {
         name: np.sqrt(((np.asarray(value, np.float64) - true) ** 2).mean()) / scale for name, value in found.items()
@@ -94,7 +99,7 @@ def test_three_short_products_are_a_float32_product_and_one_is_not(name):
 
 def test_runs_have_every_term_once_and_none_is_long():
     operation, (x, kernel) = OPERATIONS["convolution"]
-    wide, deep = jnp.tile(x, (1, 1, 1, 8)), jnp.tile(kernel, (1, 1, 8, 1))
+    wide, deep = np.tile(x, (1, 1, 1, 8)), np.tile(kernel, (1, 1, 8, 1))
     lengths = []
 
     def product(equation, as_it_is, left, right):
@@ -102,9 +107,8 @@ def test_runs_have_every_term_once_and_none_is_long():
         lengths.extend(a.shape[-1] * right.shape[0] * right.shape[1] for a, _ in runs)
         return sum(as_it_is(a, b) for a, b in runs)
 
-    np.testing.assert_allclose(
-        precision.rewritten(operation, product)(wide, deep), operation(wide, deep), rtol=1e-3, atol=1e-3
-    )
+    found, expected = jax.jit(lambda *of: (precision.rewritten(operation, product)(*of), operation(*of)))(wide, deep)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     assert len(lengths) == 3  # 3,072 terms
     assert max(lengths) <= splitting.RUN
 
@@ -118,19 +122,31 @@ def test_a_convolution_is_a_sum_of_matrix_products(spec, how):
     sizes = {"N": 4, "C": 6, "H": 9, "W": 8}
     # Stride, dilation, the input's dilation, groups of features, groups of samples; the first is the plain one.
     options = [(1, 1, 1, 1, 1), (2, 2, 1, 1, 1), (1, 1, 2, 1, 1), (2, 1, 1, 2, 1), (1, 2, 2, 1, 2)]
+    x, runs, kernels = normal(*(sizes[axis] for axis in spec[0])), [], []
     for stride, dilation, input_dilation, groups, batches in options:
-        padding = [(2, -1), (0, 3)]
         kernel = {"O": 8, "I": 6 // groups, "H": 3, "W": 2}
-        x, k = (normal(*(size[axis] for axis in axes)) for size, axes in ((sizes, spec[0]), (kernel, spec[1])))
+        kernels.append(normal(*(kernel[axis] for axis in spec[1])))
+        given = (stride, 1), [(2, -1), (0, 3)], (input_dilation, 1), (dilation, 1), spec, groups, batches
 
-        def run(x, k, options=((stride, 1), padding, (input_dilation, 1), (dilation, 1), spec, groups, batches)):
-            return jax.lax.conv_general_dilated(x, k, *options)
+        def run(x, k, given=given):
+            return jax.lax.conv_general_dilated(x, k, *given)
 
-        np.testing.assert_allclose(precision.rewritten(run, how)(x, k), run(x, k), rtol=1e-4, atol=1e-4)
-        made = [equation.primitive for equation in every(jax.make_jaxpr(precision.rewritten(run, how))(x, k).jaxpr)]
+        runs.append(run)
+        made = [
+            equation.primitive
+            for equation in every(jax.make_jaxpr(precision.rewritten(run, how))(x, kernels[-1]).jaxpr)
+        ]
         assert PRODUCTS[1] not in made
         one = how is precision.unfolded and groups == batches == 1
         assert made.count(PRODUCTS[0]) == (1 if one else 3 * 2)
+
+    @jax.jit
+    def both(x, kernels):
+        each = zip(runs, kernels, strict=True)
+        return [(precision.rewritten(run, how)(x, kernel), run(x, kernel)) for run, kernel in each]
+
+    for found, expected in both(x, kernels):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def every(program):
@@ -174,7 +190,7 @@ def test_every_product_is_reached_wherever_it_is():
         return jnp.zeros(equation.outvars[0].aval.shape)
 
     x = normal(4, 4)
-    np.testing.assert_array_equal(precision.rewritten(nested, product)(x), nested(x))
+    np.testing.assert_array_equal(jax.jit(precision.rewritten(nested, product))(x), jax.jit(nested)(x))
     assert len(seen) == 8
     program = jax.make_jaxpr(precision.rewritten(nested, nothing))(x)
     left = [equation for equation in every(program.jaxpr) if equation.primitive in PRODUCTS]
@@ -202,10 +218,10 @@ class Custom(nn.Module):
 
 @pytest.mark.parametrize("said", [None, "default", "bfloat16"])
 def test_own_recorders_ask_for_exact_products_on_every_platform(said):
-    x, y = normal(6, 8), jnp.arange(6) % 3
+    x, y = normal(6, 8), jnp.asarray(np.arange(6, dtype=np.int32) % 3)
     model = Custom()
     variables = started(model, 0, x)
-    made = neuron_mech.plan(model, variables, x, y, recordings=1)
+    made = neuron_mech.plan(model, variables, x, y, recordings=1, mixing="alone")
     with jax.default_matmul_precision(said):
         programs = {
             "recorder": jax.jit(made.design.gradients).trace(variables, x, y),

@@ -3,14 +3,14 @@
 import warnings
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import drawn
 import neuron_mech
 from classifiers import Logits, X, Y, started
-from kinds import MASK, TOKENS, Attends
+from kinds import MASK, SEGMENTS, TOKENS, Attends
 from neuron_mech import Inputs
 from neuron_mech.errors import InputError
 from neuron_mech.taps.programs import explained
@@ -28,12 +28,12 @@ class Timed(nn.Module):
         return nn.Dense(3)(nn.relu(x))
 
 
-T = jnp.linspace(0, 1, len(X))
+T = np.linspace(0, 1, len(X), dtype=np.float32)
 BOTH, STILL = Inputs(X, T), {"train": False}
 
 
 def timed(inputs=BOTH, part=None, **apply):
-    variables = Timed().init(jax.random.key(0), X, T, False)
+    variables = drawn.started(Timed(), 0, X, T, False)
     return Timed(), variables if part is None else part(variables), inputs, Y, apply
 
 
@@ -42,8 +42,8 @@ def noisy(**apply):
 
 
 def attends():
-    variables = Attends().init(jax.random.key(0), TOKENS, TOKENS % 3, mask=MASK)
-    return Attends(), variables, Inputs(TOKENS, TOKENS % 3), TOKENS, {}
+    variables = drawn.started(Attends(), 0, TOKENS, SEGMENTS, mask=MASK)
+    return Attends(), variables, Inputs(TOKENS, SEGMENTS), TOKENS, {}
 
 
 CALLS = {
@@ -60,7 +60,7 @@ CALLS = {
     ),
     "statistics that would change": (lambda: timed(train=True), r"apply=\{'mutable': \['batch_stats'\]\}"),
     "noise without keys": (lambda: noisy(train=True), r"apply=\{'rngs': \{'dropout': key\}\}"),
-    "inputs of another shape": (lambda: (*noisy()[:2], X[:, :5], Y, {}), "inputs of another shape"),
+    "inputs of another shape": (lambda: (*noisy()[:2], np.asarray(X)[:, :5], Y, {}), "inputs of another shape"),
     "labels in a list": (lambda: (*noisy()[:3], [1, 2], {}), r"hold a int: give arrays"),
 }
 

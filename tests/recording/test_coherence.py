@@ -1,7 +1,6 @@
 """Coherence and agreement of samples, against every sample's own weight gradient in float64."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from neuron_mech.recording import coherence
@@ -12,8 +11,8 @@ def test_they_are_what_single_gradients_say():
     inputs, derivatives = rng.normal(size=(12, 6)), rng.normal(size=(12, 4))
     derivatives[rng.random((12, 4)) < 0.2] = 0
     with jax.enable_x64(True):
-        found = np.asarray(coherence.coherence(jnp.asarray(inputs), jnp.asarray(derivatives)))
-        agrees = np.asarray(coherence.agrees(jnp.asarray(inputs), jnp.asarray(derivatives)))
+        found = np.asarray(jax.jit(coherence.coherence)(inputs, derivatives))
+        agrees = np.asarray(jax.jit(coherence.agrees)(inputs, derivatives))
     assert found.dtype == np.float64
     for neuron in range(4):
         single = np.stack([derivatives[i, neuron] * inputs[i] for i in range(12)])
@@ -25,9 +24,9 @@ def test_they_are_what_single_gradients_say():
 
 
 def test_its_ends():
-    h = jnp.ones((5, 3))
-    same = jnp.ones((5, 1))
-    np.testing.assert_allclose(coherence.coherence(h, same), 1)
-    np.testing.assert_allclose(coherence.coherence(jnp.eye(5), same), 1 / 5)
-    np.testing.assert_allclose(coherence.coherence(h[:4], jnp.array([[1.0], [-1], [1], [-1]])), 0)
-    assert np.isnan(coherence.coherence(h, jnp.zeros((5, 1)))).all()
+    of = jax.jit(coherence.coherence)
+    h, same = np.ones((5, 5), np.float32), np.ones((5, 1), np.float32)
+    np.testing.assert_allclose(of(h, same), 1)
+    np.testing.assert_allclose(of(np.eye(5, dtype=np.float32), same), 1 / 5)
+    np.testing.assert_allclose(of(h, np.array([[1.0], [-1], [1], [-1], [0]], np.float32)), 0)
+    assert np.isnan(of(h, 0 * same)).all()

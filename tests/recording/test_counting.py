@@ -23,7 +23,9 @@ histories = arrays(
 )
 
 
-update = jax.jit(counting.update)
+update, update_rows = jax.jit(counting.update), jax.jit(counting.update_rows)
+constant_counts, neuron_counts = jax.jit(counting.constant_counts), jax.jit(counting.neuron_counts)
+histograms = jax.jit(counting.histograms)
 
 
 def tallied(history: np.ndarray) -> Tally:
@@ -50,8 +52,8 @@ def test_derivatives_that_are_not_finite_count_as_nothing_and_are_counted(kind, 
     gradient = jnp.asarray([[[jnp.nan, 1.0], [jnp.inf, -jnp.inf]], [[0.0, -1.0], [2.0, 3.0]]], kind)
     tally = counting.empty((2, 2, 2), 5)
     # As derivatives, and as the signs of them that an online recorder keeps.
-    for seen in (gradient, counting.signs(gradient), gradient):
-        tally = counting.update_rows(tally, seen, 0)
+    for seen in (gradient, jax.jit(counting.signs)(gradient), gradient):
+        tally = update_rows(tally, seen, 0)
     np.testing.assert_array_equal(tally.positive, [[[0, 3], [0, 0]], [[0, 0], [3, 3]]])
     np.testing.assert_array_equal(tally.negative, [[[0, 0], [0, 0]], [[0, 3], [0, 0]]])
     np.testing.assert_array_equal(tally.not_finite, [9, 0])
@@ -87,11 +89,11 @@ def test_statistics_by_neuron_agree_with_exact_fractions(positive, negative):
         for ps, ns in zip(positive.reshape(-1, 3).T, negative.reshape(-1, 3).T, strict=True)
     ]
     up, down = jnp.asarray(positive), jnp.asarray(negative)
-    constant, ever = counting.constant_counts(up, down)
+    constant, ever = constant_counts(up, down)
     np.testing.assert_array_equal(constant, [sum(abs(a) > Fraction(9, 10) for a in neuron) for neuron in average])
     np.testing.assert_array_equal(ever, [len(neuron) for neuron in average])
     trail = np.arange(positive.size, dtype=np.int16).reshape(positive.shape) - 7
-    of = counting.neuron_counts(Tally(up, down, jnp.asarray(trail)))
+    of = neuron_counts(Tally(up, down, jnp.asarray(trail)))
     np.testing.assert_array_equal((of.constant, of.ever), (constant, ever))
     np.testing.assert_array_equal(of.low, [sum(a > 0 for a in neuron) for neuron in average])
     columns = trail.reshape(-1, 3).T
@@ -105,7 +107,7 @@ def test_statistics_by_neuron_agree_with_exact_fractions(positive, negative):
         [sum(lo <= a < hi or (a == hi == 1) for a in neuron) for lo, hi in itertools.pairwise(edges)]
         for neuron in average
     ]
-    np.testing.assert_array_equal(counting.histograms(up, down), by_hand)
+    np.testing.assert_array_equal(histograms(up, down), by_hand)
 
 
 def test_an_average_of_exactly_nine_tenths_is_not_constant():

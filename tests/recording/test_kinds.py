@@ -1,7 +1,5 @@
 """Kinds of models: signs and gradients against a float64 loop over single samples, reading, replacing, recording."""
 
-from functools import cache
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,23 +8,27 @@ import pytest
 import neuron_mech
 from kinds import KINDS as LINEN_KINDS
 from nnx_kinds import NNX_KINDS
-from written_out import squared
+from written_out import edit, squared
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
 KINDS = LINEN_KINDS | NNX_KINDS
 
-
-@cache
-def exactly(name):
-    return KINDS[name].derivatives()
+EAGER = {
+    "jit",
+    "scan, and its residual stream",
+    "vmap over members",
+    "bare functions",
+    "nnx.scan, and inputs of blocks",
+}
+"""Kinds that are read and edited outside of `jit` too, where each operation is compiled by itself: one of each sort."""
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_gradients_signs_and_records_are_those_of_the_network_written_out(name):
     kind = KINDS[name]
-    variables, x, y = kind.data()
-    exact = exactly(name)
+    variables, x, y = kind.data
+    exact = kind.exact.derivatives
     how = {"loss": squared, "derivative": kind.derivative, "apply": kind.apply}
     found = neuron_mech.gradients(kind.model, variables, x, y, kind.names, **how)
     signs = neuron_mech.signs(kind.model, variables, x, y, kind.names, **how)
@@ -48,8 +50,8 @@ def test_gradients_signs_and_records_are_those_of_the_network_written_out(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_what_a_training_step_shows_an_online_recorder_are_the_same_signs(name):
     kind = KINDS[name]
-    variables, x, y = kind.data()
-    exact = exactly(name)
+    variables, x, y = kind.data
+    exact = kind.exact.derivatives
     recorder = neuron_mech.online(
         *(kind.model, variables, x, kind.names), samples=6, recordings=2, derivative=kind.derivative, apply=kind.apply
     )
@@ -69,32 +71,31 @@ def test_what_a_training_step_shows_an_online_recorder_are_the_same_signs(name):
     assert tuple(recorder.counts()) == kind.sites
     for site, tally in recorder.counts().items():
         certain = np.abs(exact[site]) > 1e-5 * np.abs(exact[site]).max()
-        np.testing.assert_array_equal((tally.positive - tally.negative)[certain], 2 * np.sign(exact[site])[certain])
+        lead = np.asarray(tally.positive) - np.asarray(tally.negative)
+        np.testing.assert_array_equal(lead[certain], 2 * np.sign(exact[site])[certain])
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_read_is_what_the_network_written_out_has_there_and_what_is_replaced_takes_effect(name):
     kind = KINDS[name]
-    variables, x, _ = kind.data()
-    seen = {}
-
-    def note(name, value, edit=None):
-        seen.setdefault(name, value)
-        return edit(value) if edit and name == kind.sites[-1] else value
-
+    variables, x, _ = kind.data
     given = x.args if isinstance(x, neuron_mech.Inputs) else (x,)
     words = {**(x.kwargs if isinstance(x, neuron_mech.Inputs) else {}), **kind.apply}
-    plain = kind.model.apply(variables, *given, **words)
-    np.testing.assert_allclose(kind.by_hand(variables["params"], x, note), plain, rtol=1e-4, atol=1e-5)
-    for _ in range(2):
+
+    def asked(variables):
+        """What is read and replaced, and the model's own outputs before and after."""
+        plain = kind.model.apply(variables, *given, **words)
         out, values = neuron_mech.read(kind.model, variables, x, kind.names, where=kind.derivative, apply=kind.apply)
+        replaced = neuron_mech.replace(kind.model, {kind.sites[-1]: edit}, kind.derivative)(variables, x, **kind.apply)
+        return plain, out, values, replaced, kind.model.apply(variables, *given, **words)
+
+    exact = kind.exact
+    for ask in (jax.jit(asked), asked)[: 1 + (name in EAGER)]:
+        plain, out, values, replaced, after = ask(variables)
+        np.testing.assert_allclose(plain, exact.outputs, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(out, plain, rtol=1e-5, atol=1e-6)
         for site in kind.sites:
-            np.testing.assert_allclose(values[site], seen[site], rtol=1e-4, atol=1e-5)
-    edit = lambda z: jnp.where(z > 0.1, z + 0.5, 0.2)  # noqa: E731  one that shows when it is made twice
-    replaced = neuron_mech.replace(kind.model, {kind.sites[-1]: edit}, kind.derivative)(variables, x, **kind.apply)
-    expected = kind.by_hand(variables["params"], x, lambda n, z: note(n, z, edit))
-    np.testing.assert_allclose(replaced, expected, rtol=1e-4, atol=1e-5)
-    assert float(jnp.abs(replaced - plain).max()) > 1e-3
-    # Nothing of it stays behind.
-    np.testing.assert_array_equal(kind.model.apply(variables, *given, **words), plain)
+            np.testing.assert_allclose(values[site], exact.values[site], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(replaced, exact.replaced, rtol=1e-4, atol=1e-5)
+        assert np.abs(np.asarray(replaced) - np.asarray(plain)).max() > 1e-3
+        np.testing.assert_allclose(after, plain, rtol=1e-6)  # nothing of it stays behind

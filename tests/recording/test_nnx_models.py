@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 import neuron_mech
+from drawn import started_nnx
 from neuron_mech import store
 from neuron_mech.taps import SiteError, SiteWarning
 from neuron_mech.taps.objectives import margin
@@ -36,50 +37,54 @@ class Net(nnx.Module):
 
 
 def test_an_nnx_model_has_sites_like_any_other(digits, tmp_path):
-    x, y = digits.train.inputs[:200], digits.train.labels[:200]
-    net = Net(nnx.Rngs(0))
+    x, y = (np.asarray(of)[:200] for of in (digits.train.inputs, digits.train.labels))
+    net = started_nnx(lambda: Net(nnx.Rngs(0)), 0)
     net.eval()
     linen, variables = neuron_mech.from_nnx(net)
     assert [*neuron_mech.sites(linen, variables, x)] == [
         *("first", "blocks/0/up", "blocks/0/down", "blocks/1/up", "blocks/1/down", "last")
     ]
-    logits, values = neuron_mech.read(linen, variables, x, "blocks/*/up")
-    np.testing.assert_allclose(logits, net(x), rtol=1e-6)
-    np.testing.assert_allclose(values["blocks/0/up"], net.blocks[0].up(net.first(x.reshape(len(x), -1))), rtol=1e-5)
+    logits, values = jax.jit(lambda v: neuron_mech.read(linen, v, x, "blocks/*/up"))(variables)
+    np.testing.assert_allclose(logits, nnx.jit(lambda net, x: net(x))(net, x), rtol=1e-6)
+    first = x.reshape(len(x), -1) @ np.asarray(net.first.kernel[...]) + np.asarray(net.first.bias[...])
+    up = net.blocks[0].up
+    expected = first @ np.asarray(up.kernel[...]) + np.asarray(up.bias[...])
+    np.testing.assert_allclose(values["blocks/0/up"], expected, rtol=1e-5, atol=1e-6)
     recorder = neuron_mech.recorder(linen, variables, x, y, "blocks/*/up", recordings=1).update(
         neuron_mech.variables(net)
     )
     # The bias's own gradient, sample by sample, by nothing but NNX.
+    gradients = nnx.jit(lambda net, x, y: nnx.grad(lambda net: margin(net(x), y).sum())(net))
+    averages = [np.nan_to_num(recorder.average_sign(f"blocks/{b}/up")) for b in range(2)]
     for i in range(5):
-        gradient = nnx.grad(lambda net, i=i: margin(net(x[i : i + 1]), y[i : i + 1]).sum())(net)
-        for b in range(2):
-            seen = recorder.average_sign(f"blocks/{b}/up")[i]
-            np.testing.assert_array_equal(np.nan_to_num(seen), np.sign(gradient["blocks"][b]["up"]["bias"][...]))
+        gradient = gradients(net, x[i : i + 1], y[i : i + 1])
+        for b, average in enumerate(averages):
+            np.testing.assert_array_equal(average[i], np.sign(gradient["blocks"][b]["up"]["bias"][...]))
     store.write_dataset(tmp_path / "signs.nc", recorder.signs())
     found = store.read_dataset(tmp_path / "signs.nc")
     assert found.site.values.tolist() == list(dict.fromkeys(found.neuron_site.values)) == ["blocks/0/up", "blocks/1/up"]
-    cut = neuron_mech.replace(linen, {"blocks/1/up": jnp.zeros_like})(variables, x)
-    assert float(jnp.abs(cut - logits).max()) > 0
+    cut = jax.jit(neuron_mech.replace(linen, {"blocks/1/up": jnp.zeros_like}))(variables, x)
+    assert np.abs(np.asarray(cut) - np.asarray(logits)).max() > 0
 
 
 def test_what_an_nnx_model_cannot_do_is_said(digits):
-    x, y = digits.train.inputs[:200], digits.train.labels[:200]
-    net = Net(nnx.Rngs(0))
+    x, y = (np.asarray(of)[:200] for of in (digits.train.inputs, digits.train.labels))
+    net = started_nnx(lambda: Net(nnx.Rngs(0)), 0)
     linen, variables = neuron_mech.from_nnx(net)
     with pytest.raises(ValueError, match=r"another sample's input changes.*eval\(\)"):
         neuron_mech.recorder(linen, variables, x, y, "*", recordings=1)
 
 
 def test_layers_inside_an_nnx_transformation_are_sites_like_any_other(digits):
-    x = digits.train.inputs[:20]
-    nets = [Net(nnx.Rngs(0), scanned=inside) for inside in (False, True)]
+    x, y = (np.asarray(of)[:20] for of in (digits.train.inputs, digits.train.labels))
+    nets = [started_nnx(lambda inside=inside: Net(nnx.Rngs(0), scanned=inside), 0) for inside in (False, True)]
     found = []
     for net in nets:
         net.eval()
         linen, variables = neuron_mech.from_nnx(net)
-        signs = neuron_mech.signs(linen, variables, x, digits.train.labels[:20])
-        cut = neuron_mech.replace(linen, {"blocks/1/up": jnp.zeros_like})(variables, x)
-        found.append((signs, neuron_mech.read(linen, variables, x)[1], cut))
+        signs = neuron_mech.signs(linen, variables, x, y)
+        cut = jax.jit(neuron_mech.replace(linen, {"blocks/1/up": jnp.zeros_like}))(variables, x)
+        found.append((signs, jax.jit(lambda v, linen=linen: neuron_mech.read(linen, v, x)[1])(variables), cut))
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), *found)
     assert "blocks/1/up" in found[0][0]
 
@@ -99,9 +104,9 @@ def test_layers_inside_a_condition_or_an_endless_loop_of_nnx_are_refused_by_name
                 _, x = nnx.while_loop(lambda state: jnp.abs(state[1]).max() < 9, again, (self.block, x))
             return self.out(x)
 
-    x, y = digits.train.inputs[:20], digits.train.labels[:20]
+    x, y = (np.asarray(of)[:20] for of in (digits.train.inputs, digits.train.labels))
     for how in ("cond", "while"):
-        net = Chosen(how)
+        net = started_nnx(lambda how=how: Chosen(how), 0)
         net.eval()
         linen, variables = neuron_mech.from_nnx(net)
         for ask in (neuron_mech.signs, lambda *given: neuron_mech.recorder(*given, recordings=1)):

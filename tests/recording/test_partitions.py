@@ -1,5 +1,6 @@
 """Low and high: their separation and what explains them, against scikit-learn, closed forms, and slow loops."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from neuron_mech.recording import partitions
 from neuron_mech.recording.partitions import HIGH, LOW
+
+explained = jax.jit(partitions.explained_by_class)
 
 
 @st.composite
@@ -190,8 +193,10 @@ def pairs(category, labels, neuron):
 
 def test_classes_are_counted_and_shared_out(labelled):
     category, labels = labelled
-    counts = partitions.class_counts(jnp.asarray(category), jnp.asarray(labels), 4)
-    share = partitions.low_share(counts)
+    counts = jax.jit(partitions.class_counts, static_argnums=2)(category, labels, 4)
+    share, by_class, whole = jax.jit(
+        lambda c: [of(c) for of in (partitions.low_share, partitions.majority_by_class, partitions.majority)]
+    )(counts)
     for neuron in range(5):
         kinds, classes = pairs(category, labels, neuron)
         for label in range(4):
@@ -199,16 +204,14 @@ def test_classes_are_counted_and_shared_out(labelled):
             assert counts[neuron, :, label].tolist() == [(of == LOW).sum(), (of == HIGH).sum()]
             assert float(share[neuron, label]) == pytest.approx((of == LOW).mean())
         majorities = sum(max((kinds[classes == c] == k).sum() for k in (LOW, HIGH)) for c in range(4))
-        assert float(partitions.majority_by_class(counts)[neuron]) == pytest.approx(majorities / len(kinds))
-        assert float(partitions.majority(counts)[neuron]) == pytest.approx(
-            max((kinds == k).mean() for k in (LOW, HIGH))
-        )
+        assert float(by_class[neuron]) == pytest.approx(majorities / len(kinds))
+        assert float(whole[neuron]) == pytest.approx(max((kinds == k).mean() for k in (LOW, HIGH)))
 
 
 def test_what_the_class_explains_is_scikit_learn_s_mutual_information(labelled):
     category, labels = labelled
-    counts = partitions.class_counts(jnp.asarray(category), jnp.asarray(labels), 4)
-    found = partitions.explained_by_class(counts)
+    counts = jax.jit(partitions.class_counts, static_argnums=2)(category, labels, 4)
+    found = explained(counts)
     for neuron in range(4):
         kinds, classes = pairs(category, labels, neuron)
         cells = len(set(zip(kinds, classes, strict=True)))
@@ -222,18 +225,18 @@ def test_a_class_that_decides_everything_explains_everything_and_random_labels_n
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 5000)
     category = np.where(labels < 5, LOW, HIGH)[:, None].astype(np.int8)
-    explained = [
-        float(partitions.explained_by_class(partitions.class_counts(jnp.asarray(category), jnp.asarray(by), 10))[0])
+    shares = [
+        float(explained(jax.jit(partitions.class_counts, static_argnums=2)(category, by, 10))[0])
         for by in (labels, rng.permutation(labels))
     ]
-    assert explained == pytest.approx([1, 0], abs=2e-3)
+    assert shares == pytest.approx([1, 0], abs=2e-3)
 
 
 def test_agreement_counts_pairs_of_the_predicted_sign(labelled):
     category, _ = labelled
     rng = np.random.default_rng(2)
     predicted = rng.normal(size=category.shape) * (rng.random(category.shape) < 0.8)
-    found = partitions.agreement(jnp.asarray(predicted), jnp.asarray(category))
+    found = jax.jit(partitions.agreement)(predicted, category)
     for neuron in range(5):
         kinds, signs = category[..., neuron].ravel(), np.sign(predicted[..., neuron]).ravel()
         expected = np.mean([sign == kind for sign, kind in zip(signs, kinds, strict=True) if kind and sign])

@@ -1,7 +1,6 @@
 """Recorders that are put together, or go on from a saved state: of the same things, and with room for what comes."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +10,7 @@ from neuron_mech.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("lenient")
 MODEL = Logits()
+saw = jax.jit(neuron_mech.Online.saw)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def variables():
 
 
 def record(variables, labels=Y, x=X, names="hidden", **changes):
-    return neuron_mech.recorder(MODEL, variables, x, labels, names, **{"recordings": 2, **changes})
+    return neuron_mech.recorder(MODEL, variables, x, labels, names, **{"recordings": 2, "mixing": "alone", **changes})
 
 
 def online(variables, **changes):
@@ -40,7 +40,7 @@ def test_a_saved_recorder_with_more_to_come_counts_on_in_a_larger_type(variables
 
 
 def test_a_saved_online_recorder_with_more_to_come_counts_on_in_a_larger_type(variables):
-    hundred = lambda at: at.saw({"hidden": jnp.ones((2400, 12))}, np.tile(np.arange(24), 100)).end_epoch()  # noqa: E731
+    hundred = lambda at: saw(at, {"hidden": np.ones((2400, 12), np.float32)}, np.tile(np.arange(24), 100)).end_epoch()  # noqa: E731
     saved = hundred(online(variables, recordings=100, room=2400)).state
     tally = hundred(online(variables, recordings=200, room=2400).restored(saved)).counts()["hidden"]
     np.testing.assert_array_equal(tally.positive, np.full((24, 12), 200))
@@ -80,7 +80,11 @@ def test_recorders_of_other_things_are_not_put_together(variables, what):
 
 def test_stretches_of_other_samples_are_not_put_together(variables):
     one = record(variables)
-    for other in (record(variables, (Y + 1) % 3), record(variables, x=X + 1), record(variables, samples=12)):
+    for other in (
+        record(variables, (np.asarray(Y) + 1) % 3),
+        record(variables, x=np.asarray(X) + 1),
+        record(variables, samples=12),
+    ):
         with pytest.raises(InputError, match="the same samples, inputs and labels, only"):
             one.followed_by(other)
 
@@ -89,8 +93,8 @@ def test_stretches_of_other_samples_are_not_put_together(variables):
 @pytest.mark.parametrize("counted", [None, 10])
 def test_an_id_that_is_none_is_refused_whatever_comes_after_it(variables, ids, counted):
     recorder = online(variables, recordings=3, counted=counted)
-    ones = {"hidden": jnp.ones((4, 12))}
-    recorder = recorder.saw(ones, jnp.asarray(ids)).saw(ones, jnp.arange(4))
+    ones = {"hidden": np.ones((4, 12), np.float32)}
+    recorder = saw(saw(recorder, ones, np.asarray(ids)), ones, np.arange(4))
     wrong = next(i for i in ids if not 0 <= i < 24)
     with pytest.raises(InputError, match=f"sample {wrong} came"):
         jax.block_until_ready(recorder).end_epoch()

@@ -22,13 +22,14 @@ model = Plain()
 
 @pytest.fixture(scope="module")
 def data(digits):
-    x, y = digits.train.inputs[:200], digits.train.labels[:200]
+    x, y = np.asarray(digits.train.inputs)[:200], np.asarray(digits.train.labels)[:200]
     return started(model, 0, x[:1]), x, y
 
 
 def test_a_loss_whose_signs_float32_loses_is_called_out(data):
-    variables, x, y = data
-    sure = jax.tree.map(lambda p: 40 * p, variables)
+    variables, x, _ = data
+    sure = jax.tree.map(lambda p: 40 * np.asarray(p), variables)
+    y = np.asarray(jax.jit(model.apply)(sure, x)).argmax(-1).astype(np.int32)  # of which it is sure, and right
     with pytest.warns(SignHealthWarning, match=r"are wrong and .* are lost.*loss=margin"):
         neuron_mech.recorder(
             *(model, sure, x, y, "Dense_1"), recordings=1, loss=optax.softmax_cross_entropy_with_integer_labels
@@ -48,7 +49,9 @@ def test_the_plan_says_what_it_costs_and_what_would_fit(data):
     assert 0 < plan.seconds() < 60
     budget = plan.device // 2
     fit = plan.samples_within(budget)
-    smaller = neuron_mech.plan(model, variables, x, y, "Dense_[01]", recordings=100, samples=fit, budget=budget)
+    smaller = neuron_mech.plan(
+        model, variables, x, y, "Dense_[01]", recordings=100, samples=fit, budget=budget, mixing="alone"
+    )
     assert smaller.device <= budget
     with pytest.raises(ValueError, match=rf"budget={budget}.*samples={fit} would fit"):
         neuron_mech.plan(model, variables, x, y, "Dense_[01]", recordings=100, budget=budget)
@@ -57,14 +60,17 @@ def test_the_plan_says_what_it_costs_and_what_would_fit(data):
 def record(data, names="Dense_1", inputs=None, labels=None, **changes):
     variables, x, y = data
     inputs, labels = (x if inputs is None else inputs), (y if labels is None else labels)
-    return neuron_mech.recorder(model, variables, inputs, labels, names, **{"recordings": 2, **changes})
+    # Whether samples mix is not looked for each time.
+    return neuron_mech.recorder(
+        model, variables, inputs, labels, names, **{"recordings": 2, "mixing": "alone"} | changes
+    )
 
 
 WRONG = {
     "a name that is none": (lambda d: record(d, "Dens_1"), "'Dens_1' is no site; did you mean 'Dense_1'"),
     "a regular expression that fits nothing": (lambda d: record(d, re.compile("conv.*")), r"'conv.\*' is no site"),
     "inputs and labels of different sizes": (lambda d: record(d, labels=d[2][:50]), "batch as first axis"),
-    "labels as floats": (lambda d: record(d, labels=d[2] * 1.0), "class labels are integers"),
+    "labels as floats": (lambda d: record(d, labels=d[2].astype(np.float32)), "class labels are integers"),
     "a loss that is a mean": (lambda d: record(d, loss=lambda o, y: margin(o, y).mean()), "before .mean"),
     "a loss of each output": (lambda d: record(d, loss=lambda o, y: o), r"\[32, 10\] for 32 samples"),
     "a loss that cannot take them": (lambda d: record(d, loss=lambda o, y: o["logits"]), "loss cannot take"),
@@ -80,7 +86,7 @@ WRONG = {
     "none of them": (lambda d: record(d, samples=[]), "at least one"),
     "no recordings": (lambda d: record(d, recordings=0), "recordings=0"),
     "an activation that is out of reach": (
-        lambda d: record(d, derivative="activation", recordings=1),
+        lambda d: record(d, derivative="activation", mixing="refuse"),
         "only its pre-activation can be reached",
     ),
     "another network's variables": (
@@ -97,7 +103,7 @@ WRONG = {
         "recordings=1: its counts would overflow",
     ),
     "labels of no class": (
-        lambda d: record(d, loss=lambda o, y: o.sum(-1), labels=d[2] * 1.0, audit=False).classes(10),
+        lambda d: record(d, loss=lambda o, y: o.sum(-1), labels=d[2].astype(np.float32), audit=False).classes(10),
         "one class index for each",
     ),
     "dynamics of nothing kept": (lambda d: record(d).dynamics(), "keep=40"),
@@ -152,14 +158,14 @@ def test_a_site_that_vanishes_under_jit_is_an_error():
         def __call__(self, x):
             return nn.Dense(10)(nn.jit(nn.Dense)(8, name="inner")(x))
 
-    x = jnp.ones((4, 3))
+    x = np.ones((4, 3), np.float32)
     variables = started(Compiled(), 0, x)
     Compiled().apply(variables, x)
     found = neuron_mech.sites(Compiled(), variables, x)
     cut = neuron_mech.replace(Compiled(), {"inner": jnp.zeros_like})
     if "inner" in found:
         np.testing.assert_allclose(
-            cut(variables, x), jnp.broadcast_to(variables["params"]["Dense_0"]["bias"], (4, 10)), atol=1e-6
+            jax.jit(cut)(variables, x), np.broadcast_to(variables["params"]["Dense_0"]["bias"], (4, 10)), atol=1e-6
         )
     else:
         with pytest.raises(taps.SiteError, match="'inner' is no site"):
@@ -188,7 +194,7 @@ class Inner(nn.Module):
 
 @pytest.mark.parametrize(("first", "second"), [("a/b", "a.b"), ("hidden", "constancy_hidden")])
 def test_sites_of_any_names_stay_apart_in_datasets(first, second):
-    model, x, y = Nested(first, second), jnp.ones((8, 5)), jnp.arange(8) % 3
+    model, x, y = Nested(first, second), np.ones((8, 5), np.float32), np.arange(8, dtype=np.int32) % 3
     variables = started(model, 0, x)
     recorder = neuron_mech.recorder(model, variables, x, y, recordings=1).update(variables)
     found = recorder.signs()

@@ -12,25 +12,27 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 import neuron_mech
 from neuron_mech.config import Data
 from neuron_mech.training import datasets
+from drawn import started
 from own_models import Plain
 
 digits = datasets.load(Data("digits")).train
-images, labels, model = digits.inputs[:203], digits.labels[:203], Plain()
-start = model.init(jax.random.key(0), images[:1])
+images, labels, model = np.asarray(digits.inputs)[:203], np.asarray(digits.labels)[:203], Plain()
+start = started(model, 0, images[:1])
+batches = np.random.default_rng(0).integers(0, len(labels), (24, 32))
 
 @jax.jit
-def train_step(variables, ids):
-    loss = lambda v: optax.softmax_cross_entropy_with_integer_labels(model.apply(v, images[ids]), labels[ids]).mean()
+def train_step(variables, x, y):
+    loss = lambda v: optax.softmax_cross_entropy_with_integer_labels(model.apply(v, x), y).mean()
     return jax.tree.map(lambda p, g: p - 0.1 * g, variables, jax.grad(loss)(variables))
 
 def recorded(variables, **more):
     recorder = neuron_mech.recorder(
         model, variables, images, labels, "Dense_[01]", recordings=6, site_samples={"Dense_0": 50}, **more
     )
-    for step in range(24):
+    for step, ids in enumerate(batches):
         if step % 4 == 0:
             recorder = recorder.update(variables)
-        variables = train_step(variables, jax.random.randint(jax.random.key(step), (32,), 0, len(labels)))
+        variables = train_step(variables, images[ids], labels[ids])
     return recorder
 
 mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))

@@ -9,7 +9,7 @@ import pytest
 import drawn
 import neuron_mech
 from classifiers import Logits, X, Y, started
-from kinds import MASK, TOKENS, VECTORS, Attends, Towers
+from kinds import MASK, SEGMENTS, TOKENS, VECTORS, Attends, Towers
 from neuron_mech import Inputs
 from neuron_mech.errors import InputError
 from written_out import normal, squared
@@ -85,7 +85,7 @@ def test_samples_that_mix_are_seen_of_two_and_not_looked_for_in_zeros():
     variables, apply = started(Normed()), {"mutable": ["batch_stats"]}
     with pytest.raises(InputError, match="another sample's input changes"):
         neuron_mech.recorder(Normed(), variables, X[:2], Y[:2], "first", recordings=1, apply=apply)
-    for x in (jnp.zeros((8, 7)), X[:1]):
+    for x in (np.zeros((8, 7), np.float32), np.asarray(X)[:1]):
         with pytest.raises(InputError, match=r"inputs are \d times the same"):
             neuron_mech.online(Normed(), variables, x, samples=24, recordings=1, apply=apply)
     with pytest.raises(InputError, match="samples of a batch mix in BatchNorm_0"):
@@ -149,18 +149,18 @@ def test_an_axis_that_is_as_long_as_the_batch_by_chance_is_not_taken_for_it():
 
 def test_what_goes_with_the_samples_is_an_input_and_is_refused_elsewhere():
     model = Attends()
-    variables = drawn.started(model, 0, TOKENS, TOKENS % 3, mask=MASK)
+    variables = drawn.started(model, 0, TOKENS, SEGMENTS, mask=MASK)
     labels = normal(1, 6, 2)
-    together = Inputs(TOKENS, TOKENS % 3, mask=MASK)
+    together = Inputs(TOKENS, SEGMENTS, mask=MASK)
     signs = neuron_mech.signs(model, variables, together, labels, loss=squared)
     for i in range(6):
-        alone = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], together)
-        found = neuron_mech.signs(model, variables, alone, labels[i : i + 1], loss=squared)
+        alone = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i : i + 1], together)
+        found = neuron_mech.signs(model, variables, alone, np.asarray(labels)[i : i + 1], loss=squared)
         for site in signs:
-            assert (signs[site][i] == found[site][0]).mean() > 0.98
+            assert (np.asarray(signs[site])[i] == np.asarray(found[site])[0]).mean() > 0.98
     for ask in (neuron_mech.signs, lambda *args, **kw: neuron_mech.recorder(*args, recordings=1, **kw)):
         with pytest.raises(InputError, match=r"'mask' of shape \[6, 5\], a row for each of 6.*Inputs\(..., mask=...\)"):
-            ask(model, variables, Inputs(TOKENS, TOKENS % 3), labels, loss=squared, apply={"mask": MASK})
+            ask(model, variables, Inputs(TOKENS, SEGMENTS), labels, loss=squared, apply={"mask": MASK})
 
 
 def test_a_models_arguments_may_have_any_names():
@@ -169,7 +169,7 @@ def test_a_models_arguments_may_have_any_names():
         def __call__(self, x, ids, labels, precision, *, derivative):
             return nn.Dense(3, name="hidden")(x * ids + labels) * precision * derivative
 
-    apply = {"ids": 2.0, "labels": jnp.ones(7), "precision": 3.0, "derivative": -1.0}
+    apply = {"ids": 2.0, "labels": jnp.asarray(np.ones(7, np.float32)), "precision": 3.0, "derivative": -1.0}
     variables = drawn.started(Named(), 0, X, **apply)
     found = neuron_mech.gradients(Named(), variables, X, Y, "hidden", loss=lambda out, y: out.sum(-1), apply=apply)
     np.testing.assert_allclose(found["hidden"], -3 * np.ones((24, 3)))
@@ -181,10 +181,12 @@ def test_a_models_arguments_may_have_any_names():
 
 def test_the_models_arguments_are_told_from_the_recorders():
     model, variables = Logits(), started(Logits())
-    apply = {"seed": 0.5, "positions": jnp.arange(7.0)}
+    apply = {"seed": 0.5, "positions": jnp.asarray(np.arange(7, dtype=np.float32))}
     recorder = neuron_mech.recorder(model, variables, X, Y, "hidden", recordings=1, seed=3, samples=10, apply=apply)
     recorder = recorder.update(variables)
-    plain = neuron_mech.signs(model, variables, X + 0.5 + jnp.arange(7.0)[None], Y, "hidden")["hidden"]
-    np.testing.assert_array_equal(np.nan_to_num(recorder.average_sign("hidden")), plain[recorder.rows])
+    plain = neuron_mech.signs(model, variables, np.asarray(X) + 0.5 + np.arange(7, dtype=np.float32), Y, "hidden")[
+        "hidden"
+    ]
+    np.testing.assert_array_equal(np.nan_to_num(recorder.average_sign("hidden")), np.asarray(plain)[recorder.rows])
     with pytest.raises(TypeError, match="postions"):
         neuron_mech.recorder(model, variables, X, Y, recordings=1, postions=3)

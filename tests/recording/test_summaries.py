@@ -3,7 +3,7 @@
 import math
 from fractions import Fraction
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -26,11 +26,14 @@ def by_hand(signs):
     return math.ceil(average) if average > 0 else math.floor(average)
 
 
+update = jax.jit(counting.update)
+
+
 def recorded(history, neurons):
     """What was recorded at a site, from its signs: (recordings, samples, positions ..., neurons)."""
     tally = counting.empty(history.shape[1:], len(history))
     for signs in history:
-        tally = counting.update(tally, jnp.asarray(signs))
+        tally = update(tally, signs)
     return Recorded(tally, np.asarray(neurons), "")
 
 
@@ -70,7 +73,7 @@ def test_every_pair_s_average_sign_is_what_a_loop_finds_and_survives_the_disk(hi
         int(IDS[row]) for row in range(5) if histories["late"][:, row, 1].sum() > 0
     ]
     late = of["late"].tally
-    constant = np.asarray(counting.constant_counts(late.positive, late.negative)[0])
+    constant = np.asarray(jax.jit(counting.constant_counts)(late.positive, late.negative)[0])
     np.testing.assert_array_equal((abs(found.average_sign.sel(neuron_site="late")) > 0.9).sum("sample"), constant)
 
 

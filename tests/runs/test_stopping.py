@@ -6,7 +6,6 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from subprocess import DEVNULL
 
 import numpy as np
 import pytest
@@ -68,21 +67,19 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_bits(tmp_path, r
     """SIGKILL while it starts, or some saves later, often in the middle of one: a save follows every segment."""
     kills, directory = request.config.getoption("--kills"), tmp_path / "killed"
     longer = ("--train.epochs", str(max(4, 2 * kills)))  # so that it is not done before the last kill
-    _, err = (plain := command(tmp_path / "plain", *longer)).communicate(timeout=600)
+    _, err = (plain := command(tmp_path / "plain", *longer)).communicate()
     assert plain.returncode == 0, err
     moments, alive = np.random.default_rng(), 0
     for _ in range(kills):
-        before, saves = newest(directory), int(moments.integers(4))
-        # Nobody reads what it says: a pipe would fill up, and hold it.
-        running = command(directory, *longer, "--save-seconds", "0", stdout=DEVNULL, stderr=DEVNULL)
-        while running.poll() is None and newest(directory) < before + saves:
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0, 0.3 if saves else 4))  # imports and compilation, or one save after another
+        saves = int(moments.integers(4))
+        last = newest(directory) + saves
+        running = command(directory, *longer, "--save-seconds", "0")
+        running.until(lambda last=last: newest(directory) >= last)
+        time.sleep(moments.uniform(0, 0.3 if saves else 2))  # compilation, or one save after another
         alive += running.poll() is None
         running.kill()
-        running.wait()
     assert alive > kills / 2
-    _, err = (last := command(directory, *longer)).communicate(timeout=600)
+    _, err = (last := command(directory, *longer)).communicate()
     assert last.returncode == 0, err
     assert digest(directory) == digest(tmp_path / "plain")
     config = replace(SMALL, train=replace(SMALL.train, epochs=int(longer[1])))
@@ -93,9 +90,7 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_bits(tmp_path, r
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_saves_and_goes_on_later(tmp_path, signum):
     running = command(tmp_path, "--train.epochs", "4000", name="train")
-    for line in iter(running.stderr.readline, ""):
-        if "batch/s" in line:
-            break
+    running.until(lambda: "batch/s" in running.err)
     time.sleep(0.5)
     asked = time.monotonic()
     running.send_signal(signum)
@@ -105,20 +100,19 @@ def test_asked_to_stop_it_saves_and_goes_on_later(tmp_path, signum):
     assert re.search(rf"{signum.name}: saved at step \d+; the same command goes on from there", err)
     step = int(re.search(r"saved at step (\d+)", err).group(1))
     again = command(tmp_path, "--train.epochs", "4000", name="train")
-    resuming = next((line for line in iter(again.stdout.readline, "") if line.startswith("resuming")), "")
+    again.until(lambda: "batch/s" in again.err)
     again.send_signal(signal.SIGTERM)
-    _, err = again.communicate(timeout=60)
-    assert f"resuming {tmp_path} at epoch {step / 45:.1f}" in resuming
+    out, err = again.communicate(timeout=60)
+    assert f"resuming {tmp_path} at epoch {step / 45:.1f}" in out
     assert int(re.search(r"saved at step (\d+)", err).group(1)) >= step
 
 
 def test_a_flipped_byte_is_said_and_the_step_before_goes_on(tmp_path):
     running = command(tmp_path, "--save-seconds", "0")
-    while len([d for d in (tmp_path / "checkpoints").glob("*") if d.name.isdigit()]) < 2:
-        assert running.poll() is None, running.communicate()[1]
-        time.sleep(0.02)
+    running.until(lambda: len([d for d in (tmp_path / "checkpoints").glob("*") if d.name.isdigit()]) >= 2)
+    assert running.poll() is None, running.err
     running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=60)
+    running.wait(60)
     last = str(newest(tmp_path))
     file = max(
         ((tmp_path / "checkpoints" / last / "state").rglob("*")), key=lambda f: f.stat().st_size if f.is_file() else 0

@@ -16,7 +16,7 @@ from neuron_mech.training.models import MLP
 def network(lenient):
     model = MLP(depth=2, neurons=5, dropout=0.0, classes=3)
     inputs = normal(0, 7, 4)
-    labels = jnp.arange(7) % 3
+    labels = jnp.asarray(np.arange(7, dtype=np.int32) % 3)
     return model, dict(started(model, 1, inputs)), inputs, labels
 
 
@@ -68,7 +68,7 @@ def test_all_layers_below_learn_from_what_is_changed(network, name):
 def test_forward_nothing_changes_and_zeros_are_ordinary_backpropagation(network):
     model, variables, inputs, labels = network
     edits = {"dense1": taps.frozen_signs(jnp.zeros((7, 5), jnp.int8))}
-    plain, same = (jax.value_and_grad(loss_of(model, inputs, labels, of)) for of in ({}, edits))
+    plain, same = (jax.jit(jax.value_and_grad(loss_of(model, inputs, labels, of))) for of in ({}, edits))
     for one, other in zip(*map(jax.tree.leaves, (plain(variables["params"]), same(variables["params"]))), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -77,21 +77,27 @@ def test_the_true_signs_change_nothing(network):
     model, variables, inputs, labels = network
     sites = taps.sites(model, variables, inputs)
     sites = {name: sites[name] for name in ("dense1", "dense2")}
-    own = taps.activation_gradients(model, variables, inputs, labels, taps.zeros(sites, 7), {"margin": margin})
-    edits = {site: taps.frozen_signs(jnp.sign(g).astype(jnp.int8)) for site, g in own["margin"].items()}
+
+    @jax.jit
+    def gradients(variables):
+        zeros = taps.zeros(sites, 7)
+        return taps.activation_gradients(model, variables, inputs, labels, zeros, {"margin": margin})["margin"]
+
+    own = gradients(variables)
+    edits = {site: taps.frozen_signs(jnp.asarray(np.sign(g).astype(np.int8))) for site, g in own.items()}
     plain, frozen = (jax.jit(jax.grad(loss_of(model, inputs, labels, of)))(variables["params"]) for of in ({}, edits))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, frozen)
 
 
 def test_it_maps_over_runs(network):
     model, variables, inputs, labels = network
-    given = integers(3, -1, 2, 2, 7, 5).astype(jnp.int8)
+    given = jnp.asarray(np.asarray(integers(3, -1, 2, 2, 7, 5)).astype(np.int8))
 
     @jax.jit
     def of(given):
         return jax.grad(loss_of(model, inputs, labels, {"dense2": taps.frozen_signs(given)}))(variables["params"])
 
-    mapped = jax.vmap(of)(given)
+    mapped = jax.jit(jax.vmap(of))(given)
     for run in range(2):
         alone = of(given[run])
         jax.tree.map(lambda a, b, run=run: np.testing.assert_allclose(a[run], b, atol=1e-5), mapped, alone)
@@ -99,8 +105,9 @@ def test_it_maps_over_runs(network):
 
 def test_a_shape_that_would_broadcast_is_refused(network):
     model, variables, inputs, labels = network
+    short = loss_of(model, inputs, labels, {"dense1": taps.frozen_signs(jnp.asarray(np.ones((1, 5), np.int8)))})
     with pytest.raises(SiteError, match=r"shape \[1, 5\], the site's values \[7, 5\]"):
-        loss_of(model, inputs, labels, {"dense1": taps.frozen_signs(jnp.ones((1, 5), jnp.int8))})(variables["params"])
+        jax.eval_shape(short, variables["params"])
     wide = taps.backward_edit(lambda g, c: g.astype(jnp.float16), jnp.ones((7, 5), jnp.int8))
     with pytest.raises(SiteError, match="must keep shape and dtype"):
-        jax.grad(loss_of(model, inputs, labels, {"dense1": wide}))(variables["params"])
+        jax.eval_shape(jax.grad(loss_of(model, inputs, labels, {"dense1": wide})), variables["params"])

@@ -18,34 +18,17 @@ from typing import Any
 import numpy as np
 
 from neuron_mech.errors import first_line
-from neuron_mech.paper.claims import categories, codes, signs, spread
-from neuron_mech.paper.claims.claim import Claim, Condition, Mark, Null, Verdict
-from neuron_mech.paper.claims.estimates import Estimate
-from neuron_mech.paper.claims.findings import WHILE_TRAINING, Findings, findings
+from neuron_mech.paper.claims import categories, codes, signs
+from neuron_mech.paper.claims import spread as spread
+from neuron_mech.paper.claims.claim import Claim as Claim
+from neuron_mech.paper.claims.claim import Condition as Condition
+from neuron_mech.paper.claims.claim import Mark, Verdict
+from neuron_mech.paper.claims.claim import Null as Null
+from neuron_mech.paper.claims.estimates import Estimate as Estimate
+from neuron_mech.paper.claims.findings import OF_SEEDS
+from neuron_mech.paper.claims.findings import Findings as Findings
+from neuron_mech.paper.claims.findings import findings as findings
 from neuron_mech.store import files
-
-__all__ = [
-    "BEATS",
-    "CLAIMS",
-    "MARKS",
-    "UNFIT",
-    "VERSION",
-    "Claim",
-    "Condition",
-    "Estimate",
-    "Findings",
-    "Null",
-    "claims",
-    "comparison",
-    "fewer",
-    "findings",
-    "read",
-    "schema",
-    "spread",
-    "table",
-    "text",
-    "write",
-]
 
 CLAIMS: tuple[Callable[[Findings], Claim], ...] = (
     signs.near_output,
@@ -86,7 +69,7 @@ def _judged(claim: Callable[[Findings], Claim], found: Findings) -> Claim:
         lacking = first_line(ValueError(*error.args[:1])).rstrip(".")
         reason = f"{nothing.file} is of another version ({lacking}): remove it and run its experiment again"
         return replace(nothing, untested=reason)
-    if not (found.trained_here or judged.conditions) and judged.file.startswith(WHILE_TRAINING):
+    if not (found.trained_here or judged.conditions) and judged.file.startswith(tuple(OF_SEEDS.values())):
         return replace(judged, untested="the network was not trained here, so nothing was recorded while it learned")
     return judged
 

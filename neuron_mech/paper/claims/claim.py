@@ -40,6 +40,10 @@ class Null:
             return "not tested"
         return "yes" if self.ahead.low > 0 else "no" if self.ahead.high <= 0 else "undecided"
 
+    def entry(self) -> dict:
+        """The null as in claims.json."""
+        return dataclasses.asdict(self) | {"ahead": self.ahead and self.ahead.entry(), "beaten": self.beaten}
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -91,22 +95,12 @@ class Condition:
 
     def entry(self) -> dict:
         """The condition as in claims.json."""
-        of = {**self.value._asdict(), "over": self.value.over}
         return {
             **dataclasses.asdict(self),
-            "value": of,
+            "value": self.value.entry(),
             "curve": [list(point) for point in self.curve],
             "holds": self.holds,
-            "nulls": [
-                {
-                    "name": n.name,
-                    "value": n.value,
-                    "ahead": n.ahead and {**n.ahead._asdict(), "over": n.ahead.over},
-                    "decides": n.decides,
-                    "beaten": n.beaten,
-                }
-                for n in self.nulls
-            ],
+            "nulls": [null.entry() for null in self.nulls],
         }
 
 

@@ -36,6 +36,10 @@ def width(ranks: np.ndarray, k: Float[np.ndarray, " ranks"]) -> float:
     return float(above.max() - above.min()) if len(above) else 0.0
 
 
+def _points(levels: np.ndarray, values: np.ndarray) -> tuple[tuple[float, float], ...]:
+    return tuple((float(level), float(value)) for level, value in zip(levels, values, strict=True))
+
+
 def two_values_suffice(found: Findings) -> Claim:
     """Claim 8."""
     base = Claim(
@@ -75,18 +79,11 @@ def _of_ranks(found: Findings, codes: xr.Dataset, after: str) -> list[Condition]
         )
         what, mean = "K, mean over ranks 10 to 90", k[:, inner].mean(1)
         nulls = (null("noise of equal error", what, mean, noise[:, inner].mean(1)),)
-        curve = tuple((float(r), float(v)) for r, v in zip(ranks, k.mean(0), strict=True))
+        curve = {"curve": _points(ranks, k.mean(0)), "curve_of": "percentile rank"}
         span = [width(ranks, row) for row in k]
         lead = k[:, high].mean(1) - k[:, low].mean(1)
         conditions += [
-            condition(
-                *("K, highest", where, k.max(1), ">", 0.95),
-                nulls=nulls,
-                unit="",
-                scope=scope,
-                curve=curve,
-                curve_of="percentile rank",
-            ),
+            condition("K, highest", where, k.max(1), ">", 0.95, nulls=nulls, unit="", scope=scope, **curve),
             condition("span of ranks with K > 0.9", where, span, ">", 50.0, unit="ranks", scope=scope),
             condition("K, ranks 60–90 over 10–40 by", where, lead, ">", 0.0, unit="points", scope=scope),
             condition(what, where, mean, ">", 0.5, unit="", scope="beyond"),
@@ -144,17 +141,11 @@ def _rise(at: xr.Dataset, where: str, samples: int, scope: Scope) -> list[Condit
     centers, curves = at.window_center.values, _curves(at)
     slopes = {source: [slope(centers, logit(row, samples)) for row in rows] for source, rows in curves.items()}
     own = slopes.pop("trained")
-    shape = tuple((float(c), float(v)) for c, v in zip(centers, curves["trained"].mean(0), strict=True))
+    nulls = tuple(null(_SOURCES[s], "slope β", own, of, s == "untrained") for s, of in slopes.items())
+    curve = {"curve": _points(centers, curves["trained"].mean(0)), "curve_of": "window center"}
     symmetries = [symmetry(logit(row, samples)) for row in curves["trained"]]
     return [
-        condition(
-            *("slope β", where, own, ">", 0.0),
-            nulls=tuple(null(_SOURCES[s], "slope β", own, of, s == "untrained") for s, of in slopes.items()),
-            unit="",
-            scope=scope,
-            curve=shape,
-            curve_of="window center",
-        ),
+        condition("slope β", where, own, ">", 0.0, nulls=nulls, unit="", scope=scope, **curve),
         condition("symmetry S", where, symmetries, ">", 0.8, unit="", scope=scope),
     ]
 

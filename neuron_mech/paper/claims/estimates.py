@@ -39,6 +39,10 @@ class Estimate(NamedTuple):
         known = np.isfinite(self.deviation)
         return "one run" + (", ±2 standard deviations between the seeds of digits" if known else "")
 
+    def entry(self) -> dict:
+        """The value as in claims.json."""
+        return self._asdict() | {"over": self.over}
+
     def p_on_the_other_side(self, threshold: float, relation: str) -> float:
         """One-sided p-value of the hypothesis that the true value is on the right side of the threshold.
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.store import files
 
-WHILE_TRAINING = (
-    *("train.nc", "gradient_signs.nc", "learning_dynamics.nc", "class_consistency.nc", "controls.nc"),
-    "equal_displacement.nc",
-)
-"""Result files of what is recorded during training."""
+FILES = {
+    "quantization": "quantization.nc",
+    "quantization_after": "quantization_activation.nc",
+    "binarization": "binarization.nc",
+}
+"""{field of Findings: result file} of what is measured of all seeds together."""
+
+OF_SEEDS = {
+    "train": "train.nc",
+    "signs": "gradient_signs.nc",
+    "dynamics": "learning_dynamics.nc",
+    "classes": "class_consistency.nc",
+    "controls": "controls.nc",
+    "displacement": "equal_displacement.nc",
+}
+"""The same of what is recorded during training, which each seed has."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,13 @@ class Findings:
     @property
     def missing(self) -> list[str]:
         """Names of the result files that are missing."""
-        recorded = (self.train, self.signs, self.dynamics, self.classes, self.controls, self.displacement)
-        there: dict[str, object] = {"quantization.nc": self.quantization, "binarization.nc": self.binarization}
-        there |= dict(zip(WHILE_TRAINING, recorded, strict=True)) if self.trained_here else {}
-        return [name for name, found in there.items() if found is None or (isinstance(found, list) and not found)]
+        asked = FILES | (OF_SEEDS if self.trained_here else {})
+        return [file for field, file in asked.items() if field != "quantization_after" and self.first(file) is None]
+
+    def first(self, file: str) -> xr.Dataset | None:
+        """The first seed's result file of this name, or the one of all seeds; None where it is missing."""
+        found = {name: getattr(self, field) for field, name in (FILES | OF_SEEDS).items()}[file]
+        return next(iter(found), None) if isinstance(found, list) else found
 
 
 def findings(directory: Path) -> Findings:
@@ -82,18 +97,12 @@ def findings(directory: Path) -> Findings:
     whole = Path(os.path.abspath(directory))  # `.` has no name
     partner = whole.parent / whole.name.replace(config.model.activation, other) if other else whole
     files.check(partner)
+    held: dict[str, Any] = {field: of_seeds(directory, file) for field, file in OF_SEEDS.items()}
+    held |= {field: read(directory / file) for field, file in FILES.items()}
     return Findings(
         preset=config.preset,
         network=config.model.network,
-        train=of_seeds(directory, "train.nc"),
-        signs=of_seeds(directory, "gradient_signs.nc"),
-        dynamics=of_seeds(directory, "learning_dynamics.nc"),
-        classes=of_seeds(directory, "class_consistency.nc"),
-        controls=of_seeds(directory, "controls.nc"),
-        displacement=of_seeds(directory, "equal_displacement.nc"),
-        quantization=read(directory / "quantization.nc"),
-        quantization_after=read(directory / "quantization_activation.nc"),
-        binarization=read(directory / "binarization.nc"),
+        **held,
         beside=of_seeds(partner, "gradient_signs.nc") if partner != whole else [],
         train_beside=of_seeds(partner, "train.nc") if partner != whole else [],
         damaged=tuple(damaged),

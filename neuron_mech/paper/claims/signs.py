@@ -45,17 +45,11 @@ def near_output(found: Findings) -> Claim:
     conditions: list[Condition] = []
     for site in _from_the_output(found):
         own, what = means(found.signs, "neuron_constancy", site), "constant signs"
-        nulls = [*displaced(found, site), *random_labels(found, site)]
+        where, nulls = label(found.signs[0], site), (*displaced(found, site), *random_labels(found, site))
         curve = sum(s.constancy_curve.sel(site=site) for s in found.signs) / len(found.signs)
-        conditions.append(
-            condition(
-                *(what, label(found.signs[0], site), own, ">", 0.5),
-                nulls=tuple(nulls),
-                scope="beyond" if conditions else "paper",
-                curve=tuple((float(at.level), float(at)) for at in curve),
-                curve_of="|average sign| at least",
-            )
-        )
+        points = {"curve": tuple((float(at.level), float(at)) for at in curve), "curve_of": "|average sign| at least"}
+        scope: Scope = "beyond" if conditions else "paper"
+        conditions.append(condition(what, where, own, ">", 0.5, nulls=nulls, scope=scope, **points))
     conditions += _class_sign(found)
     missing = () if found.displacement else ("equal_displacement.nc, for the null: experiments.equal_displacement",)
     return dataclasses.replace(base, conditions=tuple(conditions), missing=missing)

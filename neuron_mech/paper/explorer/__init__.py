@@ -1,15 +1,14 @@
 """The neuron explorer: one HTML file in which every neuron of a run can be looked up. It needs no network."""
 
-from __future__ import annotations
-
 import base64
 from pathlib import Path
 
 from neuron_mech.paper.claims import Findings
-from neuron_mech.paper.explorer.payload import MISSING, SAMPLES, SHEET, packed
+from neuron_mech.paper.explorer.payload import MISSING as MISSING
+from neuron_mech.paper.explorer.payload import SAMPLES as SAMPLES
+from neuron_mech.paper.explorer.payload import SHEET as SHEET
+from neuron_mech.paper.explorer.payload import packed as packed
 from neuron_mech.paper.pages import rendered
-
-__all__ = ["MISSING", "SAMPLES", "SHEET", "html", "packed"]
 
 
 def html(directory: Path, found: Findings) -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from neuron_mech import store
 from neuron_mech.lazily import xarray as xr
@@ -23,7 +22,7 @@ SHEET = "samples"
 """Name of the picture of these samples in figures/: small images side by side, row by row."""
 
 MISSING = -128
-"""Stands for the average sign of a pair without a nonzero recording."""
+"""Stands for the average sign of a pair without a nonzero recording; others are in hundredths, -100 to 100."""
 
 
 def packed(directory: Path, found: Findings) -> bytes | None:
@@ -35,7 +34,9 @@ def packed(directory: Path, found: Findings) -> bytes | None:
     if not store.whole(path):
         return None
     signs = store.read_dataset(path).isel(sample=slice(SAMPLES))
-    arrays = {"signs": _hundredths(signs.average_sign.transpose("neuron", "sample").values)}
+    average = signs.average_sign.transpose("neuron", "sample").values
+    hundredths = np.where(np.isnan(average), MISSING, np.round(100 * np.nan_to_num(average)))
+    arrays = {"signs": hundredths.astype(np.int8)}
     header: dict[str, Any] = {
         "preset": found.preset,
         "samples": signs.sample.values.tolist(),
@@ -58,11 +59,6 @@ def _joined(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
     head = json.dumps({**header, "arrays": places}, separators=(",", ":")).encode()
     head += b" " * (-(len(head) + 4) % 8)
     return len(head).to_bytes(4, "little") + head + body
-
-
-def _hundredths(average: np.ndarray) -> Int[np.ndarray, "neurons samples"]:
-    """Average signs as bytes, -100 to 100."""
-    return np.where(np.isnan(average), MISSING, np.round(100 * np.nan_to_num(average))).astype(np.int8)
 
 
 def _sites(signs: xr.Dataset, found: Findings) -> list[dict[str, Any]]:

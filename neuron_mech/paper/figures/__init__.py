@@ -7,57 +7,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure
 
-    from neuron_mech.paper.figures.categories import atlas, class_consistency, predictions
-    from neuron_mech.paper.figures.codes import accuracy_name, binarization, information, quantization
-    from neuron_mech.paper.figures.composites import COMPOSITES, composite
-    from neuron_mech.paper.figures.saving import write_figure
-    from neuron_mech.paper.figures.sheets import write_sheet
-    from neuron_mech.paper.figures.signs import (
-        average_sign_histograms,
-        average_signs_by_phase,
-        constancy_over_training,
-        controls,
-        objectives,
-        training_curves,
-    )
-    from neuron_mech.paper.figures.styles import style
-    from neuron_mech.paper.figures.watching import all_neurons, dynamics, separation
+    from neuron_mech.paper.figures.categories import atlas as atlas
+    from neuron_mech.paper.figures.categories import class_consistency as class_consistency
+    from neuron_mech.paper.figures.categories import predictions as predictions
+    from neuron_mech.paper.figures.codes import accuracy_name as accuracy_name
+    from neuron_mech.paper.figures.codes import binarization as binarization
+    from neuron_mech.paper.figures.codes import information as information
+    from neuron_mech.paper.figures.codes import quantization as quantization
+    from neuron_mech.paper.figures.composites import COMPOSITES as COMPOSITES
+    from neuron_mech.paper.figures.composites import composite as composite
+    from neuron_mech.paper.figures.saving import write_figure as write_figure
+    from neuron_mech.paper.figures.saving import write_sheet as write_sheet
+    from neuron_mech.paper.figures.signs import average_sign_histograms as average_sign_histograms
+    from neuron_mech.paper.figures.signs import average_signs_by_phase as average_signs_by_phase
+    from neuron_mech.paper.figures.signs import constancy_over_training as constancy_over_training
+    from neuron_mech.paper.figures.signs import controls as controls
+    from neuron_mech.paper.figures.signs import objectives as objectives
+    from neuron_mech.paper.figures.signs import training_curves as training_curves
+    from neuron_mech.paper.figures.styles import style as style
+    from neuron_mech.paper.figures.watching import all_neurons as all_neurons
+    from neuron_mech.paper.figures.watching import dynamics as dynamics
+    from neuron_mech.paper.figures.watching import separation as separation
 
-_MODULES = ("categories", "codes", "watching", "signs", "composites", "saving", "sheets", "styles")
+_MODULES = ("categories", "codes", "watching", "signs", "composites", "saving", "styles")
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if not name.startswith("_"):
         for module in _MODULES:
             found = vars(importlib.import_module(f"{__name__}.{module}"))
             if name in found:
                 return found[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-__all__ = [
-    "COMPOSITES",
-    "Figure",
-    "accuracy_name",
-    "all_neurons",
-    "atlas",
-    "average_sign_histograms",
-    "average_signs_by_phase",
-    "binarization",
-    "class_consistency",
-    "composite",
-    "constancy_over_training",
-    "controls",
-    "dynamics",
-    "information",
-    "objectives",
-    "predictions",
-    "quantization",
-    "separation",
-    "style",
-    "training_curves",
-    "write_figure",
-    "write_sheet",
-]

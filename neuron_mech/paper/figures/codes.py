@@ -1,7 +1,6 @@
 """Two values a neuron, and one window of its range (figures 3 and 4)."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -16,12 +15,17 @@ def accuracy_name(top: int) -> str:
     return "test accuracy" if top == 1 else f"top-{top} test accuracy"
 
 
-def _curve(axes: Axes, by_seed: xr.DataArray, x: str, **style: Any) -> None:
-    """Draw the mean over seeds, and their range as a band; places without a value are left out of the line."""
-    by_seed = by_seed.dropna(x, how="all")
-    axes.plot(by_seed[x], by_seed.mean("seed"), **style)
-    if by_seed.sizes["seed"] > 1:
-        axes.fill_between(by_seed[x], by_seed.min("seed"), by_seed.max("seed"), color=style["color"], alpha=0.2, lw=0)
+def _draw(axes: Axes, curves: Mapping[str, xr.DataArray], x: str) -> None:
+    """Draw what is measured and its two controls, by label: means over seeds, and their range as a band.
+
+    Places without a value are left out of the line.
+    """
+    looks = ((MEASURED, 2.0, "-"), (CONTROLS[0], 1.0, "-"), (CONTROLS[1], 1.0, "-."))
+    for (label, by_seed), (color, width, line) in zip(curves.items(), looks, strict=True):
+        of = by_seed.dropna(x, how="all")
+        axes.plot(of[x], of.mean("seed"), label=label, color=color, lw=width, ls=line, marker=".")
+        if of.sizes["seed"] > 1:
+            axes.fill_between(of[x], of.min("seed"), of.max("seed"), color=color, alpha=0.2, lw=0)
 
 
 def quantization(found: xr.Dataset) -> Figure:
@@ -46,13 +50,12 @@ def quantization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
     at = found.sel(site=name)
     _frame(axes, at, "percentile rank used as threshold")
     axes.axvline(float(at.zero_rank_mean), color=NEUTRAL, linestyle=":", label="mean rank of 0")
-    for variable, label, color, width, line in (
-        ("accuracy", "two values", MEASURED, 2.0, "-"),
-        ("noise_accuracy", "noise of equal error", CONTROLS[0], 1.0, "-"),
-        ("permuted_accuracy", "two values, dealt at random", CONTROLS[1], 1.0, "-."),
-    ):
-        curve = at[f"{variable}_by_seed"]
-        _curve(axes, curve, "percentile_rank", label=label, color=color, lw=width, ls=line, marker=".")
+    curves = {
+        "two values": at.accuracy_by_seed,
+        "noise of equal error": at.noise_accuracy_by_seed,
+        "two values, dealt at random": at.permuted_accuracy_by_seed,
+    }
+    _draw(axes, curves, "percentile_rank")
     zero = (float(at.zero_rank_mean), float(at.zero_threshold_accuracy))
     axes.plot(*zero, "D", color="black", markersize=5, label="two values, cut at pre-activation 0")
 
@@ -60,10 +63,7 @@ def quantization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
 def _frame(axes: Axes, at: xr.Dataset, xlabel: str) -> None:
     """What figures 3 and 4 have in common: the axes, and the unchanged network's accuracy as a dashed line."""
     axes.axhline(float(at.original_accuracy), color="black", linestyle="--", linewidth=1, label="original")
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 1.03)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(accuracy_name(int(at.attrs.get("top", 1))))
+    axes.set(xlim=(0, 100), ylim=(0, 1.03), xlabel=xlabel, ylabel=accuracy_name(int(at.attrs.get("top", 1))))
 
 
 def binarization(found: xr.Dataset) -> Figure:
@@ -78,13 +78,10 @@ def binarization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
     """Draw figure 4 of the site `name`."""
     at = found.sel(site=name)
     _frame(axes, at, "percentile rank of the window's center")
-    for source, label, color, width, line in (
-        ("trained", "trained neurons", MEASURED, 2.0, "-"),
-        ("untrained", "untrained neurons", CONTROLS[0], 1.0, "-"),
-        ("projection", "random projection of the input", CONTROLS[1], 1.0, "-."),
-    ):
-        curve = at.accuracy_by_seed.sel(source=source)
-        _curve(axes, curve, "window_center", label=label, color=color, lw=width, ls=line, marker=".")
+    named = {"trained": "trained neurons", "untrained": "untrained neurons"}
+    named["projection"] = "random projection of the input"
+    curves = {label: at.accuracy_by_seed.sel(source=source) for source, label in named.items()}
+    _draw(axes, curves, "window_center")
     axes.axhline(float(found.chance), color=NEUTRAL, linestyle=":", linewidth=1, label="chance")
 
 
@@ -104,16 +101,14 @@ def information(found: xr.Dataset) -> Figure:
             best = at.best_rank_by_seed.values.ravel()
             top.hist(best, bins=np.linspace(0, 100, 21), color=MEASURED)
             top.axvline(50, color=NEUTRAL, linestyle=":")
-            top.set_xlabel("samples below best threshold (%)")
-            top.set_ylabel("neurons")
+            top.set(xlabel="samples below best threshold (%)", ylabel="neurons")
             whole, bit = (at[f"{k}_information_by_seed"].values.ravel() for k in ("value", "code"))
             bins = np.linspace(0, max(whole.max(), bit.max()) * 1.02, 31)
             below.hist(whole, bins=bins, color=NEUTRAL, alpha=0.6, label=f"whole value, median {np.median(whole):.2f}")
             below.hist(
                 bit, bins=bins, histtype="step", color=MEASURED, lw=1.5, label=f"one bit, median {np.median(bit):.2f}"
             )
-            below.set_xlabel("information about the label (bits)")
-            below.set_ylabel("neurons")
+            below.set(xlabel="information about the label (bits)", ylabel="neurons")
             below.set_ylim(0, 1.35 * below.get_ylim()[1])  # room for the legend
             below.legend(frameon=False, loc="upper left")
     return figure

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neuron_mech.paper.figures.codes import binarization_panel, quantization_panel
-from neuron_mech.paper.figures.signs import categories, histogram_panel
+from neuron_mech.paper.figures.signs import category_patches, histogram_panel
 from neuron_mech.paper.figures.styles import legend_below, style
 
 
@@ -47,7 +47,7 @@ def composite(kind: str, networks: Mapping[str, xr.Dataset]) -> Figure:
                 axes.set_visible(False)
             row[0].set_ylabel(f"{name}\n{row[0].get_ylabel()}")
         if kind in ("figure1", "figure5"):
-            figure.legend(handles=categories(), loc="outside lower center", ncols=2, frameon=False)
+            figure.legend(handles=category_patches(), loc="outside lower center", ncols=2, frameon=False)
         else:
             legend_below(figure, panels[0, 0], 3)
     return figure

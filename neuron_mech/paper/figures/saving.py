@@ -1,9 +1,13 @@
-"""Figures as files."""
+"""Figures as files, and many small images as one picture, in which the explorer and readers look up samples."""
 
 from functools import partial
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import UInt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from neuron_mech.cluster import processes
 from neuron_mech.paper.figures.styles import style
@@ -21,10 +25,41 @@ def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
     """Write a figure as `figures/NAME.png`, `.svg` and `.pdf` in a run's directory. The same figure, the same bytes."""
     paths = [directory / "figures" / f"{name}{suffix}" for suffix in METADATA]
     if processes.first():
-        with style():
-            for _ in range(2):  # a second layout pass, for tick labels that the first one changed
-                figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # a pass takes as long as drawing, and each file would begin with one
+        with style(), mpl.rc_context({"figure.constrained_layout.use": False}):
+            if engine := figure.get_layout_engine():
+                for _ in range(2):  # a second layout pass, for tick labels that the first one changed
+                    engine.execute(figure)
+            # A pass takes as long as drawing, and with an engine, be it "none", each file would begin with one.
+            figure.set_layout_engine(None)
             for path in paths:
                 write_result(path, partial(figure.savefig, metadata=METADATA[path.suffix]))
     return paths
+
+
+COLUMNS = 50
+"""Images side by side."""
+
+
+def contact_sheet(
+    images: UInt[np.ndarray, "images height width channels"], largest: int
+) -> UInt[np.ndarray, "rows columns channels"]:
+    """The images in their order, COLUMNS in a row, as bytes; `largest` is the value of white.
+
+    A fourth channel, which is transparency, is left out. Places without an image are black.
+    """
+    count, height, width, channels = images.shape
+    rows = -(-count // COLUMNS)
+    tiles = np.zeros((rows * COLUMNS, height, width, min(channels, 3)), np.uint8)
+    tiles[:count] = (images[..., :3].astype(np.uint32) * 255 + largest // 2) // largest
+    grid = tiles.reshape(rows, COLUMNS, height, width, -1).swapaxes(1, 2)
+    return grid.reshape(rows * height, COLUMNS * width, -1)
+
+
+def write_sheet(
+    directory: Path, name: str, images: UInt[np.ndarray, "images height width channels"], largest: int
+) -> None:
+    """Write `figures/NAME.png` in a run's directory: the images in their order, COLUMNS in a row."""
+    if processes.first():
+        sheet = contact_sheet(images, largest)
+        picture = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)
+        write_result(directory / "figures" / f"{name}.png", partial(picture.save, format="PNG", optimize=True))

@@ -33,7 +33,7 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
         for panel, name in enumerate(names):
             axes = figure.add_subplot(rows, columns, panel + 1)
             histogram_panel(axes, signs, name, one_neuron)
-        figure.legend(handles=categories(), loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(handles=category_patches(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -62,8 +62,7 @@ def average_signs_by_phase(signs: xr.Dataset) -> Figure:
                     said = f"{share:.0%} constant"
                     axes.text(0.5, 0.97, said, transform=axes.transAxes, ha="center", va="top")
         for axes in panels[-1]:
-            axes.set_xlim(-1.03, 1.03)
-            axes.set_xlabel("average derivative sign")
+            axes.set(xlim=(-1.03, 1.03), xlabel="average derivative sign")
     return figure
 
 
@@ -83,16 +82,14 @@ def histogram_panel(axes: Axes, signs: xr.Dataset, name: str, one_neuron: bool =
     axes.bar(center, counts, width=0.9 * width, color=np.where(center < 0, HIGH, LOW))
     for edge in (-0.9, 0.9):
         axes.axvline(edge, color=NEUTRAL, linestyle=":", linewidth=0.8)
-    axes.set_xlim(-1.03, 1.03)
-    axes.set_xlabel("average derivative sign")
-    axes.set_ylabel(_counted(int(at.positions), one_neuron))
+    axes.set(xlim=(-1.03, 1.03), xlabel="average derivative sign", ylabel=_counted(int(at.positions), one_neuron))
     axes.ticklabel_format(axis="y", useMathText=True)  # of all axes it would double the time of a figure
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])  # room for the text
     share = at.neuron_constancy.sel(neuron_index=neuron) if one_neuron else at.constancy
     axes.text(0.5, 0.97, f"{float(share):.0%} constant", transform=axes.transAxes, ha="center", va="top")
 
 
-def categories() -> list[mpl.patches.Patch]:
+def category_patches() -> list[mpl.patches.Patch]:
     """Legend entries of the two categories."""
     named = ((HIGH, "high: should rise"), (LOW, "low: should fall"))
     return [mpl.patches.Patch(color=color, label=label) for color, label in named]
@@ -123,16 +120,13 @@ def constancy_over_training(signs: xr.Dataset) -> Figure:
             for x, phase, marker in ((1.04, "before", "o"), (1.09, "after", "D")):
                 value = float(signs.constancy_by_phase.sel(site=name, phase=phase))
                 top.plot(last * x, value, marker, color=color, markersize=5, clip_on=False)
-        top.set_ylabel("share of constant signs\n(|average sign| > 0.9)")
-        top.set_ylim(0, 1)
+        top.set(ylabel="share of constant signs\n(|average sign| > 0.9)", ylim=(0, 1))
         top.plot([], [], "o", color=NEUTRAL, label="recordings before saturation")
         top.plot([], [], "D", color=NEUTRAL, label="recordings after saturation")
         below.plot(epochs, signs.train_accuracy, color="black", label="training samples")
         below.plot(epochs, signs.test_accuracy, color=NEUTRAL, linestyle="--", label="test samples")
         lowest = float(min(signs.train_accuracy.min(), signs.test_accuracy.min()))
-        below.set_ylim(max(0.0, lowest - 0.02), 1.005)
-        below.set_ylabel("accuracy")
-        below.set_xlabel("epoch")
+        below.set(ylim=(max(0.0, lowest - 0.02), 1.005), ylabel="accuracy", xlabel="epoch")
         below.legend(frameon=False, loc="lower right")
         saturated = int(signs.saturation_epoch)
         if saturated > 0:
@@ -226,8 +220,7 @@ def training_curves(train: xr.Dataset) -> Figure:
         left.plot(epoch, train.loss, color=NEUTRAL, linewidth=0.3, alpha=0.6)
         smooth = train.loss.groupby(train.step // train.attrs["batches_per_epoch"]).mean()
         left.plot(train.epoch, smooth, color="black", label="mean of the epoch")
-        left.set_yscale("log")
-        left.set_ylabel("training loss (nats)")
+        left.set(yscale="log", ylabel="training loss (nats)")
         left.legend(frameon=False)
         right.plot(train.epoch, train.train_accuracy, color="black", label="training samples")
         right.plot(train.epoch, train.test_accuracy, color=NEUTRAL, linestyle="--", label="test samples")

@@ -49,9 +49,7 @@ class CategoryHistogram:
         ]
         self.patches += [axes.stairs(blank, edges, color=color, linewidth=0.8, zorder=3) for color in (LOW, HIGH)]
         axes.axvline(0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
-        axes.set_ylim(0, 1.2)
-        axes.set_yticks([])
-        axes.set_xlim(edges[0], edges[-1])
+        axes.set(ylim=(0, 1.2), yticks=[], xlim=(edges[0], edges[-1]))
 
     def show(self, values: Float[np.ndarray, " samples"]) -> None:
         """Draw these values. Those beyond the edges are counted in the outermost bins."""
@@ -165,8 +163,7 @@ def separation(found: xr.Dataset) -> Figure:
                 parts = shares[shares.dims[1]].values
                 axes.stackplot(epochs[1:], shares.values.T[:, 1:], colors=colors, labels=parts)
                 axes.set_ylim(0, 1)
-            variance.set_xlim(0, found.attrs["epochs"])
-            variance.set_xlabel(_time(found))
+            variance.set(xlim=(0, found.attrs["epochs"]), xlabel=_time(found))
             variance.tick_params(labelbottom=True)
         for top, middle, change, variance in panels[:, 0].reshape(bands, 4):
             top.set_ylabel("separation of low and high\n(AUC)")

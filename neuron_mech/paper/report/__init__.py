@@ -1,7 +1,5 @@
 """The report: one HTML file with the verdicts, every figure and video, and their origin. It needs no network."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import json
@@ -14,7 +12,6 @@ from typing import Any
 
 from neuron_mech import store
 from neuron_mech.errors import first_line, harmless
-from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper.claims import MARKS, UNFIT, Claim, Findings
 from neuron_mech.paper.pages import data_url, rendered
 from neuron_mech.paper.report.sections import GLOSSARY, SECTIONS, Section
@@ -113,11 +110,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _table(section: Section, found: Findings) -> str:
     """`Shown.table` of a section, from the first seed's result file."""
-    lists = {"train": found.train, "gradient_signs": found.signs, "learning_dynamics": found.dynamics}
-    lists |= {"class_consistency": found.classes, "controls": found.controls}
-    codes = {"quantization": found.quantization, "binarization": found.binarization}
-    name = section.data.removesuffix(".nc")
-    dataset: xr.Dataset | None = next(iter(lists.get(name, [])), None) or codes.get(name)
+    dataset = found.first(section.data) if section.table else None
     names = [variable for variable in section.table if dataset is not None and variable in dataset]
     if dataset is None or not names:
         return ""
