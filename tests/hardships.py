@@ -25,10 +25,9 @@ from pathlib import Path
 import few_frames
 import forking
 import hostile_directories
+from small_runs import REPRODUCED as SMALL
 
 OUTCOMES = ("same", "said", "silent", "page", "lost")
-SMALL = ("digits", "--train.epochs", "2", "--model.width", "0.03125", "--watch.recordings", "5")
-SMALL += ("--watch.wide-recordings", "3", "--watch.wide-samples", "50", "--record.samples", "200")
 MEMORY = 2**21
 """kB that a command may take at its largest."""
 

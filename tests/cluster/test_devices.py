@@ -39,7 +39,7 @@ from neuron_mech.config import Config, Data, Model, Record, Train, Watch
 
 assert jax.local_device_count() == 8
 digits = datasets.load(Data("digits"))
-digits = replace(digits, train=digits.train.rows(jnp.arange(90)), test=digits.test.rows(jnp.arange(60)))
+digits = replace(digits, train=digits.train.rows(jnp.arange(96)), test=digits.test.rows(jnp.arange(60)))
 record = Record(every=3, samples=37, chunk=3)
 dense = Config("digits", model=Model(width=1 / 32), train=Train(batch_size=16, epochs=2), record=record,
                watch=Watch(recordings=2, wide_recordings=2, samples=20, wide_samples=20))
