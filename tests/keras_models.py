@@ -6,8 +6,17 @@ import numpy as np
 
 from neuron_mech.training.models.resnet import BLOCKS
 
+FEW = {2: "a", 3: "ad", 4: "a", 5: "ac"}
+"""Blocks of a shallow network, for what does not ask how many there are: compiling sixteen is most of the time."""
+
 NARROW = (2, 3, 4, 5)
 """Neurons of a narrow network's stages."""
+
+
+def without_drawing(patch, keras):
+    """Kernels of Keras's models begin as zeros: drawing each is a program to compile, and `disturbed` gives others."""
+    zeros = lambda self, shape, dtype=None, **_: np.zeros(shape, dtype or "float32")  # noqa: E731
+    patch.setattr(keras.initializers.GlorotUniform, "__call__", zeros)
 
 
 def disturbed(keras, model, seed=0):

@@ -65,6 +65,7 @@ def value_information(counts: Int[Array, "neurons bins classes"]) -> Float[Array
     return mutual_information(counts.reshape(neurons, fine, bins // fine, classes).sum(2))
 
 
+@partial(jax.jit, static_argnames="corrected")
 def mutual_information(counts: Int[Array, "*tables rows columns"], corrected: bool = True) -> Float[Array, "*tables"]:
     """Mutual information of rows and columns of contingency tables, in bits.
 
@@ -92,6 +93,7 @@ def mutual_information(counts: Int[Array, "*tables rows columns"], corrected: bo
     return bits
 
 
+@jax.jit
 def threshold_information(counts: Int[Array, "neurons bins classes"]) -> Float[Array, "neurons thresholds"]:
     """Information, in bits, of the one-bit code cut after each bin but the last: thresholds at ranks 100/bins, ..."""
     below = jnp.cumsum(counts, axis=1)[:, :-1]

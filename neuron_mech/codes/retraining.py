@@ -107,9 +107,9 @@ def cut(
 def initial(cut: Cut) -> TrainState:
     """The state before retraining: the layers after the site, re-initialised."""
     seed, name = cut.config.train.seed, cut.site.name
-    variables = cut.model.init(random_stream(seed, f"reinitialisation above {name}"), jnp.zeros((1, *cut.image)))
-    params = _above(cut, variables["params"])
-    statistics = {k: _above(cut, v) for k, v in variables.items() if k not in ("params", "intermediates")}
+    key, image = random_stream(seed, f"reinitialisation above {name}"), jnp.zeros((1, *cut.image))
+    statistics = {k: _above(cut, v) for k, v in training.begun(cut.model, key, image).items()}
+    params = statistics.pop("params")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -1,9 +1,10 @@
 """Data and models, and the pure training step, which returns activation gradients beside the loss, and evaluation.
 
-Nothing here is jitted or keeps state: the callers jit, and decide which buffers are donated.
+Nothing here keeps state, and nothing but `begun` is jitted: the callers jit, and decide which buffers are donated.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -73,17 +74,27 @@ def stepwise(convolutional: bool) -> bool:
 
 def init(config: Config, model: nn.Module, sample: Samples) -> TrainState:
     """The state before the first step. `sample` gives the inputs' shape."""
-    variables = model.init(random_stream(config.train.seed, "initialisation"), sample.inputs)
-    # init also returns what the model sows; only parameters and running statistics are part of the state.
-    statistics = {k: v for k, v in variables.items() if k not in ("params", "intermediates", "perturbations")}
+    statistics = begun(model, random_stream(config.train.seed, "initialisation"), sample.inputs)
+    params = statistics.pop("params")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
+        params=params,
         statistics=statistics,
         # The optimizer's state does not depend on the number of samples.
-        opt_state=optimizer(config, 1).init(variables["params"]),
+        opt_state=optimizer(config, 1).init(params),
         key=random_stream(config.train.seed, "dropout"),
     )
+
+
+@partial(jax.jit, static_argnames="model")
+def begun(model: nn.Module, key: Array, inputs: Array) -> dict[str, PyTree]:
+    """Parameters and running statistics before the first step.
+
+    By one program: outside of `jit` each of many operations would be one. The bits are the same: uniform numbers times
+    a constant.
+    """
+    # init also returns what the model sows.
+    return {k: v for k, v in model.init(key, inputs).items() if k not in ("intermediates", "perturbations")}
 
 
 def train_step(

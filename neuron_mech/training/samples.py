@@ -23,6 +23,13 @@ from neuron_mech.taps.objectives import check_labels
 from neuron_mech.training.streaming import Reader, Reading
 
 
+@jax.jit
+def _taken(arrays: tuple[Array, Array], ids: Array) -> tuple[Array, Array]:
+    """As one program: indexing outside of `jit` is ten, for every other number of ids."""
+    images, labels = arrays
+    return images[ids], labels[ids]
+
+
 class Samples(struct.PyTreeNode):
     """Images as stored (unsigned integers) and integer labels; `inputs` are the images as a network takes them."""
 
@@ -38,7 +45,8 @@ class Samples(struct.PyTreeNode):
 
     def rows(self, ids: Int[Array | np.ndarray, " ids"]) -> "Samples":
         """The samples with these ids, in this order."""
-        return self.replace(images=self.images[ids], labels=self.labels[ids])
+        images, labels = _taken((self.images, self.labels), ids)
+        return self.replace(images=images, labels=labels)
 
     @property
     def blank(self) -> "Samples":

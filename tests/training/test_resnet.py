@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import gradient_signs
-from keras_models import NARROW, assembled, disturbed
+from keras_models import FEW, NARROW, assembled, disturbed, without_drawing
 from neuron_mech import runs, store, taps
 from neuron_mech.codes import retraining, windowing
 from neuron_mech.config import PRESETS, Watch
@@ -19,7 +19,7 @@ from neuron_mech.runs import loop
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training import datasets, models
 from neuron_mech.training.datasets import Samples
-from neuron_mech.training.models import ResNet50, keras_weights
+from neuron_mech.training.models import ResNet50, keras_weights, resnet
 from neuron_mech.training.models.resnet import BLOCKS, caffe
 
 SITES = ("conv1", *(f"{stage}{letter}" for stage, letters in BLOCKS.items() for letter in letters))
@@ -78,16 +78,17 @@ def photographs(count):
     return np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
 
 
-def test_it_is_keras_s_own_network_on_photographs(keras, lenient):
+def test_it_is_keras_s_own_network_on_photographs(keras, lenient, monkeypatch):
+    without_drawing(monkeypatch, keras)
     theirs = disturbed(keras, keras.applications.ResNet50(weights=None, classifier_activation=None))
     sums = [f"conv{stage}_block{n + 1}_add" for stage, letters in BLOCKS.items() for n in range(len(letters))]
     outputs = [theirs.get_layer(name).output for name in ("conv1_bn", *sums)]
-    images = photographs(2)
+    images = photographs(1)
     prepared = keras.applications.resnet50.preprocess_input(images.astype(np.float32))
     expected = keras.Model(theirs.input, [*outputs, theirs.output]).predict_on_batch(prepared)
     model = models.build(PRESETS["imagenet-resnet50"].model, 1000)
     variables = keras_weights.variables(keras_weights.of_model(theirs), model)
-    inputs = Samples(jnp.asarray(images), jnp.zeros(2, jnp.int32), largest=255, pixels=224).inputs
+    inputs = Samples(jnp.asarray(images), jnp.zeros(1, jnp.int32), largest=255, pixels=224).inputs
     agree(read(model, variables, inputs), expected)
 
 
@@ -145,7 +146,14 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
+def shallow():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "BLOCKS", FEW)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(data, shallow, tmp_path_factory):
     directory = tmp_path_factory.mktemp("resnet")
     with pytest.MonkeyPatch.context() as patch, store.opened(directory, SMALL):
         patch.setattr(loop.datasets, "load", lambda *_: data)
@@ -207,7 +215,7 @@ def test_a_cut_after_a_block_drops_all_before_it_and_one_inside_is_refused(finis
     cut = retraining.cut(SMALL, study.model, variables, one, study.sites["3d"])
     assert cut.convolutional
     start = retraining.initial(cut)
-    blocks = [f"{stage}{letter}" for stage in (4, 5) for letter in BLOCKS[stage]]
+    blocks = [f"{stage}{letter}" for stage in (4, 5) for letter in FEW[stage]]
     branches = ("branch1", "branch2a", "branch2b", "branch2c")
     kept = {f"{b}_{branch}" for b in blocks for branch in branches if branch != "branch1" or b[1] == "a"}
     assert set(start.params) == {"logits"} | {f"{name}_{kind}" for name in kept for kind in ("conv", "norm")}

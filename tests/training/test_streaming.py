@@ -16,12 +16,14 @@ from PIL import Image
 from at_hand import at_hand
 from experiments import quantization as quantization_experiment
 from experiments.command_line import Session
+from keras_models import FEW
 from neuron_mech import store
 from neuron_mech.config import PRESETS, Data, Model
 from neuron_mech.errors import InputError, RunError
 from neuron_mech.runs import planning, subjects
 from neuron_mech.training import datasets
 from neuron_mech.training.datasets import Dataset, Samples, Stream
+from neuron_mech.training.models import resnet
 from neuron_mech.training.streaming import BLOCK, Reader, prepared
 
 SAMPLE = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / "imagenet_sample"
@@ -221,9 +223,10 @@ def test_a_stream_gives_the_numbers_of_the_same_images_in_memory(pair, tmp_path)
 
 
 def test_imagenet_from_disk_to_figure_with_random_weights(tmp_path, monkeypatch, capsys):
-    """The real preset, a thin network, real images of many sizes."""
+    """The real preset, a thin and shallow network, real images of many sizes."""
     if not SAMPLE.is_dir():
         pytest.skip(f"there is no sample of ImageNet in {SAMPLE}")
+    monkeypatch.setattr(resnet, "BLOCKS", FEW)
     preset = PRESETS["imagenet-resnet50"]
     config = replace(
         preset,
