@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -44,8 +45,9 @@ class Forked:
         changed = dict(env or {})
         if late := [name for name in changed if name.startswith("JAX_") and changed[name] != begun.get(name)]:
             raise ValueError(f"{late} are read where JAX is imported, which has been done: use subprocess")
-        self._files = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115  gone when this is
-        said = [file.name for file in self._files]
+        self._files = [_file(), _file()]
+        weakref.finalize(self, _remove, self._files)
+        said = [str(path) for path in self._files]
         self.returncode: int | None = None
         self.largest = 0
         """KB of memory that it took at its largest, known when it has ended."""
@@ -54,11 +56,11 @@ class Forked:
     @property
     def out(self) -> str:
         """What it has said by now."""
-        return Path(self._files[0].name).read_text(errors="replace")
+        return self._files[0].read_text(errors="replace")
 
     @property
     def err(self) -> str:
-        return Path(self._files[1].name).read_text(errors="replace")
+        return self._files[1].read_text(errors="replace")
 
     def poll(self) -> int | None:
         if self.returncode is None and (ended := _asked({"ended": self.pid})):
@@ -100,6 +102,17 @@ def run(*arguments: object, timeout: float = 600, **options: Any) -> Forked:
     finally:
         process.kill()
     return process
+
+
+def _file() -> Path:
+    number, path = tempfile.mkstemp()
+    os.close(number)
+    return Path(path)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 @cache
@@ -148,6 +161,7 @@ def become(arguments: list[str], cwd: str, env: dict[str, str], said: list[str])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for place, path in enumerate(said, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), place)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background were told to ignore
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
