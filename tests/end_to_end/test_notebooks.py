@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom on a digits run, from any directory, and are stored with small outputs."""
 
 import os
+import warnings
 
 import nbformat
 import pytest
@@ -37,15 +38,28 @@ def test_it_can_be_read_on_the_web(path):
         assert "/tmp/" not in str(output)
 
 
+@pytest.fixture(scope="module")
+def kernel(place):
+    """One for all notebooks: to begin one each would be half of the time."""
+    manager = pytest.importorskip("jupyter_client.manager")
+    path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # Jupyter's own
+        started, client = manager.start_new_kernel(cwd=str(place), env=environment)
+        yield client
+        client.stop_channels()
+        started.shutdown_kernel()
+
+
 @pytest.mark.filterwarnings("default")  # Jupyter's own
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_from_top_to_bottom(path, place, monkeypatch):
-    client = pytest.importorskip("nbclient")
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(path.parent.parent), os.environ.get("PYTHONPATH", ""))))
-    notebook = nbformat.read(path, as_version=4)
-    done = client.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(place)}}).execute()
-    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert outputs
-    assert not [output for output in outputs if output.output_type == "error"]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+def test_it_runs_from_top_to_bottom(path, kernel):
+    kernel.execute_interactive("%reset -f", timeout=300)  # no name of another notebook
+    said = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            done = kernel.execute_interactive(cell.source, allow_stdin=False, timeout=300, output_hook=said.append)
+            assert done["content"]["status"] == "ok", done["content"]
+    assert "error" not in {message["msg_type"] for message in said}
+    assert any("image/png" in message["content"].get("data", {}) for message in said)
