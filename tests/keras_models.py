@@ -6,7 +6,7 @@ import numpy as np
 
 from neuron_mech.training.models.resnet import BLOCKS
 
-FEW = {2: "a", 3: "ad", 4: "a", 5: "ac"}
+FEW = {2: "a", 3: "a", 4: "a", 5: "ab"}
 """Blocks of a shallow network, for what does not ask how many there are: compiling sixteen is most of the time."""
 
 NARROW = (2, 3, 4, 5)

@@ -133,7 +133,9 @@ SMALL = replace(
     data=replace(PRESET.data, name="digits", pixels=10),
     model=replace(PRESET.model, width=1 / 32),
     train=replace(PRESET.train, batch_size=16, epochs=2),
-    record=replace(PRESET.record, every=3, samples=20, site_samples=("5c:20", "*:10"), chunk=10),
+    record=replace(
+        PRESET.record, sites=("conv1", "3a", "5b"), every=3, samples=20, site_samples=("5b:20", "*:10"), chunk=10
+    ),
     watch=Watch(recordings=0),
 )
 """Neurons 2, 4, 8, 16 and four times as many; 64 images of 8x8 pixels, seen as 10x10."""
@@ -165,18 +167,18 @@ def test_it_is_trained_and_recorded_as_any_other_network(finished):
     assert run.study.design.stepwise
     assert list(run.study.design.rows.values()) == [10, 10, 20]
     tally = run.tallies["margin"]
-    shapes = {"conv1": (10, 10, 10, 2), "3d": (10, 5, 5, 16), "5c": (20, 2, 2, 64)}
+    shapes = {"conv1": (10, 10, 10, 2), "3a": (10, 5, 5, 16), "5b": (20, 2, 2, 64)}
     assert {site: tally[site].positive.shape for site in tally} == shapes
-    # Two epochs of four batches, two recordings each. What follows 3d reads every other row and column; 5c is averaged.
+    # Two epochs of four batches, two recordings each. What follows 3a reads every other row and column; 5b is averaged.
     assert run.study.recordings == 4
     nonzero = {site: np.asarray(of.positive + of.negative) for site, of in tally.items()}
-    assert (nonzero["5c"] == 4).all()
-    assert not nonzero["3d"][:, 1::2].any()
-    assert not nonzero["3d"][:, :, 1::2].any()
-    assert nonzero["3d"][:, ::2, ::2].mean() > 3.9
+    assert (nonzero["5b"] == 4).all()
+    assert not nonzero["3a"][:, 1::2].any()
+    assert not nonzero["3a"][:, :, 1::2].any()
+    assert nonzero["3a"][:, ::2, ::2].mean() > 3.9
     assert np.isfinite(run.state.history["loss"]).all()
     signs = gradient_signs.dataset(run)
-    assert list(signs.label.values) == ["conv1-relu", "3d-relu", "5c-relu"]
+    assert list(signs.label.values) == ["conv1-relu", "3a-relu", "5b-relu"]
     assert np.isfinite(signs.constancy).all()
 
 
@@ -212,7 +214,7 @@ def test_a_cut_after_a_block_drops_all_before_it_and_one_inside_is_refused(finis
     inside = taps.sites(study.model, variables, one.inputs)["4a_branch1_conv"]
     with pytest.raises(InputError, match=r"'4a_branch1_conv' cannot be cut at: a path .* goes round it"):
         retraining.cut(SMALL, study.model, variables, one, inside)
-    cut = retraining.cut(SMALL, study.model, variables, one, study.sites["3d"])
+    cut = retraining.cut(SMALL, study.model, variables, one, study.sites["3a"])
     assert cut.convolutional
     start = retraining.initial(cut)
     blocks = [f"{stage}{letter}" for stage in (4, 5) for letter in FEW[stage]]
@@ -222,26 +224,26 @@ def test_a_cut_after_a_block_drops_all_before_it_and_one_inside_is_refused(finis
     assert set(start.statistics["batch_stats"]) == {f"{name}_norm" for name in kept}
     # The same loss from the whole network, its site's pre-activations replaced.
     eight = data.train.rows(jnp.arange(8))
-    bits = windowing.pack(jax.random.bernoulli(jax.random.key(0), shape=(8, *study.sites["3d"].shape)))
+    bits = windowing.pack(jax.random.bernoulli(jax.random.key(0), shape=(8, *study.sites["3a"].shape)))
     seen = retraining.Binarized(bits, eight.labels)
     stepped, loss = jax.jit(
         lambda start, bits, labels: retraining.step(cut, start, retraining.Binarized(bits, labels), jnp.arange(8))
     )(start, seen.bits, seen.labels)
     assert jax.tree.structure(stepped) == jax.tree.structure(start)
     whole = {k: {**variables[k], **part} for k, part in (("params", start.params), *start.statistics.items())}
-    values = windowing.unpack(bits, study.sites["3d"].shape)
-    edited = taps.edited(study.model, pre={"3d": lambda _: values})
+    values = windowing.unpack(bits, study.sites["3a"].shape)
+    edited = taps.edited(study.model, pre={"3a": lambda _: values})
     logits, _ = jax.jit(lambda v, x: edited(v, x, train=True, mutable=["batch_stats"]))(whole, eight.inputs)
     assert float(loss) == pytest.approx(float(nn.softplus(margin(logits, eight.labels)).mean()), rel=1e-4)
 
 
 def test_after_the_last_block_the_last_layer_alone_is_retrained(finished, data):
     study, variables = finished.study, finished.state.train.variables
-    cut = retraining.cut(SMALL, study.model, variables, data.train.rows(jnp.arange(1)), study.sites["5c"])
+    cut = retraining.cut(SMALL, study.model, variables, data.train.rows(jnp.arange(1)), study.sites["5b"])
     start, labels = retraining.initial(cut), data.train.labels[:8]
     assert set(start.params) == {"logits"}
     assert not start.statistics
-    values = jax.random.bernoulli(jax.random.key(0), shape=(8, *study.sites["5c"].shape))
+    values = jax.random.bernoulli(jax.random.key(0), shape=(8, *study.sites["5b"].shape))
     bits = windowing.pack(values)
     stepped, loss = jax.jit(
         lambda start, bits: retraining.step(cut, start, retraining.Binarized(bits, labels), jnp.arange(8))
