@@ -4,6 +4,7 @@ A process of its own is what is tested: with memory, devices, signals and an end
 would be half of its time. The process forked from has run nothing: JAX has no devices in it yet, and no threads.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -120,7 +121,9 @@ def _begun() -> tuple[subprocess.Popen, dict[str, str]]:
     """The process that others are forked from, begun when it is first asked, and its environment."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     asked = [sys.executable, __file__]
-    return subprocess.Popen(asked, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True), env
+    process = subprocess.Popen(asked, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.communicate)  # without more lines it ends
+    return process, env
 
 
 def _asked(job: dict) -> Any:

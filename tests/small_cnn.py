@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from neuron_mech.config import Config, Data, Model, Record, Train, Watch
 from neuron_mech.runs import planning
@@ -40,8 +41,8 @@ def studied(data, config=SMALL):
 def disturbed(state):
     """A state whose statistics, scales and biases are nobody's defaults."""
     leaves, tree = jax.tree.flatten((state.params, state.statistics))
-    keys = jax.random.split(jax.random.key(5), len(leaves))
-    leaves = [leaf + 0.2 * jax.random.uniform(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    draw = np.random.default_rng(5)
+    leaves = [jnp.asarray(leaf + 0.2 * draw.random(leaf.shape, np.float32)) for leaf in jax.device_get(leaves)]
     params, statistics = jax.tree.unflatten(tree, leaves)
     return state.replace(params=params, statistics=statistics)
 
