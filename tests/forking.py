@@ -1,7 +1,7 @@
 """Commands in processes of their own that begin at once: forked from one that has imported all that they will.
 
-A process of its own is what is tested: with memory, devices, signals and an end of its own. To import the same again
-would be half of its time. The process forked from has run nothing: JAX has no devices in it yet, and no threads.
+Tests of kills, memory and several devices need separate processes, but importing the same again would be half of their
+time. The process forked from has run nothing: JAX has no devices in it yet, and no threads.
 """
 
 import atexit

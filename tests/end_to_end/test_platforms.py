@@ -61,7 +61,7 @@ def begun_with_zeros():
 
 
 def _zeros(leaf, *several):
-    """Of the shape of `leaf`, or of so many of it, and of its type."""
+    """Zeros of the shape and type of `leaf`; with `several`, a stack of that many."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(np.zeros((*several, *leaf.shape, 2), np.uint32))
     return jax.device_put(np.zeros((*several, *leaf.shape), leaf.dtype))
