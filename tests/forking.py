@@ -95,6 +95,11 @@ class Forked:
         self.wait()
 
 
+def simulated(devices: int) -> dict[str, str]:
+    """The environment of a process with so many devices: flags as these tests have, and their number."""
+    return {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
+
+
 def run(*arguments: object, timeout: float = 600, **options: Any) -> Forked:
     """A process that is waited for, and killed where that takes too long."""
     process = Forked(*arguments, **options)

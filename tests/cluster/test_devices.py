@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forking import run
+from forking import run, simulated
 from neuron_mech.cluster import devices
 
 pytestmark = pytest.mark.long
@@ -96,7 +96,6 @@ print("equal")
 
 def test_eight_devices_record_and_train_as_one_does(tmp_path):
     """Each holds its own samples' tally only; a recording is the same, a run is saved as one device would."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    done = run("-c", EIGHT, tmp_path / "run", env={"XLA_FLAGS": flags})
+    done = run("-c", EIGHT, tmp_path / "run", env=simulated(8))
     assert done.returncode == 0, done.err[-3000:]
     assert done.out.endswith("equal\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forking import Forked
+from forking import Forked, simulated
 from neuron_mech.cluster import joining, processes
 from neuron_mech.errors import InputError
 
@@ -103,9 +103,7 @@ def port() -> int:
 
 def start(*arguments: object, devices: int = 1) -> Forked:
     """A process with so many simulated devices."""
-    # Compiled fast: it is most of the time.
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    return Forked(*arguments, env={"XLA_FLAGS": flags})
+    return Forked(*arguments, env=simulated(devices))
 
 
 def ended(*running: Forked) -> list[tuple[int, str]]:

@@ -18,6 +18,8 @@ from forking import run
 from places import ROOT
 from understanding import understand
 
+pytestmark = pytest.mark.long
+
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 READMES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 

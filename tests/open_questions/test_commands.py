@@ -20,6 +20,8 @@ from neuron_mech import store
 from neuron_mech.errors import InputError
 from neuron_mech.paper import claims as paper
 
+pytestmark = pytest.mark.long
+
 IMAGES = ("--images", "200", "--test-images", "200")
 """As many to train as to test: one program reads either."""
 SMALL = {

@@ -10,7 +10,7 @@ from kinds import KINDS as LINEN_KINDS
 from nnx_kinds import NNX_KINDS
 from written_out import edit, squared
 
-pytestmark = pytest.mark.usefixtures("lenient")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("lenient")]
 
 KINDS = LINEN_KINDS | NNX_KINDS
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from forking import simulated
 from places import ROOT
 
 PROGRAM = """
@@ -65,8 +66,9 @@ print("equal")
 
 
 def test_ten_lines_with_variables_over_eight_devices_and_nested_samples():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+    environment = {
+        **os.environ,
+        **simulated(8),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
     }

@@ -21,6 +21,8 @@ from neuron_mech.runs import study as studies
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training.datasets import Dataset, Samples
 
+pytestmark = pytest.mark.long
+
 SMALL = Config(
     "digits",
     model=Model(width=1 / 32),

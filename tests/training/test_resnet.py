@@ -23,7 +23,10 @@ from neuron_mech.training.models import ResNet50, keras_weights, resnet
 from neuron_mech.training.models.resnet import BLOCKS, caffe
 
 SITES = ("conv1", *(f"{stage}{letter}" for stage, letters in BLOCKS.items() for letter in letters))
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's variables
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's variables
+]
 
 
 def agree(ours, theirs):
