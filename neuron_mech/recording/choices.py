@@ -1,12 +1,14 @@
 """The choice of samples, neurons and positions to record: a number of them, a share, or given ones."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 
 from neuron_mech.cluster import jax_settings
 from neuron_mech.errors import InputError
+from neuron_mech.taps import Site
 
 Choice = int | float | Sequence[int] | np.ndarray | None
 """A number, a share (float), or indices or a mask; None for all."""
@@ -47,3 +49,29 @@ def _these(which: np.ndarray, what: str, total: int) -> np.ndarray:
     if np.max(often) > 1:
         raise InputError(f"{what} has index {found[np.argmax(often)]} {np.max(often)} times: name each once")
     return found
+
+
+def chosen_neurons(sites: Mapping[str, Site], wanted: Choice, seed: int) -> dict[str, np.ndarray | None]:
+    """Indices of the recorded neurons by site; None for all."""
+    return {name: chosen(wanted, "neurons", site.shape[-1], seed) for name, site in sites.items()}
+
+
+def chosen_positions(sites: Mapping[str, Site], wanted: Choice, seed: int) -> dict[str, np.ndarray | None]:
+    """Flat indices of the recorded positions by site; None for all."""
+    return {name: chosen(wanted, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()}
+
+
+def chosen_rows(
+    wanted: Mapping[str, int], sites: Mapping[str, Site], samples: int, seed: int
+) -> tuple[dict[str, int], np.ndarray]:
+    """(number of samples by site, order of the samples): a random order where some sites record fewer samples."""
+    for name, count in wanted.items():
+        if name not in sites:
+            raise InputError(f"site_samples has {name!r}, which is not recorded; recorded sites: {', '.join(sites)}")
+        if not 1 <= count <= samples:
+            raise InputError(f"site_samples has {count} for {name!r}: give a count from 1 to {samples}")
+    if not wanted:
+        return dict.fromkeys(sites, samples), np.arange(samples)
+    with jax_settings.standard():
+        order = np.asarray(jax.random.permutation(jax.random.key(seed), samples))
+    return {name: wanted.get(name, samples) for name in sites}, order

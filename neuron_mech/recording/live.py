@@ -24,9 +24,10 @@ class LiveView:
 
     Arguments:
         directory: the directory of the event files, created if needed.
-        step: the first step to be written. Later steps that an earlier view wrote, before it was killed, are removed.
+        step: the first step to be written; at 0, what is there already stays. TensorBoard leaves out this and later
+            steps that an earlier view wrote, before it was killed.
 
-    Raises InputError where tensorboardX is not installed.
+    Raises InputError where tensorboardX is not installed. In a `with` it is closed at the end, after an error too.
 
     Example, in a loop of one's own:
 
@@ -51,8 +52,13 @@ class LiveView:
     def __call__(self, step: int, recorder: Counted | None = None, **scalars: Any) -> None:
         """Write `scalars` by name, and for each site the constancy so far and the histogram of average signs.
 
-        `step` is the position on TensorBoard's axis. Counting waits for the device and reads all counts, so call it
-        every few recordings, not at every step.
+        Counting waits for the device and reads all counts, so call it every few recordings, not at every step.
+
+        Arguments:
+            step: the position on TensorBoard's axis.
+            recorder: a `Recorder`, or an `Online` after `end_epoch`; without one only scalars are written. In a run of
+                several processes, all of them call this.
+            **scalars: numbers, or arrays of one number each, by the name under which they are shown.
         """
         tallies = recorder.counts() if recorder is not None else {}  # of all processes together
         if self._writer is None:
@@ -78,7 +84,7 @@ class LiveView:
         self._writer.flush()
 
     def close(self) -> None:
-        """End the event file."""
+        """End the event file. What was written so far can be read before that too."""
         if self._writer is not None:
             self._writer.close()
 

@@ -42,7 +42,24 @@ class Online(Counted):
     """Counts of signs by sample, and the signs that were seen but are not counted yet. Made by `online`.
 
     Seen signs wait as bytes, in the order of the batches: writing one byte a step and counting once an epoch takes a
-    third of the time of updating three scattered counts a step. Each of several devices holds all arrays.
+    third of the time of updating three scattered counts a step. Each of several devices holds all arrays. A pytree:
+    it goes through `jit` and `lax.scan` as it is, and into a checkpoint as `state`.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> recorder = neuron_mech.online(
+    ...     model, variables, x + jnp.arange(5.0)[:, None], "layers_2", samples=5, recordings=10
+    ... )
+    >>> @jax.jit
+    ... def step(recorder):  # in training, where the parameters are differentiated by too
+    ...     loss = lambda zeros: neuron_mech.margin(recorder.perturbed(zeros)(variables, x), labels).mean()
+    ...     return recorder.saw(jax.grad(loss)(recorder.perturbations(5)), ids=jnp.arange(5))
+    >>> recorder = step(recorder).end_epoch()
+    >>> recorder.average_sign("layers_2")[:2].tolist()
+    [[-1.0, 1.0, 1.0], [1.0, -1.0, 1.0]]
     """
 
     tallies: Tallies
@@ -63,11 +80,18 @@ class Online(Counted):
     """The row of each training sample in the tallies, or NOWHERE."""
 
     def perturbations(self, batch: int) -> dict[str, Array]:
-        """{site: zeros for a batch of this size}, with respect to which to differentiate the loss."""
+        """{site: zeros of shape (batch, positions ..., neurons)}, with respect to which to differentiate the loss.
+
+        `batch` is the number of samples in the step's batch: another, as of an epoch's last, needs its own zeros.
+        """
         return taps.zeros(self.design.sites, batch)
 
     def perturbed(self, perturbations: Mapping[str, Array]) -> Callable[..., Any]:
-        """`model.apply` with the perturbations at their sites, and in the recorder's precision, its derivatives too."""
+        """`model.apply` with the perturbations at their sites, and in the recorder's precision, its derivatives too.
+
+        The function that is returned takes the arguments of `model.apply`, those of training. It raises SiteError where
+        a perturbation's shape is not that of its site in this batch.
+        """
         apply = taps.perturbed(self.design.model, perturbations, self.design.derivative)
         arithmetic: Arithmetic = "float32" if self.design.precision == "exact" else "default"
 
@@ -78,10 +102,16 @@ class Online(Counted):
         return run
 
     def saw(self, gradients: Mapping[str, Array], ids: Int[Array | np.ndarray, " batch"]) -> Online:
-        """The recorder after a batch: `gradients` are its derivatives by site, `ids` its samples' row numbers.
+        """The recorder after a batch. Pure, for use in a jitted step, which should donate the recorder.
 
-        Pure, for use in a jitted step, which should donate the recorder. Raises InputError where the sites are not the
-        recorder's, or shapes do not fit.
+        Arguments:
+            gradients: {site: derivatives of the batch's loss with respect to `perturbations`}, whole sites. A mean over
+                the batch has the signs of the samples' own losses, but each of them is smaller.
+            ids: row numbers of the batch's samples in the training set, integers from 0 to `samples` - 1, each as often
+                as it came. Of samples that are not recorded nothing is kept.
+
+        Raises InputError where the sites are not the recorder's, where shapes do not fit, or where ids are no integers.
+        An id that is none, and signs beyond the room, are only seen by `end_epoch`.
         """
         design = self.design
         if gradients.keys() != self.waiting.keys():
@@ -117,8 +147,8 @@ class Online(Counted):
     def end_epoch(self) -> Online:
         """The recorder with all waiting signs counted; what it was made from is used up. Not for `jit`.
 
-        A sample that came more than once is counted each time, in order. Raises InputError where more came than there
-        is room for, where an id is none, or where the counts would overflow.
+        A sample that came more than once is counted each time, in order; where none came, nothing changes. Raises
+        InputError where more came than there is room for, where an id is none, or where the counts would overflow.
         """
         design = self.design
         for site, signs in self.waiting.items():
@@ -157,10 +187,13 @@ class Online(Counted):
 
     @property
     def labels(self) -> None:
-        """Not known here."""
+        """None: they are not known here, so that `classes` needs its argument `labels`."""
 
     def counts(self, loss: str | None = None) -> dict[str, Tally]:
-        """{site: Tally}, rows in the samples' order. Raises InputError while signs wait."""
+        """{site: Tally}, integers of shape (samples, positions ..., neurons), rows in the samples' order.
+
+        Raises InputError while signs wait: call `end_epoch` first.
+        """
         if waiting := max(int(count) for count in self.filled.values()):
             raise InputError(f"{waiting} samples' signs have not been counted: call end_epoch first")
         return {site: self.tallies[loss or self.design.main][site] for site in self.design.sites}

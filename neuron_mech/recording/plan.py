@@ -23,7 +23,22 @@ from neuron_mech.recording.recorder import Recorder
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What will be recorded, and the bytes that it takes on each device. Print it; `recorder` makes the recorder."""
+    """What will be recorded, and the bytes that it takes on each device. Made by `plan`.
+
+    Print it for a summary in words; `recorder` makes the recorder. All sizes follow from shapes, before any memory is
+    taken: nothing is recorded, and inputs stay where they are.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> plan = neuron_mech.plan(model, variables, x, labels, "layers_0", recordings=100)
+    >>> plan.counts  # bytes: 5 samples x (4 neurons x 3 counts of one byte, and 4)
+    80
+    >>> plan.samples_within(200), plan.samples_within(10**9)
+    (2, 5)
+    """
 
     design: Design
     variables: Mapping[str, Any]
@@ -50,13 +65,13 @@ class Plan:
 
     @property
     def kept(self) -> int:
-        """Bytes of pre-activations kept."""
+        """Bytes of pre-activations kept: kept recordings x samples x neurons x those of one value; 0 without `keep`."""
         each = {s: len(self.design.indices(s)) * np.dtype(at.dtype).itemsize for s, at in self.design.sites.items()}
         return len(self.design.keeps) * sum(self._rows(site) * size for site, size in each.items())
 
     @property
     def samples(self) -> int:
-        """Bytes of the recorded samples themselves."""
+        """Bytes of the recorded samples themselves, inputs and labels as they were given."""
         leaves = jax.tree.leaves(jax.eval_shape(lambda tree: tree, (self.inputs, self.labels)))
         each = sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in leaves)
         return each * devices.share(len(self.rows), self.design.mesh.size)
@@ -79,12 +94,12 @@ class Plan:
 
     @property
     def device(self) -> int:
-        """Bytes on the device: the sum of all these."""
+        """Bytes on the device: the sum of `counts`, `kept`, `samples` and `working`, without the network itself."""
         return self.counts + self.kept + self.samples + self.working
 
     @property
     def checkpoint(self) -> int:
-        """Bytes on disk of one saved recorder, without its samples."""
+        """Bytes on disk of one saved recorder, without its samples: `counts` and `kept` of all devices."""
         return (self.counts + self.kept) * self.design.mesh.size
 
     def samples_within(self, budget: int) -> int:
@@ -95,7 +110,10 @@ class Plan:
         return min(len(self.rows), part if part < self._chunk else (budget - self.working) // each)
 
     def seconds(self) -> float:
-        """Estimated seconds of one recording, from one chunk that is recorded for it: compiled first, then timed."""
+        """Estimated seconds of one recording, from one chunk that is recorded for it: compiled first, then timed.
+
+        So the estimate itself takes as long as compiling, and two chunks. Kept pre-activations are not in it.
+        """
         size = self._chunk
         part = jax.tree.map(lambda leaf: jnp.asarray(leaf)[self.rows[:size]], (self.inputs, self.labels))
         run = jax.jit(lambda variables, inputs, labels: self.design.gradients(variables, inputs, labels, 0))
@@ -114,16 +132,17 @@ class Plan:
 
     @property
     def sites(self) -> dict[str, str]:
-        """What is counted at each site, in words."""
+        """{site: what is counted there, in words}, such as "500 samples x 64 values"."""
         return {
             site: f"{self.design.rows[site]:,} samples x {math.prod(self.design.value_shape(site)):,} values"
             for site in self.design.sites
         }
 
     def recorder(self, state: Mapping[str, Any] | None = None) -> Recorder:
-        """The recorder before its first recording, or with the `state` of a saved one.
+        """The recorder before its first recording, or with the `state` of a saved one; see `Recorder.restored`.
 
-        Raises InputError where the device has no room for it, or where the state is of other samples.
+        Now the memory of `device` is taken, but for `working`. Raises InputError where the device has no room for it,
+        or where the state is of other samples.
         """
         room, _ = memory.free_memory()
         if self.device > room:
@@ -155,7 +174,10 @@ class Plan:
         return made if state is None else made.restored(state)
 
     def abstract_state(self) -> dict[str, Any]:
-        """The shapes of a recorder's `state`: what a checkpoint needs to be read, without any memory for it."""
+        """The shapes of a recorder's `state`, as `jax.ShapeDtypeStruct`, without any memory for it.
+
+        Libraries of checkpoints, such as Orbax, ask for them to read one.
+        """
         design = self.design
         kept = jax.eval_shape(design.blank_kept)
         found = {

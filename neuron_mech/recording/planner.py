@@ -30,7 +30,7 @@ from neuron_mech.recording.checks import (
     check_recordings,
     warn_of_signs,
 )
-from neuron_mech.recording.choices import Choice, chosen
+from neuron_mech.recording.choices import Choice, chosen, chosen_neurons, chosen_positions, chosen_rows
 from neuron_mech.recording.design import Design, as_they_are
 from neuron_mech.recording.labelling import check_labels_fit
 from neuron_mech.recording.online import Online
@@ -66,33 +66,52 @@ def plan(
     seed: int = 0,
     apply: Mapping[str, Any] = {},
 ) -> Plan:
-    """The plan of a recorder of these samples at these sites, with the memory that it needs.
+    """What a recorder of these samples at these sites will record, and the memory that it needs.
 
-    - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
-    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites` for what there is.
-    - `recordings`: how many there will be at most; the counts are made as small as that allows.
-    - `loss`: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
-      Any other is compared with double precision on a few samples (`audit`), which warns above 0.1 % of bad signs.
-      Several, by name, are counted from the same passes; the first is the main one.
-    - `derivative`: with respect to the "activation" (only at `Neurons` and bare functions such as `:relu`) or the
-      "pre_activation"; by default to the activation where all sites have one.
-    - `precision`: "exact", products to float32's precision on any device, or "fast", as the device multiplies by
-      default: on a GPU or TPU some signs are wrong then, and the `audit` says how many.
-    - `samples`, `neurons` (of each site), `positions` (of each feature map, in row-major order): how many, or as a
-      float what share, chosen at random with `seed`, smaller choices nested in larger ones; or which ones, as indices
-      or a mask. They are recorded in ascending order.
-    - `site_samples`: {site: count} of sites at which fewer samples are recorded: the first of a random order.
-    - `keep`: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one position of each
-      sample: a random one of those recorded, or the one that `keep_at` says.
-    - `budget`: bytes on a device that may not be exceeded.
-    - `mixing`: what to do where another sample's input changes a sample's derivative.
-    - `chunk`: samples in one forward pass. `prepare`: a function that makes the model's inputs from a chunk of the
-      given ones, such as floats from bytes.
-    - `apply`: what else `model.apply` is given, the same for all samples, such as `{"train": False}`. Keys in `rngs`,
-      and keys among the variables, are made each sample's and each recording's own.
+    Arguments:
+        model: a Linen module; of an NNX model, what `from_nnx` gives.
+        variables: what `model.apply` takes. Where they are on several devices, each records a share of the samples.
+        inputs: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
+        labels: what the loss takes beside the outputs, an array or a tree with a row for each sample.
+        names: sites, by name, glob or regular expression; see `neuron_mech.sites` for what there is.
+        recordings: how many there will be at most, from 1; the counts are made as small as that allows.
+        loss: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
+            Several, by name, are counted from the same passes; the first is the main one.
+        derivative: with respect to the "activation" (only at `Neurons` and bare functions such as `:relu`) or the
+            "pre_activation"; by default to the activation where all sites have one.
+        precision: "exact", products to float32's precision on any device, or "fast", as the device multiplies by
+            default: on a GPU or TPU some signs are wrong then, and the `audit` says how many.
+        samples: how many, or as a float what share, chosen at random with `seed`, smaller choices nested in larger
+            ones; or which ones, as indices or a mask. Recorded in ascending order; None, or a larger count, is all.
+        site_samples: {site: count} of sites at which fewer samples are recorded: the first of a random order.
+        neurons: which of each site, chosen as `samples` are.
+        positions: which of each feature map, in row-major order, chosen as `samples` are.
+        keep: recordings, evenly spaced, at which pre-activations are kept, of a feature map at one position of each
+            sample: a random one of those recorded, or the one that `keep_at` says. 0 for none, or from 2.
+        keep_at: the flat index of that position.
+        budget: bytes on a device that may not be exceeded.
+        mixing: what to do where another sample's input changes a sample's derivative: "refuse", record each sample
+            "alone" as a batch of one, or record the "batch" as it is.
+        audit: whether to compare signs with double precision on a few samples, and to warn (SignHealthWarning) above
+            0.1 % of bad ones. Of the margin in full precision there is nothing to compare.
+        chunk: samples in one forward pass.
+        prepare: makes the model's inputs from a chunk of the given ones, such as floats from bytes.
+        seed: that of all random choices.
+        apply: what else `model.apply` is given, the same for all samples, such as `{"train": False}`. Keys in `rngs`,
+            and keys among the variables, are made each sample's and each recording's own.
 
-    Where the variables are on several devices, each of them records a share of the samples. Raises InputError, or its
-    SiteError, where any of this cannot be.
+    Returns:
+        The plan, which holds the inputs and no copy of them: print it, and `plan.recorder()` makes the recorder.
+
+    Raises InputError, or its SiteError, where any of this cannot be.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> print(neuron_mech.plan(model, variables, x, labels, "layers_0", recordings=9, samples=4))
+    9 recordings of layers_0 (4 samples x 4 values): 0.0 MB on the device, 0.0 MB of them counts; 0.0 MB in a checkpoint
     """
     size = taps.batch_size((inputs, labels))
     check_apply(apply, size)
@@ -110,14 +129,14 @@ def plan(
         raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
     rows = chosen(samples, "samples", size, seed)
     rows = np.arange(size) if rows is None else rows
-    counts, order = _site_rows(site_samples or {}, sites, len(rows), seed)
+    counts, order = chosen_rows(site_samples or {}, sites, len(rows), seed)
     design = Design(
         model=model,
         losses=losses,
         sites=sites,
         rows=counts,
-        neurons=_neurons(sites, neurons, seed),
-        positions=_positions(sites, positions, seed),
+        neurons=chosen_neurons(sites, neurons, seed),
+        positions=chosen_positions(sites, positions, seed),
         derivative=derivative or in_reach(sites),
         precision=precision,
         recordings=recordings,
@@ -152,34 +171,20 @@ def plan(
     return made
 
 
-def _neurons(sites: Mapping[str, taps.Site], wanted: Choice, seed: int) -> dict[str, np.ndarray | None]:
-    """Indices of the recorded neurons by site; None for all."""
-    return {name: chosen(wanted, "neurons", site.shape[-1], seed) for name, site in sites.items()}
-
-
-def _positions(sites: Mapping[str, taps.Site], wanted: Choice, seed: int) -> dict[str, np.ndarray | None]:
-    """Flat indices of the recorded positions by site; None for all."""
-    return {name: chosen(wanted, "positions", math.prod(site.shape[:-1]), seed) for name, site in sites.items()}
-
-
-def _site_rows(
-    wanted: Mapping[str, int], sites: Mapping[str, taps.Site], samples: int, seed: int
-) -> tuple[dict[str, int], np.ndarray]:
-    """(number of samples by site, order of the samples): a random order where some sites record fewer samples."""
-    for name, count in wanted.items():
-        if name not in sites:
-            raise InputError(f"site_samples has {name!r}, which is not recorded; recorded sites: {', '.join(sites)}")
-        if not 1 <= count <= samples:
-            raise InputError(f"site_samples has {count} for {name!r}: give a count from 1 to {samples}")
-    if not wanted:
-        return dict.fromkeys(sites, samples), np.arange(samples)
-    with jax_settings.standard():
-        order = np.asarray(jax.random.permutation(jax.random.key(seed), samples))
-    return {name: wanted.get(name, samples) for name in sites}, order
-
-
 def recorder(*args: Any, **kwargs: Any) -> Recorder:
-    """`plan(...).recorder()`: a recorder with the arguments of `plan`."""
+    """A recorder that counts the signs of these samples' own derivatives: `plan(...).recorder()`.
+
+    Takes the arguments of `plan` and raises its errors, and TypeError for another. See `Recorder` for what it gives.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_*", recordings=100)
+    >>> recorder.update(variables).recordings  # called from time to time in training, each time with the new variables
+    1
+    """
     check_keywords("recorder", plan, kwargs)
     return plan(*args, **kwargs).recorder()
 
@@ -202,20 +207,40 @@ def online(
     seed: int = 0,
     apply: Mapping[str, Any] = {},
 ) -> Online:
-    """A recorder of the training step's own gradients, for training samples numbered 0 to `samples` - 1.
+    """A recorder of the training step's own derivatives, which cost no pass of their own.
 
-    - `inputs`: a few samples, different ones, for their shapes and to see whether samples mix.
-    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
-    - `recordings`: the largest number of times that a sample will be trained on: the number of epochs.
-    - `counted`: the samples to record; `neurons` and `positions`: those of each site, as in `plan`.
-    - `derivative`: as in `plan`.
-    - `precision`: that of the training step, whose derivatives are recorded: "exact", float32 on any device, several
-      times slower on a GPU or TPU; or "fast", the device's default, with some wrong signs.
-    - `room`: the largest number of samples between two calls of `end_epoch`; by default an epoch and a tenth.
-    - `mixing`: "batch" to record although the samples of a batch mix, as with batch statistics.
-    - `apply`: further arguments of `model.apply` in training.
+    Arguments:
+        model: a Linen module; of an NNX model, what `from_nnx` gives.
+        variables: what `model.apply` takes.
+        inputs: a few samples, different ones, for their shapes and to see whether samples mix.
+        names: sites, by name, glob or regular expression; see `neuron_mech.sites`.
+        samples: the number of training samples, whose ids are 0 to `samples` - 1.
+        recordings: the largest number of times that a sample will be trained on: the number of epochs.
+        counted: the samples to record, chosen as in `plan`.
+        neurons: those of each site, as in `plan`.
+        positions: those of each site, as in `plan`.
+        derivative: as in `plan`.
+        precision: that of the training step, whose derivatives are recorded: "exact", float32 on any device, several
+            times slower on a GPU or TPU; or "fast", the device's default, with some wrong signs.
+        room: the largest number of samples between two calls of `end_epoch`; by default an epoch and a tenth.
+        mixing: "batch" to record although the samples of a batch mix, as with batch statistics.
+        seed: that of all random choices.
+        apply: further arguments of `model.apply` in training.
+
+    Returns:
+        The recorder, whose counts take 3 and whose waiting signs about 1 byte for each (sample, position, neuron).
 
     Raises InputError where samples mix, or the device has no room, and SiteError for a name without a site.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> some = x + jnp.arange(5.0)[:, None]
+    >>> recorder = neuron_mech.online(model, variables, some, "layers_*", samples=60_000, recordings=10)
+    >>> {site: zeros.shape for site, zeros in recorder.perturbations(batch=32).items()}  # see Online for the loop
+    {'layers_0': (32, 4), 'layers_2': (32, 3)}
     """
     check_recordings(recordings)
     apply = taps.bound(apply)
@@ -235,8 +260,8 @@ def online(
         losses={"loss": margin},
         sites=sites,
         rows=dict.fromkeys(sites, rows),
-        neurons=_neurons(sites, neurons, seed),
-        positions=_positions(sites, positions, seed),
+        neurons=chosen_neurons(sites, neurons, seed),
+        positions=chosen_positions(sites, positions, seed),
         derivative=derivative or in_reach(sites),
         precision=precision,
         recordings=recordings,

@@ -21,11 +21,33 @@ from neuron_mech.taps.objectives import check_labels
 
 
 class SignHealthWarning(UserWarning):
-    """Rounding decides too many signs, or derivatives are not finite."""
+    """Rounding decides too many signs, or derivatives are not finite: a recording is not to be relied on as it is.
+
+    A recorder's `plan` warns where double precision contradicts more than 0.1 % of a few samples' signs; what reads
+    counts warns where NaN or infinite derivatives came, which count as no sign. Each message says how many, and what
+    to do. As an error it ends the program instead:
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> recorder = neuron_mech.recorder(model, variables, x * jnp.nan, labels, "layers_2", recordings=9)
+    >>> import warnings
+    >>> with warnings.catch_warnings():  # doctest: +ELLIPSIS
+    ...     warnings.simplefilter("error", neuron_mech.SignHealthWarning)
+    ...     recorder.update(variables).constancy()
+    Traceback (most recent call last):
+    neuron_mech.recording.reading.SignHealthWarning: at 'layers_2' 10 derivatives of 5 samples were infinite or no ...
+    """
 
 
 class Counted(struct.PyTreeNode):
-    """The base of recorders: counts that can be read. `loss` names one of several losses; None is the main one."""
+    """The base of recorders: counts that can be read. `loss` names one of several losses; None is the main one.
+
+    Where derivatives were NaN or infinite, what reads counts warns with a SignHealthWarning, but for `counts`,
+    `not_finite` and `partition`. A site that is not recorded, or a loss that is not, is a KeyError.
+    """
 
     design: Design = struct.field(pytree_node=False)
 
@@ -44,7 +66,7 @@ class Counted(struct.PyTreeNode):
         raise NotImplementedError
 
     def recorded(self, loss: str | None = None) -> dict[str, Recorded]:
-        """The tallies and their neurons by site, as `summaries` takes them."""
+        """{site: its Tally, its neurons' indices and its name}, as the functions of `summaries` take them."""
         counts = self._said(self.counts(loss))
         return {site: Recorded(tally, self.design.indices(site), site) for site, tally in counts.items()}
 
@@ -57,7 +79,7 @@ class Counted(struct.PyTreeNode):
             )
 
     def not_finite(self, loss: str | None = None) -> dict[str, int]:
-        """{site: number of infinite or NaN derivatives, over all samples and recordings}."""
+        """{site: number of infinite or NaN derivatives, over all samples and recordings}; 0 is as it should be."""
         return {site: int(np.asarray(tally.not_finite).sum()) for site, tally in self.counts(loss).items()}
 
     def _said(self, tallies: dict[str, Tally]) -> dict[str, Tally]:
@@ -74,25 +96,40 @@ class Counted(struct.PyTreeNode):
         return tallies
 
     def average_sign(self, site: str, loss: str | None = None) -> Float[Array, " samples *values"]:
-        """The average sign, in [-1, 1], of every (sample, position, neuron); NaN where no derivative was nonzero."""
+        """The average sign of every pair of a sample and a neuron: (positive - negative) / (positive + negative).
+
+        Of the recordings with a nonzero derivative: 1 where all were positive, so that the loss falls when the neuron's
+        value does, -1 where all were negative; NaN where there were none. Float32 of shape (samples, positions ...,
+        neurons), in the order of the recorded samples and neurons.
+        """
         tally = self._said(self.counts(loss))[site]
         return counting.average_sign(tally.positive, tally.negative)
 
     def constancy(self, loss: str | None = None) -> dict[str, float]:
-        """{site: share of pairs with |average sign| > 0.9}."""
+        """{site: share of (sample, position, neuron) with |average sign| > 0.9, of those with any nonzero derivative}.
+
+        From 0 to 1, and exact: an average of 0.9 is not above it. NaN where no derivative was nonzero. With few
+        recordings it is large by chance; `signs` has the constancy of independent signs beside it.
+        """
         tallies = self._said(self.counts(loss))
         found = {s: jax.jit(counting.constant_counts)(t.positive, t.negative) for s, t in tallies.items()}
         return {site: counting.constancy(*both) for site, both in found.items()}
 
     def partition(self, site: str, loss: str | None = None) -> Int[Array, " samples *values"]:
-        """The category of every (sample, position, neuron): +1 low, -1 high, 0 none."""
+        """The category of every (sample, position, neuron): the sign of its average sign, as int8.
+
+        +1 is low: the loss falls when the neuron's value does. -1 is high. 0 is none: no nonzero derivative, or as
+        many of either sign.
+        """
         tally = self.counts(loss)[site]
         return jax.jit(partitions.categories)(tally.positive, tally.negative)
 
     def signs(self, seed: int = 0, loss: str | None = None) -> xr.Dataset:
         """The dataset of gradient_signs.nc, for figures 1 and 5 (`figures.average_sign_histograms`).
 
-        `seed` chooses the neuron of figure 1.
+        By site and by neuron it has `constancy`, that of independent signs, histograms of average signs, and flips;
+        each variable has its description and unit. `seed` chooses the neuron of figure 1. Without a nonzero derivative
+        constancy is NaN.
         """
         rng, recorded = np.random.default_rng(seed), self.recorded(loss)
         shown = {site: int(rng.choice(at.neurons)) for site, at in recorded.items()}
@@ -103,8 +140,14 @@ class Counted(struct.PyTreeNode):
     ) -> xr.Dataset:
         """The dataset of class_consistency.nc, for figure 8 (`figures.class_consistency`).
 
-        `labels` are class indices of the recorded samples, by default those that the recorder was given; `seed`
-        permutes them for the control. Raises InputError where there are no labels, or not one for each sample.
+        Arguments:
+            classes: number of classes.
+            labels: class indices of the recorded samples, from 0 to `classes` - 1; by default those that the recorder
+                was given.
+            seed: it permutes the labels for the control.
+            loss: the name of one of several losses.
+
+        Raises InputError where there are no labels, not one for each sample, or one that is no class.
         """
         given = self.labels if labels is None else labels
         if given is None:

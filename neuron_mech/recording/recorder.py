@@ -35,7 +35,21 @@ class Recorder(Counted):
     """Counts of the signs of fixed samples' derivatives, so far. Made by `recorder`.
 
     A pytree of arrays: it goes through `jit` and `lax.scan` as it is, and into a checkpoint as `state`. Where the
-    network's variables are on several devices, each of them records a share of the samples.
+    network's variables are on several devices, each of them records a share of the samples. Its memory does not grow
+    with the number of recordings: three counts for each (sample, position, neuron), see `Plan.counts`.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_2", recordings=100)
+    >>> for _ in range(2):
+    ...     recorder = recorder.update(variables)
+    >>> recorder.average_sign("layers_2")[:2].tolist()  # logits of wrong classes are pushed down (1), the right one up
+    [[-1.0, 1.0, 1.0], [1.0, -1.0, 1.0]]
+    >>> recorder.constancy()
+    {'layers_2': 1.0}
     """
 
     tallies: Tallies
@@ -50,12 +64,22 @@ class Recorder(Counted):
     """Indices of the recorded samples among the user's, in the order of the tallies' rows."""
 
     def update(self, variables: Mapping[str, Any], number: Int[Array, ""] | None = None) -> Recorder:
-        """The recorder after one more recording with these variables, those of `model.apply`: `{"params": ...}`.
+        """The recorder after one more recording.
 
         Inside a `jit` it is pure. Outside, it is compiled and donates this recorder's arrays: go on with the new one.
-        `number` is folded into the random keys of models with random layers; by default the number of recordings so
-        far. Raises InputError where the variables' shapes are not those that the recorder was made for, where the
-        counts have no room for another recording, or where this recorder's arrays were donated before.
+
+        Arguments:
+            variables: the network of the moment, what `model.apply` takes: `{"params": ...}` and all.
+            number: is folded into the random keys of models with random layers; by default the number of recordings so
+                far.
+
+        Returns:
+            The new recorder. Derivatives of zero count as neither sign; NaN and infinite ones do not count, but their
+                number is kept (`not_finite`).
+
+        Raises InputError where the variables' shapes are not those that the recorder was made for, where the counts
+        have no room for another recording (inside a `jit`, only when they are read), or where this recorder's arrays
+        were donated before.
         """
         design = self.design
         design.check(variables)
@@ -112,8 +136,9 @@ class Recorder(Counted):
     def restored(self, state: Mapping[str, Any]) -> Recorder:
         """This recorder, made with the same arguments as the saved one, with the `state` of a checkpoint.
 
-        It may have room for more recordings. Raises InputError where it has room for fewer than there are, or records
-        other samples, neurons or positions, has other labels, or keeps pre-activations at other recordings.
+        It may have room for more recordings. With a model's `Plan`, `plan.recorder(state)` does the same. Raises
+        InputError where it has room for fewer than there are, or records other samples, neurons or positions, has other
+        labels, or keeps pre-activations at other recordings.
         """
         if not np.array_equal(state["chosen"], self._chosen):
             further = ", keep= and recordings=" * bool(self.design.keeps)
@@ -140,20 +165,25 @@ class Recorder(Counted):
 
     @property
     def labels(self) -> Array | np.ndarray:
-        """The recorded samples' labels, in the order of the tallies' rows."""
+        """The recorded samples' labels as they were given, in the order of the tallies' rows."""
         return devices.gather_rows(self.samples.labels, len(self.rows))
 
     def counts(self, loss: str | None = None) -> dict[str, Tally]:
-        """{site: Tally} of a loss, by default the main one, with rows in the samples' order.
+        """{site: Tally} of a loss, by default the main one: integers of shape (samples, positions ..., neurons).
 
-        Raises InputError where more recordings were made under `jit` than the counts have room for.
+        Rows are in the samples' order. Raises InputError where more recordings were made under `jit` than the counts
+        have room for.
         """
         self.check_room(int(self.count))
         of = self.tallies[self.design.main if loss is None else loss]
         return {site: jax.tree.map(jnp.asarray, self._gathered(site, of[site])) for site in self.design.sites}
 
     def watched(self, site: str) -> tuple[Float[np.ndarray, "kept samples neurons"], Int[np.ndarray, " samples"]]:
-        """(the kept pre-activations at a site, the position of each sample at which they were read)."""
+        """(the kept pre-activations at a site, the flat index of each sample's position at which they were read).
+
+        Pre-activations have shape (kept recordings, samples, neurons); recordings to come are zeros. Positions are 0
+        where a site has none. A recorder made without `keep` has nothing for any site: a KeyError.
+        """
         values = self._gathered(site, self.kept[site])
         return np.moveaxis(np.asarray(values), 1, 0), self._gathered(site, self.samples.places[site])
 
@@ -161,7 +191,8 @@ class Recorder(Counted):
         """The dataset of learning_dynamics.nc, for `figures.separation` and figure 2 (`figures.dynamics`).
 
         Its epochs are recordings. Of a feature map, one random position of each sample is followed; figure 2 shows the
-        first three neurons. `seed` is that of the controls. Raises InputError where no pre-activations were kept.
+        first three neurons. `seed` is that of the controls, and of the samples that figure 2 shows. Labels that are not
+        one class index a sample are written as 0. Raises InputError where no pre-activations were kept.
         """
         if not self.kept:
             raise InputError("no pre-activations were kept: make the recorder with keep=40, or as many as to keep")
@@ -198,7 +229,8 @@ class Recorder(Counted):
     def audit(self, variables: Mapping[str, Any], samples: int = 64) -> dict[str, SignHealth]:
         """{site: SignHealth} of the first `samples` samples, by comparison with double precision; see `auditing`.
 
-        Samples are batches of one, as recorded, or with mixing="batch" batches of 20.
+        It has shares of wrong, lost and unresolved signs, from 0 to 1, of the main loss with these variables. Samples
+        are batches of one, as recorded, or with mixing="batch" batches of 20. All are taken where there are fewer.
         Raises InputError where the model cannot be computed in double precision.
         """
         every = (self.samples.inputs, self.samples.labels)
@@ -206,7 +238,11 @@ class Recorder(Counted):
         return self.design.audit(variables, *some)
 
     def followed_by(self, later: Recorder) -> Recorder:
-        """One recorder of two consecutive stretches of training, of the same samples, with exact counts and flips."""
+        """One recorder of two consecutive stretches of training, of the same samples, with exact counts and flips.
+
+        `later` was made anew and began where this one ends. Raises InputError where they record other sites, neurons,
+        positions or losses, or other samples, inputs or labels.
+        """
         sameness.check_same(self.design, later.design, "one after the other")
         if not sameness.equal(self._given, later._given):
             raise InputError("two stretches can be put together of the same samples, inputs and labels, only")
@@ -231,7 +267,8 @@ class Recorder(Counted):
     def beside(self, other: Recorder) -> Recorder:
         """One recorder of two that recorded different samples of the same training, as in two programs or hosts.
 
-        Every site must count all samples of both.
+        Raises InputError where a sample is in both, where a site counts fewer samples than there are, where the numbers
+        of recordings differ, and where they record other sites, neurons, positions or losses.
         """
         sameness.check_same(self.design, other.design, "side by side")
         if (int(self.count), self.design.keeps) != (int(other.count), other.design.keeps):

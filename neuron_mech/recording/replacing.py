@@ -29,15 +29,37 @@ def read(
     where: Derivative = "pre_activation",
     apply: Mapping[str, Any] = {},
 ) -> tuple[Any, dict[str, Array]]:
-    """(outputs, {site: values of shape (batch, positions ..., neurons)}) of one forward pass.
+    """One forward pass, and the values at sites in it.
 
-    - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
-    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
-    - `where`: "pre_activation", or "activation" for the output of an activation function. The attention pattern, for
-      example, is the activation at `attention:softmax`.
-    - `apply`: further arguments of `model.apply`, such as `{"train": False}`.
+    Traced anew and run operation by operation at each call: call it inside of `jax.jit` where it is called often.
 
-    Raises SiteError for a name without a site, and for an activation where there is none.
+    Arguments:
+        model: a Linen module; of an NNX model, what `from_nnx` gives.
+        variables: what `model.apply` takes: `{"params": ...}` and all.
+        inputs: the model's one argument, an array or a tree with the batch first, or `Inputs` for several; of one
+            sample or more.
+        names: sites, by name, glob or regular expression; "all" is every `Neurons`, or else every stock layer. See
+            `sites` for what there is. Of an empty list, no values are read.
+        where: "pre_activation", or "activation" for the output of an activation function. The attention pattern, for
+            example, is the activation at `attention:softmax`.
+        apply: further arguments of `model.apply`, such as `{"train": False}`.
+
+    Returns:
+        (the model's outputs, {site: its values}), values of shape (batch, positions ..., neurons) in the model's own
+            type, NaN and infinite ones as they are. With `mutable` in `apply`, the updates are dropped.
+
+    Raises:
+        SiteError: for a name without a site, and for an activation where there is none.
+        InputError: where the model cannot be called with these arguments.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> logits, values = neuron_mech.read(model, variables, x, "layers_0")
+    >>> logits.shape, values["layers_0"].shape
+    ((5, 3), (5, 4))
     """
     given = taps.bound(apply)
     chosen = tuple(selected(model, variables, inputs, names, **given))
@@ -55,18 +77,41 @@ def gradients(
     precision: Precision = "exact",
     apply: Mapping[str, Any] = {},
 ) -> dict[str, Float[Array, " batch *values"]]:
-    """{site: the derivative of each sample's own loss}, of shape (batch, positions ..., neurons).
+    """The derivative of each sample's own loss with respect to the neurons at sites.
 
-    - `inputs`: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
-    - `names`: sites, by name, glob or regular expression; see `neuron_mech.sites`.
-    - `loss`: (outputs, labels) -> one value a sample.
-    - `derivative`: with respect to the "activation" or the "pre_activation"; by default the activation where every site
-      has one, as for a recorder.
-    - `precision`: "exact", products to float32's precision on any device, or "fast", the device's default.
-    - `apply`: further arguments of `model.apply`, the same for all samples. Every sample gets its own keys from `rngs`.
+    Samples are differentiated as batches of one, so that they cannot mix. Compiled once for each model, loss and names:
+    give the same function as `loss` again, not a new lambda at each call.
 
-    Samples are differentiated as batches of one, so that they cannot mix. Compiled once for each model, loss and names.
-    Raises InputError for a loss that is not one value a sample or mixes samples, and for invalid labels.
+    Arguments:
+        model: a Linen module; of an NNX model, what `from_nnx` gives.
+        variables: what `model.apply` takes: `{"params": ...}` and all.
+        inputs: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
+        labels: what the loss takes beside the outputs, an array or a tree with a row for each sample.
+        names: sites, by name, glob or regular expression; see `sites`.
+        loss: (outputs, labels) -> one value a sample.
+        derivative: with respect to the "activation" or the "pre_activation"; by default the activation where every
+            site has one, as for a recorder.
+        precision: "exact", products to float32's precision on any device, or "fast", the device's default.
+        apply: further arguments of `model.apply`, the same for all samples. Every sample gets its own keys from `rngs`.
+
+    Returns:
+        {site: derivatives of shape (batch, positions ..., neurons)}, in the loss's unit (nats) over the value's; 0
+            where the loss does not depend on the neuron, as below a ReLU that is off. NaN and infinite as they are.
+
+    Raises:
+        SiteError: for a name without a site, and for the derivative by an activation where there is none.
+        InputError: for a loss that is not one value a sample or mixes samples, and for invalid labels.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> found = neuron_mech.gradients(model, variables, x, labels, "layers_*")
+    >>> found["layers_0"].shape
+    (5, 4)
+    >>> found["layers_2"][:3].diagonal().tolist()  # a margin falls by one nat for each of its right class's logit
+    [-1.0, -1.0, -1.0]
     """
     check_apply(apply, taps.batch_size((inputs, labels)))
     fixed = tuple(sorted((name, value) for name, value in apply.items() if not _is_data(value)))
@@ -89,9 +134,25 @@ def gradients(
 
 
 def signs(*args: Any, **kwargs: Any) -> dict[str, Int[Array, " batch *values"]]:
-    """{site: the sign of every sample's own derivative, -1, 0 or 1}, with the arguments of `gradients`.
+    """The sign of each sample's own derivative: whether its loss rises (1) or falls (-1) as a neuron's value rises.
 
-    Raises InputError where a derivative is NaN or infinite, since it has no sign.
+    Takes the arguments of `gradients`.
+
+    Returns:
+        {site: int8 of shape (batch, positions ..., neurons)}; 0 where the derivative is exactly zero.
+
+    Raises:
+        InputError: where a derivative is NaN or infinite, since it has no sign (inside of `jax.jit`, where values are
+            not known, this is not checked), and where `gradients` raises it.
+        TypeError: for a keyword that `gradients` does not have.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> neuron_mech.signs(model, variables, x, labels, "layers_2")["layers_2"].tolist()  # -1 for the right class
+    [[-1, 1, 1], [1, -1, 1], [1, 1, -1], [-1, 1, 1], [1, -1, 1]]
     """
     check_keywords("signs", gradients, kwargs)
     found = gradients(*args, **kwargs)
@@ -113,13 +174,27 @@ def _signs(found: dict[str, Array]) -> dict[str, tuple[Array, Array]]:
 
 
 def replace(model: nn.Module, edits: Mapping[str, Edit], where: Derivative = "pre_activation") -> Callable[..., Any]:
-    """`model.apply` with the values at some sites replaced.
+    """`model.apply` with the values at some sites replaced: the network runs on with the new ones.
 
-    - `edits`: {name or glob of sites: a function of the whole batch's array that gives the new values}.
-    - `where`: whether they replace the "pre_activation" or the "activation".
+    Arguments:
+        model: a Linen module; of an NNX model, what `from_nnx` gives.
+        edits: {name or glob of sites: a function of the whole batch's array, (batch, positions ..., neurons), that
+            gives the new values in the same shape and type}. Without edits, the outputs are the model's own.
+        where: whether they replace the "pre_activation" or the "activation".
 
-    The function that is returned takes the arguments of `model.apply`. It raises SiteError for a name without a site,
-    for a site that two names fit, and for an edit that changes shape or type.
+    Returns:
+        A function of the arguments of `model.apply`: the variables, and the inputs as they are or as `Inputs`. Jit it
+            where it is called often. It raises SiteError for a name without a site, for a site that two names fit,
+            for an activation where there is none, and for an edit that changes shape or type.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> silenced = neuron_mech.replace(model, {"layers_0": jnp.zeros_like})
+    >>> bool((silenced(variables, x) == variables["params"]["layers_2"]["bias"]).all())  # no more comes through
+    True
     """
 
     def run(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -144,23 +144,39 @@ class FormatError(InputError):
 def load(run_dir: str | Path) -> xr.DataTree:
     """All result files of a run directory as one tree of datasets.
 
-    There is a node for each file, named as the file without its suffix, and a node `seedN` for each repetition with
-    another seed, with its files below. The root's attributes are the run's config, by `section.field`. Everything is
-    read into memory. Neurons are selected by site and index.
+    Everything is read into memory, and checked: a damaged file is an error, not other numbers.
 
     Arguments:
-        run_dir: `runs/PRESET`, or any other directory with result files, such as one of `results/`.
+        run_dir: the directory, such as runs/digits.
 
-    Raises InputError where there are no result files, where one is damaged, or is of another format.
+    Returns:
+        A tree with a node for each file, named as the file without its suffix, and a node `seedN` for each repetition
+            with another seed, with its files below. Neurons are selected by site and index; every variable has its
+            `units` and `description` among its attributes. The root's attributes are the run's config, by
+            `section.field`; none where the directory has no config.
 
-    Example: which training images does neuron 17 of dense2 push down, and how constantly?
+    Raises:
+        InputError: where there are no result files, or one of them, or the config, cannot be read.
+        FormatError: where a file was written in another format than this version's.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import neuron_mech, xarray
+    >>> from neuron_mech import store
+    >>> with tempfile.TemporaryDirectory() as directory:  # instead of a run that wrote it
+    ...     result = xarray.Dataset({"constancy": ("site", [0.5, 0.75])}, {"site": ["dense1", "dense2"]})
+    ...     store.write_dataset(Path(directory) / "gradient_signs.nc", result)
+    ...     run = neuron_mech.load(directory)
+    >>> run["gradient_signs"].constancy.sel(site="dense2").item()
+    0.75
+
+    Which training images does neuron 17 of dense2 push down, and how constantly?
 
     ```python
     run = neuron_mech.load("runs/digits")
     average = run["average_signs"].average_sign.sel(neuron_site="dense2", neuron_index=17)
     average.sample[average > 0]  # their ids; a positive derivative: the loss falls when the activation does
-    run["gradient_signs"].constancy.sel(site="dense2").item()
-    run["seed1/gradient_signs"].constancy
+    run["seed1/gradient_signs"].constancy  # of a repetition
     ```
     """
     directory = Path(run_dir)

@@ -15,11 +15,27 @@ from neuron_mech.taps.running import Edit, Task, run
 
 
 def edited(model: nn.Module, pre: Mapping[str, Edit] = {}, post: Mapping[str, Edit] = {}) -> Callable[..., Any]:
-    """`model.apply` with edits of the pre-activations (`pre`) and activations (`post`) of named sites.
+    """`model.apply` with edits of the values at named sites, after which the network runs on.
 
-    An edit is a function of the whole batch's array, with the batch as first axis, that keeps its shape and dtype.
-    Raises SiteError while tracing for an unknown site, for an edit that changes the shape, and for `post` at a site
-    without activation.
+    Arguments:
+        model: a Linen module; anything else is a TypeError.
+        pre: {site: edit of its pre-activations}. An edit is a function of the whole batch's array, (batch, positions
+            ..., neurons), that keeps its shape and type. Names are sites' own, no patterns.
+        post: {site: edit of its activations}, at `Neurons` and at activation functions.
+
+    Returns:
+        A function of the arguments of `model.apply`, to be jitted by who calls it often. While it is traced it raises
+            SiteError for an unknown site, for an edit that changes shape or type, and for `post` at a site without
+            activation. What only an edited value depended on is not computed under `jit`.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech import taps
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> off = taps.edited(model, pre={"layers_0": lambda values: values.at[:, 0].set(-1.0)})  # below the ReLU
+    >>> off(variables, x).shape
+    (5, 3)
     """
     _check_module(model, "edited")
     checked = {
@@ -65,9 +81,31 @@ def read(
     where: str = "pre_activation",
     **kwargs: Any,
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """(output, {site: values of shape (batch, positions ..., neurons)}), before or after the activation function.
+    """One forward pass, and the values at sites in it, before or after the activation function.
 
-    Raises SiteError for an unknown site, and for the bare name of a module that is used more than once.
+    Arguments:
+        model: a Linen module; anything else is a TypeError.
+        variables: what `model.apply` takes.
+        inputs: the model's one argument, an array or a tree with the batch first, of one sample or more, or `Inputs`.
+        names: sites by their own names, no patterns; with none, only the outputs are of use.
+        where: "pre_activation" or "activation".
+        **kwargs: go to `model.apply`. With `mutable`, the updates are dropped.
+
+    Returns:
+        (the model's outputs, {site: values of shape (batch, positions ..., neurons)}), in the order of `names`.
+
+    Raises:
+        SiteError: for an unknown site, for the bare name of a module that is used more than once, and for an activation
+            where there is none.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech import taps
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> logits, values = taps.read(model, variables, x, (":relu",), where="activation")
+    >>> values[":relu"].shape, bool((values[":relu"] >= 0).all())
+    ((5, 4), True)
     """
     _check_module(model, "read")
     program = traced(model, variables, inputs, **kwargs)

@@ -92,10 +92,30 @@ def sites(
 ) -> dict[str, Site]:
     """The sites of `model` in the order of computation, from an abstract run on `inputs` (nothing is computed).
 
-    Lists `Neurons` modules, and stock layers whether or not a `Neurons` follows; where there are none, all other
-    modules; where there are none, activation functions. With `every`, all of these, and the inputs of modules. `inputs`
-    is the model's one argument, an array or a tree of arrays with the batch first, or `Inputs`; `kwargs` go to
-    `model.apply`. Raises SiteError where there is nothing at all.
+    Arguments:
+        model: a Linen module.
+        variables: its variables, or their shapes.
+        inputs: the model's one argument, an array or a tree of arrays with the batch first, or `Inputs`; or shapes.
+        every: whether to list all sites. Without it these are `Neurons` modules, and stock layers whether or not a
+            `Neurons` follows; where there are none, all other modules; where there are none, activation functions. With
+            it all of these, and the inputs of modules.
+        **kwargs: go to `model.apply`.
+
+    Returns:
+        {name: Site}. A site's `shape` is that of one sample, positions first, neurons last; its `trouble` is empty, or
+            says why it cannot be reached.
+
+    Raises:
+        SiteError: where there is no site at all, or arrays of inputs differ in their first axis.
+        InputError: where the model cannot be called like this.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech import taps
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> [(name, site.kind, site.shape) for name, site in taps.sites(model, variables, x).items()]
+    [('layers_0', 'Dense', (4,)), ('layers_2', 'Dense', (3,))]
     """
     found, _ = looked_at(model, variables, inputs, **kwargs)
     return found if every else {name: found[name] for name in usual(found)}
@@ -179,9 +199,27 @@ def select(available: Mapping[str, Site], names: Iterable[str | re.Pattern], fie
 
     A name is a site's own, a glob (`blocks_*/mlp`; `*` stands for a `/` too, and for a `:` where the glob has one) or a
     compiled regular expression that matches all of it. A pattern takes stock layers and `Neurons` where it fits any,
-    and else other modules. ("all",) is every `Neurons`, or every stock layer if there are none. What a pattern fits and
-    cannot be reached is left out, and a SiteWarning says so. Raises SiteError for a name that is no site, with the
-    nearest names, and for a site named, or all of a pattern's, that cannot be reached.
+    and else other modules. ("all",) is every `Neurons`, or every stock layer if there are none.
+
+    Arguments:
+        available: all sites of a model, those that `sites` lists with `every`.
+        names: the names; of none, nothing is selected. One that is named twice is one.
+        field: what names them, for messages: the field of a config or an argument.
+
+    Returns:
+        {name: Site}. What a pattern fits and cannot be reached is left out, and a SiteWarning says so.
+
+    Raises:
+        SiteError: for a name that is no site, with the nearest names, and for a site named, or all of a pattern's, that
+            cannot be reached.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech import taps
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> list(taps.select(taps.sites(model, variables, x, every=True), ["layers_*"]))
+    ['layers_0', 'layers_2']
     """
     chosen: dict[str, Site] = {}
     left: list[Site] = []

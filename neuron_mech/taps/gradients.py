@@ -36,6 +36,27 @@ def perturbed(
 
     The derivative of a summed per-sample loss with respect to a perturbation of zeros is every sample's own derivative,
     in one backward pass, as long as samples do not mix (see `sample_mixing`).
+
+    Arguments:
+        model: a Linen module.
+        perturbations: {site: an array of its values' shape for this batch, (batch, positions ..., neurons), and of
+            their type}, as `zeros` makes them.
+        derivative: whether they are added to the "activation" or to the "pre_activation".
+
+    Returns:
+        A function of the arguments of `model.apply`. While it is traced it raises SiteError for an unknown site, for an
+            activation where there is none, and for a perturbation of another shape or type: one of batch 1 would
+            broadcast, and its derivative would be a sum over samples.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech import taps
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> zeros = {"layers_2": jnp.zeros((5, 3))}
+    >>> loss = lambda zeros: taps.perturbed(model, zeros, "pre_activation")(variables, x)[:, 0].sum()
+    >>> jax.grad(loss)(zeros)["layers_2"][0].tolist()  # of the first output, which is this site's first neuron
+    [1.0, 0.0, 0.0]
     """
 
     def apply(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -60,11 +81,42 @@ def activation_gradients(
     precision: Precision | Product = "exact",
     **kwargs: Any,
 ) -> dict[str, dict[str, jax.Array]]:
-    """{objective: {site: d objective / d activation}} of every sample, from one forward pass.
+    """Every sample's own derivatives at sites, from one forward pass, and one backward pass for each objective.
 
-    An objective maps (outputs, labels) to one value a sample; `perturbations` are `zeros` for this batch's size. There
-    is one backward pass for each objective, of the *sum* over the batch, so samples must not mix. Unless `precision` is
-    `fast`, products have float32's precision on any device.
+    It is that of the *sum* over the batch, so samples must not mix; `per_sample_gradients` holds them apart. Pure; jit
+    it.
+
+    Arguments:
+        model: a Linen module.
+        variables: what `model.apply` takes.
+        inputs: the model's one argument, an array or a tree with the batch first, or `Inputs`.
+        labels: what objectives take beside the outputs, with the batch first.
+        perturbations: {site: zeros for this batch}, as `zeros` makes them; they say at which sites.
+        objectives: {name: (outputs, labels) -> one value a sample}.
+        derivative: with respect to the "activation" or the "pre_activation".
+        precision: "exact", products to float32's precision on any device; "fast", the device's default; or a function
+            that computes each product.
+        **kwargs: go to `model.apply`.
+
+    Returns:
+        {objective: {site: d objective / d value, of shape (batch, positions ..., neurons)}}, in the objective's unit
+            over the value's.
+
+    Raises:
+        SiteError: where `perturbed` does.
+        InputError: where an objective is not one value a sample.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech import taps
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> from neuron_mech.taps.objectives import margin
+    >>> found = jax.jit(
+    ...     lambda zeros: taps.activation_gradients(model, variables, x, labels, zeros, {"margin": margin})
+    ... )({":relu": jnp.zeros((5, 4))})
+    >>> found["margin"][":relu"].shape
+    (5, 4)
     """
     run = partial(_gradients, model, objectives, derivative, kwargs)
     return precise.at(precision, run)(variables, inputs, labels, dict(perturbations))
@@ -113,9 +165,40 @@ def per_sample_gradients(
 ) -> dict[str, dict[str, jax.Array]]:
     """`activation_gradients` by `vmap` over batches of one: samples cannot mix, whatever the model does.
 
-    Random keys of the model, in `rngs` or among its variables, are folded with each sample's id (its row in the batch,
-    or its number in `ids`), so that every sample has its own noise. XLA turns the mapped products back into products of
-    the whole batch; measured, it takes as long as one backward pass.
+    XLA turns the mapped products back into products of the whole batch; measured, it takes as long as one backward
+    pass. Pure; jit it.
+
+    Arguments:
+        model: a Linen module.
+        variables: what `model.apply` takes.
+        inputs: the model's one argument, an array or a tree with the batch first, or `Inputs`.
+        labels: what objectives take beside the outputs, with the batch first.
+        sites: {name: Site}, as `sites` or `select` give them.
+        objectives: {name: (outputs, labels) -> one value a sample}; each sees batches of one.
+        derivative: with respect to the "activation" or the "pre_activation".
+        precision: as in `activation_gradients`.
+        ids: numbers of the samples, by default their rows in the batch. Random keys of the model, in `rngs` or among
+            its variables, are folded with them, so that every sample has its own noise.
+        **kwargs: go to `model.apply`.
+
+    Returns:
+        {objective: {site: d objective / d value, of shape (batch, positions ..., neurons)}}.
+
+    Raises:
+        SiteError: where a site is unknown, has no activation, or changes its shape with a batch of one.
+        InputError: where an objective is not one value a sample.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech import taps
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> from neuron_mech.taps.objectives import margin
+    >>> sites = taps.select(taps.sites(model, variables, x), ["layers_2"])
+    >>> how = (sites, {"margin": margin}, "pre_activation")
+    >>> found = jax.jit(lambda variables: taps.per_sample_gradients(model, variables, x, labels, *how))(variables)
+    >>> found["margin"]["layers_2"][:3].diagonal().tolist()  # by the right class's logit
+    [-1.0, -1.0, -1.0]
     """
     rngs = {name: kwargs.pop(name) for name in ("rngs",) if name in kwargs}
     noisy = random_keys.has_keys(variables, rngs)

@@ -13,7 +13,21 @@ class Inputs:
     """Several arguments of a model, positional or by keyword; the batch is the first axis of every array in them.
 
     Every function that takes an array of inputs also takes `Inputs(tokens, segments, mask=mask)`, and then calls
-    `model.apply(variables, tokens, segments, mask=mask)`. Arguments that are the same for all samples are no inputs.
+    `model.apply(variables, tokens, segments, mask=mask)`. A pytree: `jax.tree.map` goes through its arrays.
+
+    Arguments:
+        *args: the model's positional arguments after the variables, arrays or trees of arrays.
+        **kwargs: its keyword arguments. What is the same for all samples is no input, but goes into `apply={...}`.
+
+    Nothing is checked here. The functions that take inputs raise SiteError where something in them is no array, or
+    where arrays differ in their first axis.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model, tokens, mask = nn.MultiHeadDotProductAttention(1), jnp.ones((5, 7, 4)), jnp.ones((5, 1, 7, 7), bool)
+    >>> variables = jax.eval_shape(model.init, jax.random.key(0), tokens, mask=mask)
+    >>> list(neuron_mech.sites(model, variables, neuron_mech.Inputs(tokens, mask=mask)))
+    ['query', 'key', 'value', 'out']
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -35,16 +35,35 @@ def sites(
     every: bool = False,
     apply: Mapping[str, Any] = {},
 ) -> Sites:
-    """The sites of `model`, by name, found without running it; see `taps.sites`.
+    """The sites of `model`, by name: where its neurons can be read, differentiated, replaced and recorded.
+
+    They are found by an abstract run, in which nothing is computed and no memory is taken for values.
 
     Arguments:
-        model: a Linen module.
+        model: a Linen module; of an NNX model, what `from_nnx` gives.
         variables: its variables, or their shapes.
-        inputs: the inputs of a batch, or their shapes; `Inputs` for several arguments.
-        every: whether to list all sites, instead of those of neurons only.
+        inputs: the inputs of a batch of one or more, or their shapes; `Inputs` for several arguments.
+        every: whether to list all sites: beside those of neurons also other modules, bare activation functions such
+            as `:relu`, and what enters modules. Without it they are listed where the model has no others.
         apply: further arguments of `model.apply`, such as `{"train": False}`.
 
-    Printed, the sites are a table. Raises SiteError for a model that cannot be traced.
+    Returns:
+        {name: Site} in the order of computation, which prints as a table. A site's `shape` is that of one sample,
+            positions first, neurons last. A site that is out of reach is listed too, and its `trouble` says why.
+
+    Raises:
+        SiteError: where the model has no site, or arrays of inputs differ in their first axis.
+        InputError: where the model cannot be called with these arguments, or is no Linen module.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> print(neuron_mech.sites(model, variables, x))
+    site      layer                      one sample  type
+    layers_0  Dense                               4  float32
+    layers_2  Dense                               3  float32
     """
     return Sites(taps.sites(model, variables, inputs, every, **taps.bound(apply)))
 

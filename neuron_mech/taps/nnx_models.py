@@ -53,10 +53,27 @@ def _marked(kind: type, path: str) -> type:
 
 
 def from_nnx(model: nnx.Module) -> tuple[FromNNX, dict[str, PyTree]]:
-    """(Linen module, variables) of an NNX model in its current state and mode; call `model.eval()` before if needed.
+    """A Linen module that does what an NNX model does, and its variables: what all functions of this package take.
 
-    Sites are its layers, named by path: `blocks/0/linear`. In a training loop, `variables(model)` gives the current
-    variables.
+    The model itself is neither changed nor kept. Its sites are its layers, named by path: `blocks/0/linear`.
+
+    Arguments:
+        model: an NNX model, in the mode that is meant: call `model.eval()` or `model.train()` before.
+
+    Returns:
+        (the Linen module, the variables of now). Make the module once: it belongs to this structure and mode, and in
+            a training loop `variables(model)` gives the variables of the moment. Random keys that `apply` is given
+            in `rngs` reach the model as its argument `rngs`, or reseed it where it has none.
+
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> import neuron_mech
+    >>> net = nnx.Sequential(nnx.Linear(2, 4, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(4, 3, rngs=nnx.Rngs(1)))
+    >>> model, variables = neuron_mech.from_nnx(net)
+    >>> print(neuron_mech.sites(model, variables, jnp.ones((5, 2))))
+    site      layer                      one sample  type
+    layers/0  Linear                              4  float32
+    layers/2  Linear                              3  float32
     """
     without = nnx.clone(model)
     nnx.pop(without, nnx.Intermediate)
@@ -64,9 +81,21 @@ def from_nnx(model: nnx.Module) -> tuple[FromNNX, dict[str, PyTree]]:
 
 
 def variables(model: nnx.Module) -> dict[str, PyTree]:
-    """The current variables of an NNX model, for its Linen module: `params`, and all others as `rest`.
+    """The variables that an NNX model has at the moment, for the Linen module that `from_nnx` made of it.
 
-    Values that calls have sown are left out.
+    In a loop: `recorder = recorder.update(neuron_mech.variables(net))`. Arrays are not copied.
+
+    Arguments:
+        model: the NNX model, of the same structure and in the same mode as when `from_nnx` was called.
+
+    Returns:
+        {"params": a tree of its `nnx.Param`, "rest": a tree of all others, such as running statistics and random
+            keys}, without a name that would be empty. Values that calls have sown (`nnx.Intermediate`) are left out.
+
+    >>> from flax import nnx
+    >>> import neuron_mech
+    >>> sorted(neuron_mech.variables(nnx.BatchNorm(3, rngs=nnx.Rngs(0))))  # running mean and variance are the rest
+    ['params', 'rest']
     """
     _, params, _, rest = nnx.split(model, nnx.Param, nnx.Intermediate, ...)  # type: ignore[misc]
     found = {"params": nnx.to_pure_dict(params), "rest": nnx.to_pure_dict(rest)}

@@ -48,10 +48,16 @@ def margin(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Floa
     right class has a probability above 1/2.
 
     Arguments:
-        logits: outputs of shape (..., classes), with at least two classes.
-        labels: integer class labels of shape (...), from 0 to classes - 1.
+        logits: outputs of shape (..., classes), in nats, with at least two classes. A NaN among them makes a NaN.
+        labels: integer class labels of shape (...), from 0 to classes - 1. They are not looked at here: another label
+            gives a number too, of no right class. Recorders, `signs` and `gradients` refuse such labels.
 
-    >>> float(margin(jnp.array([2.0, 0.0]), jnp.array(0)))
+    Returns:
+        One value a sample, of shape (...) and the logits' type. At 0 the right class has probability 1/2.
+
+    >>> import jax.numpy as jnp
+    >>> import neuron_mech
+    >>> float(neuron_mech.margin(jnp.array([2.0, 0.0]), jnp.array(0)))
     -2.0
     """
     right = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)

@@ -34,7 +34,32 @@ def mixing(
 
     The batch's second half is replaced by copies of its first sample; the value is the largest change of the first
     half's derivatives, relative to their largest magnitude. (Permuting the other samples would not change batch
-    statistics.) Rounding alone stays below 1e-4 in float32. Raises InputError for a batch of less than four.
+    statistics.) Rounding alone stays below 1e-4 in float32.
+
+    Arguments:
+        model: a Linen module.
+        variables: what `model.apply` takes.
+        inputs: at least four samples, which must differ: of equal ones, mixing cannot be seen.
+        labels: what the objective takes beside the outputs; they are replaced together with the inputs.
+        sites: {name: Site}, as `taps.sites` or `taps.select` give them.
+        objective: (outputs, labels) -> one value a sample. One that mixes samples is seen too.
+        derivative: with respect to the "activation" or the "pre_activation".
+        **kwargs: go to `model.apply`.
+
+    Returns:
+        {site: change}, from 0 on, without a unit; NaN where derivatives become, or cease to be, NaN.
+
+    Raises InputError for a batch of less than four, and where `taps.activation_gradients` does.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech import taps
+    >>> from neuron_mech.taps import objectives, sample_mixing
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> sites = taps.select(taps.sites(model, variables, x), ["layers_2"])
+    >>> sample_mixing.mixing(model, variables, x, labels, sites, objectives.margin, "pre_activation")
+    {'layers_2': 0.0}
     """
     size = taps.batch_size(inputs)
     if size < 4:
@@ -57,7 +82,23 @@ def mixing(
 def mixing_layers(model: nn.Module, variables: Mapping[str, Any], inputs: PyTree, **kwargs: Any) -> list[str]:
     """Names of the modules in which samples begin to mix, in a forward pass: outputs change though inputs do not.
 
-    Each is as small a module as there is: not one that merely contains another that mixes. Empty where none does.
+    Arguments:
+        model: a Linen module.
+        variables: what `model.apply` takes.
+        inputs: at least two samples, which must differ: of equal ones, mixing cannot be seen.
+        **kwargs: go to `model.apply`.
+
+    Returns:
+        Names with their modules' classes, in the order of computation. Each is as small a module as there is: not one
+            that merely contains another that mixes. Empty where none does.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> from neuron_mech.taps import sample_mixing
+    >>> model = nn.Sequential([nn.Dense(4), nn.BatchNorm(use_running_average=False)])
+    >>> x = jnp.arange(8.0).reshape(4, 2)
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> sample_mixing.mixing_layers(model, variables, x, mutable=["batch_stats"])
+    ['layers_1 (BatchNorm)']
     """
     half = taps.batch_size(inputs) // 2
     seen: dict[str, str] = {}
