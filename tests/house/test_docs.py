@@ -2,13 +2,17 @@
 
 import doctest
 import importlib
+import inspect
 import os
 import pkgutil
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_house import ORDER
@@ -92,6 +96,53 @@ def test_examples_in_docstrings_are_what_happens(lenient):
     for module in pkgutil.walk_packages(neuron_mech.__path__, "neuron_mech."):
         if not module.name.endswith("__main__"):
             assert not doctest.testmod(importlib.import_module(module.name)).failed, module.name
+
+
+def public() -> Iterator[tuple[str, str]]:
+    """(module, name) of what neuron_mech itself offers, and of the pages' names to begin with.
+
+    There a cell has parts such as `module`: `name`, `name`, or names of the room itself. A module's names may be said
+    in words; then it is the module that is named.
+    """
+    yield from (("neuron_mech", name) for name in neuron_mech.__all__)
+    page = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    for room, cell in re.findall(r"^\| \[`(\w+)`\]\(\w+\.md\) \| (.+) \|$", page, re.MULTILINE):
+        for module, names in re.findall(r"(?:`(\w+)`: )?([^;]+)(?:; |$)", cell):
+            listed = re.fullmatch(r"`\w+`(, `\w+`)*", names)
+            where = ".".join(("neuron_mech", room, *([module] if module and listed else [])))
+            yield from ((where, name) for name in (re.findall(r"`(\w+)`", names) if listed else [module]))
+
+
+@cache
+def tested(module: str) -> set[str]:
+    """The docstrings of a module whose examples are run."""
+    found = doctest.DocTestFinder().find(importlib.import_module(module))
+    return {test.docstring for test in found if test.examples}
+
+
+def has_example(of: Any, name: str, where: str) -> bool:
+    """Whether its docstring has an example that is run, or, where that would take long, one to be read.
+
+    Of a module, one of its functions may have it. A constant has no docstring: it stands in that of its module.
+    """
+    if inspect.ismodule(of):
+        inside = (f"{of.__name__}.{part.name}" for part in pkgutil.iter_modules(getattr(of, "__path__", ())))
+        return any(map(tested, (of.__name__, *inside)))
+    if not callable(of):
+        modules = pkgutil.walk_packages(importlib.import_module(where).__path__, f"{where}.")
+        every = (importlib.import_module(module.name) for module in modules if not module.name.endswith("__main__"))
+        of = next(at for at in every if re.search(rf"^{name}\b.* = ", inspect.getsource(at), re.MULTILINE))
+    text, home = of.__doc__ or "", of.__name__ if inspect.ismodule(of) else of.__module__
+    return text in tested(home) or "```python\n" in text
+
+
+def test_public_names_have_an_example():
+    names = list(dict.fromkeys(public()))
+    rooms = {name for name in ORDER if (ROOT / "neuron_mech" / name).is_dir()}
+    assert {where.split(".")[1] for where, _ in names if "." in where} == rooms
+    at_hand = {(where, name): getattr(importlib.import_module(where), name) for where, name in names}
+    lacking = [f"{where}.{name}" for (where, name), of in at_hand.items() if not has_example(of, name, where)]
+    assert not lacking, f"no example in the docstring of {', '.join(lacking)}"
 
 
 def test_the_whole_program_for_one_s_own_model_runs(tmp_path):
