@@ -200,6 +200,9 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     navigation = (tmp_path / "index.html").read_text(encoding="utf-8")
     for page in PAGES:
         assert f'href="{page.relative_to(ROOT / "docs").with_suffix(".html")}"' in navigation or page.stem == "index"
+    for path in (tmp_path / "api").glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert "<blockquote>\n<blockquote>" not in text, f"{path.name} has an example that is no code"
     for path in tmp_path.rglob("*.html"):
         fetched = re.findall(r'(?:src|<link[^>]*href)="(https?://[^"]+)"', path.read_text(encoding="utf-8"))
         assert not fetched, f"{path} asks for {fetched}"
