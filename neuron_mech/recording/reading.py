@@ -47,6 +47,17 @@ class Counted(struct.PyTreeNode):
 
     Where derivatives were NaN or infinite, what reads counts warns with a SignHealthWarning, but for `counts`,
     `not_finite` and `partition`. A site that is not recorded, or a loss that is not, is a KeyError.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_2", recordings=9).update(variables)
+    >>> recorder.partition("layers_2")[0].tolist()  # of class 0: the logits of classes 1 and 2 are pushed down
+    [-1, 1, 1]
+    >>> recorder.classes(3).low_share.values.tolist()  # by neuron and class
+    [[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
     """
 
     design: Design = struct.field(pytree_node=False)

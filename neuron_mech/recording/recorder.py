@@ -50,6 +50,9 @@ class Recorder(Counted):
     [[-1.0, 1.0, 1.0], [1.0, -1.0, 1.0]]
     >>> recorder.constancy()
     {'layers_2': 1.0}
+    >>> saved = recorder.state  # for a checkpoint; one that is made anew goes on from it, here with more room
+    >>> neuron_mech.recorder(model, variables, x, labels, "layers_2", recordings=200).restored(saved).recordings
+    2
     """
 
     tallies: Tallies
