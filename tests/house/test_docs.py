@@ -140,6 +140,8 @@ def test_public_names_have_an_example():
     names = list(dict.fromkeys(public()))
     rooms = {name for name in ORDER if (ROOT / "neuron_mech" / name).is_dir()}
     assert {where.split(".")[1] for where, _ in names if "." in where} == rooms
+    missing = [f"{where}.{name}" for where, name in names if not hasattr(importlib.import_module(where), name)]
+    assert not missing, f"there is no {', '.join(missing)}"
     at_hand = {(where, name): getattr(importlib.import_module(where), name) for where, name in names}
     lacking = [f"{where}.{name}" for (where, name), of in at_hand.items() if not has_example(of, name, where)]
     assert not lacking, f"no example in the docstring of {', '.join(lacking)}"
