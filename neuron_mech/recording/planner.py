@@ -73,7 +73,7 @@ def plan(
         variables: what `model.apply` takes. Where they are on several devices, each records a share of the samples.
         inputs: the model's one argument, an array or a tree with the batch first, or `Inputs` for several.
         labels: what the loss takes beside the outputs, an array or a tree with a row for each sample.
-        names: sites, by name, glob or regular expression; see `neuron_mech.sites` for what there is.
+        names: sites, at least one, by name, glob or regular expression; see `neuron_mech.sites` for what there is.
         recordings: how many there will be at most, from 1; the counts are made as small as that allows.
         loss: (outputs, labels) -> one value a sample. `margin`, the default, has the exact signs of the cross-entropy.
             Several, by name, are counted from the same passes; the first is the main one.
@@ -213,7 +213,7 @@ def online(
         model: a Linen module; of an NNX model, what `from_nnx` gives.
         variables: what `model.apply` takes.
         inputs: a few samples, different ones, for their shapes and to see whether samples mix.
-        names: sites, by name, glob or regular expression; see `neuron_mech.sites`.
+        names: sites, at least one, by name, glob or regular expression; see `neuron_mech.sites`.
         samples: the number of training samples, whose ids are 0 to `samples` - 1.
         recordings: the largest number of times that a sample will be trained on: the number of epochs.
         counted: the samples to record, chosen as in `plan`.
@@ -228,7 +228,8 @@ def online(
         apply: further arguments of `model.apply` in training.
 
     Returns:
-        The recorder, whose counts take 3 and whose waiting signs about 1 byte for each (sample, position, neuron).
+        The recorder. For each (sample, position, neuron) its counts take 3 bytes, 6 from 127 recordings on, and signs
+            that wait about one.
 
     Raises InputError where samples mix, or the device has no room, and SiteError for a name without a site.
 

@@ -26,7 +26,7 @@ def edited(model: nn.Module, pre: Mapping[str, Edit] = {}, post: Mapping[str, Ed
     Returns:
         A function of the arguments of `model.apply`, to be jitted by who calls it often. While it is traced it raises
             SiteError for an unknown site, for an edit that changes shape or type, and for `post` at a site without
-            activation. What only an edited value depended on is not computed under `jit`.
+            activation. Under `jit`, layers whose values an edit throws away are not computed.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> from neuron_mech import taps
