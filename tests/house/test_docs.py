@@ -114,7 +114,7 @@ def public() -> Iterator[tuple[str, str]]:
 
 
 @cache
-def tested(module: str) -> set[str]:
+def examples_run_in(module: str) -> set[str]:
     """The docstrings of a module whose examples are run."""
     found = doctest.DocTestFinder().find(importlib.import_module(module))
     return {test.docstring for test in found if test.examples}
@@ -127,13 +127,13 @@ def has_example(of: Any, name: str, where: str) -> bool:
     """
     if inspect.ismodule(of):
         inside = (f"{of.__name__}.{part.name}" for part in pkgutil.iter_modules(getattr(of, "__path__", ())))
-        return any(map(tested, (of.__name__, *inside)))
+        return any(map(examples_run_in, (of.__name__, *inside)))
     if not callable(of):
         modules = pkgutil.walk_packages(importlib.import_module(where).__path__, f"{where}.")
         every = (importlib.import_module(module.name) for module in modules if not module.name.endswith("__main__"))
         of = next(at for at in every if re.search(rf"^{name}\b.* = ", inspect.getsource(at), re.MULTILINE))
     text, home = of.__doc__ or "", of.__name__ if inspect.ismodule(of) else of.__module__
-    return text in tested(home) or "```python\n" in text
+    return text in examples_run_in(home) or "```python\n" in text
 
 
 def test_public_names_have_an_example():
