@@ -79,8 +79,8 @@ def mesh_of(tree: PyTree) -> Mesh:
 
 
 def rows_of(mesh: Mesh) -> NamedSharding:
-    """Rows divided among all devices of the mesh."""
-    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    """Rows divided among all devices of the mesh; of one device, as a compiled program returns them: whole."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names)) if mesh.size > 1 else whole_on(mesh)
 
 
 def whole_on(mesh: Mesh) -> NamedSharding:
