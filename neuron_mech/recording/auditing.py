@@ -75,8 +75,10 @@ def sign_health(
         batched: samples are batches of `chunk`, and not of one.
         **kwargs: further arguments of `model.apply`.
 
-    Returns {objective: {site: SignHealth}}. Shares are NaN where they are of nothing: no true derivative that is not
-    zero, or no recorded sign. Two programs are compiled, and of a convolution float64 takes many times as long.
+    Returns {objective: {site: SignHealth}}; empty without samples. Shares are NaN where they are of nothing: no true
+    derivative that is not zero, or no recorded sign. Two programs are compiled, one of them in float64.
+
+    Raises SiteError where the derivative is with respect to the activation and a site has none.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> import neuron_mech

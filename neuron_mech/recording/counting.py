@@ -65,7 +65,7 @@ def empty(shape: tuple[int, ...], recordings: int) -> Tally:
     Arguments:
         shape: (samples, positions ..., neurons).
         recordings: how many there will be at most. The integers are as small as that allows: int8 up to 126, int16 up
-            to 32,766, int32 beyond.
+            to 32,766, int32 up to 2,147,483,646.
 
     Returns a Tally on JAX's default device, of 3, 6 or 12 bytes a (sample, position, neuron) and 4 bytes a sample.
 
@@ -92,10 +92,11 @@ def update(tally: Tally, gradient: Num[Array, " samples *values"]) -> Tally:
     does not either, but is counted in `not_finite`.
 
     Arguments:
-        tally: the counts so far, such as `empty` makes. That it has room for one more is not checked here, but by
-            recorders: beyond, counts would overflow.
+        tally: the counts so far, such as `empty` makes. That it has room for one more is checked by recorders, and not
+            here: beyond, counts overflow.
         gradient: derivatives of the tally's shape, (samples, positions ..., neurons), in any floating-point type; or
-            integers, which are signs as `signs` makes them, of which 2 says that a derivative was not finite.
+            integers, which are signs as `signs` makes them, of which 2 says that a derivative was not finite. The
+            shape is not checked: one that broadcasts to the tally's is counted.
 
     >>> import jax, jax.numpy as jnp
     >>> from neuron_mech.recording import counting

@@ -79,7 +79,7 @@ def separation(values: Values, category: Category) -> Separation:
     """How far the two categories of each neuron have come apart, at every recording.
 
     Arguments:
-        values: pre-activations of shape (recordings, samples, neurons). Finite: NaN is not sorted among numbers.
+        values: pre-activations of shape (recordings, samples, neurons). They must be finite, since they are ranked.
         category: +1 low, -1 high, 0 for samples that are left out; of shape (samples, neurons), one for all recordings.
 
     Returns `Separation`, with `auc` and `overlap`, float64 of shape (recordings, neurons). Both are NaN for a neuron
@@ -202,7 +202,10 @@ def variance_parts(values: Values, category: Category) -> Float[np.ndarray, "rec
         """Mean 0 and standard deviation 1 over the samples that have a category; 0 for the others."""
         found = found.astype(np.float64)
         centred = np.where(counted, found - np.where(counted, found, 0).sum(0) / number, 0)
-        return centred / np.sqrt((centred**2).sum(0) / number)
+        # The mean of equal values is rounded, and what is left of them would be divided by itself.
+        highest = np.where(counted, found, -np.inf).max(0, initial=-np.inf)
+        alike = highest == np.where(counted, found, np.inf).min(0, initial=np.inf)
+        return np.where(alike, np.nan, centred / np.sqrt((centred**2).sum(0) / number))
 
     def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return (one * other).sum(0) / number

@@ -52,8 +52,8 @@ def explained_by_class(counts: Counts) -> Float[Array, " neurons"]:
     """Share of a neuron's partition that the class explains: I(category; class) / H(category).
 
     Theil's uncertainty coefficient: 1 where every class is wholly in one category, 0 where all are split alike. The
-    information is corrected for its bias (`codes.information`), so that few pairs give values slightly below 0 or
-    above 1.
+    information is corrected for its bias (`codes.information`), which can take the share of few pairs below 0 or above
+    1.
 
     Arguments:
         counts: pairs by neuron, category and class, as `class_counts` makes them.

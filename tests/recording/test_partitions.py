@@ -139,6 +139,17 @@ def test_parts_of_a_variance_are_those_of_two_regressions(case):
             np.testing.assert_allclose(found[row, :, neuron], [1 - alone, alone - both, both], atol=1e-6)
 
 
+def test_values_that_are_all_the_same_have_no_parts_of_their_variance():
+    category = np.array([LOW, LOW, LOW, HIGH, HIGH, HIGH, 0], np.int8)[:, None]
+    alike, differing = np.full((7, 1), 0.1), np.arange(7.0)[:, None]
+    alike[6] = 7.0  # without a category
+    assert alike[:6].sum(0) / 6 != 0.1  # so that what is left of them is not 0
+    found = partitions.variance_parts(np.stack([differing, alike]), category)
+    assert found[0, :, 0].tolist() == [1, 0, 0]
+    assert np.isnan(found[1]).all()
+    assert np.isnan(partitions.variance_parts(np.stack([alike, differing]), category)).all()
+
+
 def test_pure_changes_are_told_apart():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(200, 1)).astype(np.float32)
