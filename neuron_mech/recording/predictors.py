@@ -62,9 +62,9 @@ def explained_by_class(counts: Counts) -> Float[Array, " neurons"]:
 
     >>> import jax.numpy as jnp
     >>> from neuron_mech.recording import predictors
-    >>> follows, ignores = [[500, 0], [0, 500]], [[250, 250], [250, 250]]  # low and high, by class
+    >>> follows, ignores = [[50, 0], [0, 50]], [[25, 25], [25, 25]]  # low and high, by class
     >>> [round(float(share), 2) for share in predictors.explained_by_class(jnp.array([follows, ignores]))]
-    [1.0, -0.0]
+    [1.01, -0.01]
     """
     p = counts.sum(2) / counts.sum((1, 2))[:, None]
     entropy = -jnp.where(p > 0, p * jnp.log2(jnp.where(p > 0, p, 1.0)), 0.0).sum(1)
