@@ -45,9 +45,10 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
 
     Returns the dataset of gradient_signs.nc. Along `site`: `constancy`, `constancy_curve` (at three levels of |average
     sign|), `independent_constancy`, `low_share`, `flips_per_recording`, `histogram` (pairs in 20 bins of average signs)
-    and the numbers of samples and positions. Along `neuron`, of all sites in turn: the same, named `neuron_...`, and
-    `neuron_rarefied_constancy`. Each variable has its unit and description. Where no derivative was ever nonzero,
-    constancy is NaN; of a whole site, `low_share` and `flips_per_recording` are 0 then.
+    and the numbers of samples and positions. Along `neuron`, the neurons of all sites in turn: `neuron_constancy`,
+    `neuron_independent_constancy`, `neuron_rarefied_constancy`, `neuron_low_share`, `neuron_flips` and
+    `neuron_histogram`. Each variable has its unit and description. Where no derivative was ever nonzero, shares are
+    NaN, but for a whole site's `low_share` and `flips_per_recording`, which are 0.
 
     >>> import numpy as np
     >>> from neuron_mech.recording import counting, summaries
