@@ -79,11 +79,12 @@ def separation(values: Values, category: Category) -> Separation:
     """How far the two categories of each neuron have come apart, at every recording.
 
     Arguments:
-        values: pre-activations of shape (recordings, samples, neurons). They must be finite, since they are ranked.
+        values: pre-activations of shape (recordings, samples, neurons).
         category: +1 low, -1 high, 0 for samples that are left out; of shape (samples, neurons), one for all recordings.
 
     Returns `Separation`, with `auc` and `overlap`, float64 of shape (recordings, neurons). Both are NaN for a neuron
-    with a category that no sample is in. Time is that of sorting every neuron's values at every recording.
+    with a category that no sample is in, and at a recording where a value is infinite or no number. Time is that of
+    sorting every neuron's values at every recording.
 
     >>> import numpy as np
     >>> from neuron_mech.recording import partitions
@@ -99,8 +100,9 @@ def separation(values: Values, category: Category) -> Separation:
     auc, overlap = np.full((2, len(values), neurons), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):  # an empty category makes NaN
         for row, found in enumerate(values):
+            finite = (np.isfinite(found) | (category == 0)).all(0)
             # Samples without a category get the last ranks, so that they do not change the others'.
-            ranks = stats.rankdata(np.where(category == 0, np.inf, found), axis=0)
+            ranks = stats.rankdata(np.where((category == 0) | ~finite, np.inf, found), axis=0)
             auc[row] = (np.where(high, ranks, 0).sum(0) - n_high * (n_high + 1) / 2) / (n_low * n_high)
             bins = np.minimum((ranks - 0.5) * OVERLAP_BINS // np.maximum(n_low + n_high, 1), OVERLAP_BINS - 1)
             cell = first_bin + bins.astype(np.int64)
@@ -110,6 +112,7 @@ def separation(values: Values, category: Category) -> Separation:
                 for which in (low, high)
             )
             overlap[row] = np.minimum(of_low, of_high).sum(1)
+            auc[row, ~finite] = overlap[row, ~finite] = np.nan
     return Separation(auc, overlap)
 
 

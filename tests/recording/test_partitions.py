@@ -54,6 +54,18 @@ def test_separation_is_scikit_learn_s_area_under_the_curve(case):
             assert found.auc[row, neuron] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_where_a_value_is_no_finite_number_there_is_no_separation(value):
+    values = np.random.default_rng(0).normal(size=(3, 8, 3))
+    category = np.array([[LOW, HIGH] * 4, [0, LOW, HIGH, LOW, HIGH, LOW, HIGH, HIGH], [LOW, HIGH] * 4], np.int8).T
+    whole, broken = partitions.separation(values, category), values.copy()
+    broken[1, 0] = value  # of neuron 1, a sample that has no category
+    for one, other in zip(partitions.separation(broken, category), whole, strict=True):
+        assert np.isnan(one[1, [0, 2]]).all()
+        other[1, [0, 2]] = np.nan
+        np.testing.assert_array_equal(one, other)
+
+
 @given(followed())
 @settings(max_examples=30, deadline=None)
 def test_overlap_is_what_both_histograms_cover(case):
