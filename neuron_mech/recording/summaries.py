@@ -97,7 +97,9 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
         "independent_constancy": about(
             "1", "control: constancy if each neuron's recordings were independent, mean over neurons"
         ),
-        "low_share": about("1", "share of pairs in the low category (positive average sign)"),
+        "low_share": about(
+            "1", "share of pairs in the low category (positive average sign), of all with a nonzero derivative"
+        ),
         "flips_per_recording": about("1", "sign changes over consecutive pairs of nonzero recordings"),
         "random_neuron": about("index", "neuron of figure 1"),
         "recorded_samples": about("samples", "training samples whose derivatives are recorded at the site"),
@@ -126,7 +128,7 @@ def of_neurons(site: str, neurons: Int[np.ndarray, " neurons"], of: NeuronCounts
     with np.errstate(invalid="ignore"):
         found = {
             "constancy": (of.constant / of.ever, "share of |average sign| > 0.9, each neuron"),
-            "low_share": (of.low / of.ever, "share of pairs in the low category, each neuron"),
+            "low_share": (of.low / of.ever, "share of pairs in the low category, of all with a nonzero derivative"),
             "flips": (of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings, each neuron"),
         }
     return of_site(site, neurons, {f"neuron_{n}": variable("neuron", v, said) for n, (v, said) in found.items()})
@@ -243,7 +245,9 @@ def of_classes(
     dims, said = "neuron label", "share of the partition explained by the class: I(category; class) / H"
     control = "control: the same with labels dealt at random among the samples"
     found = {
-        "low_share": variable(dims, low[0], "share of the class's samples in the neuron's low category"),
+        "low_share": variable(
+            dims, low[0], "share of the class in the neuron's low category, of its samples in either"
+        ),
         "permuted_low_share": variable(dims, low[1], control),
         "explained_by_class": variable("neuron", explained[0], said),
         "permuted_explained_by_class": variable("neuron", explained[1], f"control: {said}, labels dealt at random"),
