@@ -27,7 +27,7 @@ from neuron_mech import store
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
-from neuron_mech.recording import counting
+from neuron_mech.recording import constancies, counting
 from neuron_mech.recording.counting import Tally
 from neuron_mech.store.checkpoints import Checkpoints
 from neuron_mech.taps.objectives import margin, right
@@ -94,7 +94,7 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
     params, recorder = transformer.train(model, initial, recorder, ids, options, saves, contexts)
     one, every = (list(recorder.counts(name).values()) for name in ("one", "whole"))
     of_one = [by_distance(tally, np.asarray(chosen)) for tally in one]
-    independent = [np.nanmean(counting.independent_constancy(tally)) for tally in one]
+    independent = [np.nanmean(constancies.independent_constancy(tally)) for tally in one]
     starts = jnp.arange(0, len(text["test"]) - context - 1, context)
     test, answers = contexts(jnp.asarray(text["test"]), starts, context)
     logits = jax.jit(model.apply)({"params": params}, test[:500])
