@@ -101,16 +101,20 @@ def test_examples_in_docstrings_are_what_happens(lenient):
 def public() -> Iterator[tuple[str, str]]:
     """(module, name) of what neuron_mech itself offers, and of the pages' names to begin with.
 
-    There a cell has parts such as `module`: `name`, `name`, or names of the room itself. A module's names may be said
-    in words; then it is the module that is named.
+    There a cell has parts such as `module`: `name`, `name`, or names of the room itself. Where it is said in words what a
+    module has, the module is named, and what is its own among the names in the words.
     """
     yield from (("neuron_mech", name) for name in neuron_mech.__all__)
     page = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
     for room, cell in re.findall(r"^\| \[`(\w+)`\]\(\w+\.md\) \| (.+) \|$", page, re.MULTILINE):
-        for module, names in re.findall(r"(?:`(\w+)`: )?([^;]+)(?:; |$)", cell):
-            listed = re.fullmatch(r"`\w+`(, `\w+`)*", names)
-            where = ".".join(("neuron_mech", room, *([module] if module and listed else [])))
-            yield from ((where, name) for name in (re.findall(r"`(\w+)`", names) if listed else [module]))
+        for module, said in re.findall(r"(?:`(\w+)`: )?([^;]+)(?:; |$)", cell):
+            where = f"neuron_mech.{room}.{module}" if module else f"neuron_mech.{room}"
+            names = re.findall(r"`(\w+)`", said)
+            if not re.fullmatch(r"`\w+`(, `\w+`)*", said):
+                yield f"neuron_mech.{room}", module
+                inside = importlib.import_module(where)
+                names = [name for name in names if getattr(inside, name).__module__.startswith(where)]
+            yield from ((where, name) for name in names)
 
 
 @cache
