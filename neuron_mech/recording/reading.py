@@ -56,8 +56,8 @@ class Counted(struct.PyTreeNode):
     >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_2", recordings=9).update(variables)
     >>> recorder.partition("layers_2")[0].tolist()  # of class 0: the logits of classes 1 and 2 are pushed down
     [-1, 1, 1]
-    >>> recorder.classes(3).low_share.values.tolist()  # by neuron and class
-    [[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    >>> recorder.not_finite()
+    {'layers_2': 0}
     """
 
     design: Design = struct.field(pytree_node=False)

@@ -55,7 +55,7 @@ def perturbed(
     >>> variables = jax.jit(model.init)(jax.random.key(0), x)
     >>> zeros = {"layers_2": jnp.zeros((5, 3))}
     >>> loss = lambda zeros: taps.perturbed(model, zeros, "pre_activation")(variables, x)[:, 0].sum()
-    >>> jax.grad(loss)(zeros)["layers_2"][0].tolist()  # of the first output, which is this site's first neuron
+    >>> jax.jit(jax.grad(loss))(zeros)["layers_2"][0].tolist()  # of the first output, which is this site's first neuron
     [1.0, 0.0, 0.0]
     """
 

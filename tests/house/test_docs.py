@@ -101,8 +101,8 @@ def test_examples_in_docstrings_are_what_happens(lenient):
 def public() -> Iterator[tuple[str, str]]:
     """(module, name) of what neuron_mech itself offers, and of the pages' names to begin with.
 
-    There a cell has parts such as `module`: `name`, `name`, or names of the room itself. Where it is said in words what a
-    module has, the module is named, and what is its own among the names in the words.
+    There a cell has parts such as `module`: `name`, `name`, or names of the room itself. Where words say what a module
+    has, the module is named, and what is its own among the names in the words.
     """
     yield from (("neuron_mech", name) for name in neuron_mech.__all__)
     page = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
