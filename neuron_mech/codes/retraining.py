@@ -86,10 +86,17 @@ def cut(
     site: Site,
     replaces: Derivative = "pre_activation",
 ) -> Cut:
-    """Cut `model` at a site. `sample` holds one sample.
+    """Cut `model` at a site, so that `Retraining` can train what follows it on zeros and ones in the site's place.
+
+    Arguments:
+        config: of its sections, `train` is what is retrained by: step size, epochs, batch size and seed.
+        model: the network, retrained in its training mode from new parameters; of `variables` only shapes count.
+        sample: one sample, such as `samples.blank`.
+        site: one of `taps.sites`, in a module that is used once.
+        replaces: whether zeros and ones take the place of pre-activations or of activations.
 
     Raises SiteError where a path from the image to the output bypasses the site, as inside a block with a skip
-    connection: the output would not depend on the zeros and ones alone.
+    connection: the output would not depend on the zeros and ones alone. `Retraining` has an example.
     """
     found = taps.below(model, variables, sample.inputs, site.name)
     after = [at for name, at in taps.sites(model, variables, sample.inputs).items() if name not in found]
@@ -194,9 +201,22 @@ def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = TESTED) 
 
 
 class Retraining:
-    """The jitted programs of one cut: compiled once, used for every group of windows.
+    """The jitted programs of one `cut`: compiled once, used for every group of windows, which are trained together.
 
-    The windows of a group are trained together in one program, by `vmap`.
+    Called with samples that are `Binarized` at the site (see `binarizer`), it gives each window's test accuracy.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech import config, taps, training
+    >>> from neuron_mech.codes import retraining
+    >>> from neuron_mech.training import datasets, models
+    >>> one = datasets.Samples(jnp.zeros((1, 4, 4, 1), jnp.uint8), jnp.zeros(1, jnp.int32), largest=1)
+    >>> model = models.MLP(neurons=8)
+    >>> variables = training.begun(model, jax.random.key(0), one.inputs)
+    >>> site = taps.sites(model, variables, one.inputs)["dense1"]
+    >>> retrain = retraining.Retraining(retraining.cut(config.PRESETS["digits"], model, variables, one, site))
+    >>> samples = retraining.Binarized(jnp.ones((3, 20, 1), jnp.uint8), jnp.arange(20) % 10)
+    >>> len(set(retrain(samples, samples).tolist()))  # three windows of the same zeros and ones: one accuracy
+    1
     """
 
     def __init__(self, cut: Cut):
@@ -244,7 +264,7 @@ class Retraining:
     def __call__(
         self, train: Binarized, test: Binarized, tick: Callable[[], Any] = lambda: None
     ) -> Float[np.ndarray, " windows"]:
-        """Test accuracy after retraining through each window; bits have shape (windows, samples, bytes).
+        """Test accuracy, 0 to 1, after retraining through each window; bits have shape (windows, samples, bytes).
 
         `tick` is called after every epoch. Raises RunError for a loss that is not finite.
         """

@@ -45,9 +45,31 @@ def check_windows(centers: Sequence[float], width: float) -> None:
 
 
 def at_centers(values: Float[Array | np.ndarray, "values neurons"], centers: Sequence[float], width: float) -> Window:
-    """A window around every center rank, by percentiles of each neuron's own values. Shapes (windows, neurons).
+    """A window around every center rank, from center - width / 2 to center + width / 2, of each neuron's own values.
 
-    Raises InputError as `check_windows` does.
+    Inside is what is at least the lower edge and below the upper one. A window that reaches rank 0 is open below, one
+    that reaches 100 is open above; so windows side by side have every value once, also values that these do not span.
+
+    Arguments:
+        values: pre-activations of shape (values, neurons), whose percentiles are the edges. Of a neuron with a NaN
+            among them, only open edges are numbers, and nothing is inside of a window with an edge of NaN. Where many
+            values of a neuron are equal, both edges of a window can be, and the window is empty.
+        centers: percentile ranks, each once.
+        width: in percentile ranks, above 0 and at most 100.
+
+    Returns:
+        `Window` whose `lower` and `upper` are float32 of shape (windows, neurons), -inf and inf where open.
+
+    Raises InputError for windows that reach below rank 0 or above 100, other widths, no centers, a center given twice,
+    and no values.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech.codes import windowing
+    >>> values = jnp.arange(100.0)[:, None]
+    >>> windows = windowing.at_centers(values, [5, 45, 95], width=10)
+    >>> inside = jax.vmap(lambda window: window(values))(windows)
+    >>> inside.sum(1).tolist(), int(inside[1].argmax())
+    ([[10], [10], [10]], 40)
     """
     check_windows(centers, width)
     below, above = np.asarray(centers) - width / 2, np.asarray(centers) + width / 2
