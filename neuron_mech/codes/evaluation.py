@@ -113,10 +113,12 @@ def accuracies(
     rows: int = 4000,
     labels: Int[np.ndarray, " classes"] | None = None,
 ) -> dict[K, Float[np.ndarray, " codes"]]:
-    """Accuracy of the network on `samples` under each code of every trial, in evaluation mode; every sample counts once.
+    """Accuracy of the network on `samples` under each code of every trial; every sample counts once.
+
+    The network runs in evaluation mode: what precedes a trial's site once a chunk, what follows it once for each code.
 
     Arguments:
-        model: the network, without dropout or batch statistics unless asked for.
+        model: the network; its call gives logits of shape (samples, classes).
         variables: what `model.apply` takes.
         sites: shapes by site (`taps.sites`), by which chunks are made to fit in memory.
         trials: by any names, one at least; all are asked in one pass. A trial of `unchanged` is the network as it is.

@@ -143,9 +143,10 @@ def fit(
 
     Arguments:
         counts: features of shape (samples, neurons), of any real type. A constant one becomes 0, and so do its weights.
-        labels: class indices of shape (samples,), from 0 to classes - 1. Others are not noticed here.
+        labels: class indices of shape (samples,), from 0 to classes - 1. Others are not noticed here, and the probe is
+            good for nothing.
         classes: number of classes.
-        penalty: above 0, so that the minimum is unique also where classes can be told apart without error.
+        penalty: 0 or more; at 0 there is no minimum where the classes can be told apart without error.
         evaluations: largest number of evaluations of the objective.
 
     Returns:

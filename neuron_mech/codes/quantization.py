@@ -28,7 +28,7 @@ class TwoValues(struct.PyTreeNode):
 
 
 def at_ranks(values: Float[Array, "values neurons"], ranks: Sequence[float]) -> TwoValues:
-    """A two-value code for every percentile rank: each neuron's own threshold at that rank, and its means on either side.
+    """A two-value code for every percentile rank: each neuron's threshold at that rank, and its means on either side.
 
     Of all pairs of values the two means have the least squared error (see `squared_error`). Apply one code to
     pre-activations by calling it, several by `jax.vmap`; `evaluation.accuracies` does so inside of a network.

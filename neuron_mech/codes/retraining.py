@@ -90,7 +90,8 @@ def cut(
 
     Arguments:
         config: of its sections, `train` is what is retrained by: step size, epochs, batch size and seed.
-        model: the network, retrained in its training mode from new parameters; of `variables` only shapes count.
+        model: the network, retrained in its training mode from new parameters.
+        variables: its variables, of which only shapes count.
         sample: one sample, such as `samples.blank`.
         site: one of `taps.sites`, in a module that is used once.
         replaces: whether zeros and ones take the place of pre-activations or of activations.

@@ -87,13 +87,11 @@ def run(
     Raises InputError before work starts, also for other data or settings than the run was begun with, and RunError for
     a loss that is not finite or a state that cannot be saved.
 
-    Example (15 seconds on two cores):
-
     ```python
     config, directory = PRESETS["digits"], Path("runs/mine")
     with store.opened(directory, config):
         done = runs.run(config, directory)
-    average = done.tallies["margin"]["dense2"].positive / done.study.recordings  # share of positive derivatives
+    pushed_down = done.tallies["margin"]["dense2"].positive / done.study.recordings  # share of recordings, by pair
     ```
     """
     check_trained_here(config.model)

@@ -43,12 +43,13 @@ def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -
     Raises InputError where the data set is not known, not prepared there, cannot be read, has fewer images than are
     asked for, or is no set of images with classes.
 
+    >>> import numpy as np
     >>> from neuron_mech.config import Data
     >>> from neuron_mech.training import datasets
     >>> digits = datasets.load(Data("digits", train_images=100))
     >>> digits.train.images.shape, len(digits.test), digits.classes
     ((100, 8, 8, 1), 360, 10)
-    >>> digits.train.rows([7, 3]).inputs.shape, float(digits.train.inputs.max())
+    >>> digits.train.rows(np.array([7, 3])).inputs.shape, float(digits.train.inputs.max())
     ((2, 8, 8, 1), 1.0)
     """
     if data.name == "digits":

@@ -28,8 +28,8 @@ def class_consistency(found: xr.Dataset) -> Figure:
     A panel a site: near 0 and 100 a class is wholly in one of the neuron's categories. The line is the control, with
     labels dealt at random among the samples.
 
-    `found` is class_consistency.nc, or a recorder's `classes(...)`: `low_share` and `permuted_low_share(neuron, label)`,
-    `wholly(site)`, the share below 5 or above 95 %, and the coordinate `site_label(site)`.
+    `found` is class_consistency.nc, or a recorder's `classes(...)`: `low_share` and `permuted_low_share(neuron,
+    label)`, shares, `wholly(site)`, the share of those below 5 or above 95 %, and the coordinate `site_label(site)`.
 
     ```python
     figures.class_consistency(neuron_mech.load("runs/digits")["class_consistency"].to_dataset())
@@ -57,8 +57,8 @@ def predictions(found: xr.Dataset) -> Figure:
     Bars are means over neurons, lines their quartiles; neurons without a number (NaN) are left out. The dotted line is
     one half, that of guessing.
 
-    `found` is class_consistency.nc: `agreement(predictor, neuron)`, the share of pairs predicted right, of at most seven
-    predictors, and the coordinate `site_label(site)`.
+    `found` is class_consistency.nc: `agreement(predictor, neuron)`, the share of pairs predicted right, of at most
+    seven predictors, and the coordinate `site_label(site)`.
 
     ```python
     figures.predictions(neuron_mech.load("runs/digits")["class_consistency"].to_dataset())

@@ -80,7 +80,8 @@ def write_sheet(
     >>> from neuron_mech.paper import figures
     >>> with tempfile.TemporaryDirectory() as name:
     ...     figures.write_sheet(pathlib.Path(name), "digits", np.zeros((60, 8, 8, 1), np.uint8), largest=16)
-    ...     Image.open(pathlib.Path(name, "figures", "digits.png")).size
+    ...     with Image.open(pathlib.Path(name, "figures", "digits.png")) as sheet:
+    ...         sheet.size
     (400, 16)
     """
     if processes.first():

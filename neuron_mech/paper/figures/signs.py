@@ -27,7 +27,7 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
     mark |average sign| = 0.9, beyond which a pair counts as constant, and the share that does is written above.
 
     Arguments:
-        signs: gradient_signs.nc, or a recorder's `signs()`: `neuron_histogram(neuron, bin)` in pairs, `constancy(site)`,
+        signs: gradient_signs.nc, or a recorder's `signs()`: `neuron_histogram(neuron, bin)` in pairs, `constancy` and
             `positions(site)`; for figure 1 also `random_neuron(site)`, its index, and `neuron_constancy(neuron)`.
         one_neuron: whether to draw figure 1.
 
@@ -37,7 +37,7 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
     >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
     >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
     >>> variables = jax.jit(model.init)(jax.random.key(0), x)
-    >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_*", recordings=1).update(variables)
+    >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_*", recordings=100).update(variables)
     >>> figure = figures.average_sign_histograms(recorder.signs())
     >>> [axes.get_title() for axes in figure.axes]
     ['all 4 neurons of layers_0', 'all 3 neurons of layers_2']

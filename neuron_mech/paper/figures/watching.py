@@ -103,8 +103,9 @@ def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
 
     Arguments:
         found: learning_dynamics.nc, or a recorder's `dynamics()`: `pre_activation(close_epoch, close_sample,
-            close_neuron)`, NaN where not recorded, `category` (1 low, -1 high, 0 none) and `finally_highest(close_sample,
-            close_neuron)`, `watched_auc` and `highest_rank(close_epoch, close_neuron)`, the attribute `epochs`.
+            close_neuron)`, NaN where not recorded, `category` (1 low, -1 high, 0 none) and
+            `finally_highest(close_sample, close_neuron)`, `watched_auc` and `highest_rank(close_epoch, close_neuron)`,
+            and the attribute `epochs`.
         rows: of (site, number among the site's watched neurons, from 0), one at least.
 
     ```python

@@ -15,7 +15,7 @@ class CNN(nn.Module):
     MP is 2x2 max pooling, GP the average over all positions. `neurons` are those of a layer in each stage, `depth` is
     the number of a stage's layers, the 3 above. Kernels are Glorot-uniform, biases zero, batch normalisation's
     momentum 0.99 and epsilon 1e-3: Keras's defaults of 2017. Height and width halve from stage to stage, rounded down:
-    images are to have 8 pixels at least.
+    images have to be 8 x 8 at least, since smaller ones give logits of NaN.
 
     >>> import jax, jax.numpy as jnp
     >>> import neuron_mech

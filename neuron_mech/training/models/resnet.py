@@ -55,7 +55,7 @@ class ResNet50(nn.Module):
     >>> model = ResNet50(neurons=(1, 1, 1, 1), classes=3)
     >>> logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones((5, 32, 32, 3)))
     >>> logits.shape, sorted(variables), variables["params"]["conv1_conv"]["kernel"].shape
-    ((5, 3), ['batch_stats', 'intermediates', 'params'], (3, 3, 3, 1))
+    ((5, 3), ['batch_stats', 'params'], (3, 3, 3, 1))
     """
 
     variant: str = "small"
