@@ -210,13 +210,13 @@ class Retraining:
     >>> from neuron_mech import config, taps, training
     >>> from neuron_mech.codes import retraining
     >>> from neuron_mech.training import datasets, models
-    >>> one = datasets.Samples(jnp.zeros((1, 4, 4, 1), jnp.uint8), jnp.zeros(1, jnp.int32), largest=1)
+    >>> samples = datasets.Samples(jnp.ones((20, 4, 4, 1), jnp.uint8), jnp.arange(20) % 10, largest=1)
     >>> model = models.MLP(neurons=8)
-    >>> variables = training.begun(model, jax.random.key(0), one.inputs)
-    >>> site = taps.sites(model, variables, one.inputs)["dense1"]
-    >>> retrain = retraining.Retraining(retraining.cut(config.PRESETS["digits"], model, variables, one, site))
-    >>> samples = retraining.Binarized(jnp.ones((3, 20, 1), jnp.uint8), jnp.arange(20) % 10)
-    >>> len(set(retrain(samples, samples).tolist()))  # three windows of the same zeros and ones: one accuracy
+    >>> variables = training.begun(model, jax.random.key(0), samples.inputs)
+    >>> site = taps.sites(model, variables, samples.inputs)["dense1"]
+    >>> retrain = retraining.Retraining(retraining.cut(config.PRESETS["digits"], model, variables, samples.blank, site))
+    >>> bits = retraining.Binarized(jnp.ones((3, 20, 1), jnp.uint8), samples.labels)
+    >>> len(set(retrain(bits, bits).tolist()))  # three windows of the same zeros and ones: one accuracy
     1
     """
 

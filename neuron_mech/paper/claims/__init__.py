@@ -69,8 +69,8 @@ def claims(found: Findings) -> list[Claim]:
 
     >>> from neuron_mech.paper import claims
     >>> judged = claims.claims(claims.Findings("digits"))
-    >>> judged[1].id, judged[1].verdict, judged[1].because
-    (2, 'not tested', 'gradient_signs.nc is missing')
+    >>> judged[-1].id, judged[-1].verdict, judged[-1].because
+    (11, 'not tested', 'quantization.nc is missing')
     """
     return [_judged(claim, found).judged() for claim in CLAIMS]
 
