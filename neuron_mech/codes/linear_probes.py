@@ -224,7 +224,14 @@ def accuracy(
     """Share of samples, 0 to 1, whose label is among the probe's `top` largest logits.
 
     `counts` of shape (samples, neurons) are features as those that it was fitted to, and `labels` their class indices,
-    one at least. `fit` has an example.
+    one at least. Of equal logits the first counts as larger.
+
+    >>> import numpy as np
+    >>> from neuron_mech.codes import linear_probes
+    >>> counts, labels = np.array([[0, 3], [1, 3], [4, 3], [5, 3]]), np.array([0, 0, 1, 1])
+    >>> probe = linear_probes.fit(counts, labels, classes=2, penalty=0.01)
+    >>> linear_probes.accuracy(probe, counts, np.array([0, 1, 1, 1]))
+    0.75
     """
     hits = 0
     for start in range(0, len(labels), ROWS):

@@ -13,14 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct, traverse_util
+from flax import traverse_util
 from flax.core import DenyList
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PyTree
 
 from neuron_mech import taps, training
 from neuron_mech.codes import windowing
-from neuron_mech.codes.sources import Source
-from neuron_mech.codes.windowing import Window
+from neuron_mech.codes.windowing import Binarized
 from neuron_mech.config import Config, Derivative, random_stream
 from neuron_mech.errors import RunError
 from neuron_mech.precision import Product, rewritten, shifted, unfolded
@@ -40,7 +39,7 @@ patches: as one matrix product of all places (`precision.unfolded`), which copie
 _PRODUCTS: Mapping[Form, Product] = {"products": shifted, "patches": unfolded}
 
 TESTED = 1000
-"""Samples binarized or evaluated at a time: of each window, or of all windows together where convolutions follow."""
+"""Samples evaluated at a time: of each window, or of all windows together where convolutions follow."""
 
 _STATISTICS = DenyList(("params", "intermediates"))
 """The collections that a training step changes; those of layers before the site are dropped afterwards."""
@@ -71,13 +70,6 @@ class Cut:
         return training.stepwise(self.convolutional and self.form == "convolutions")
 
 
-class Binarized(struct.PyTreeNode):
-    """Samples as zeros and ones at a site, packed as bits, with their labels."""
-
-    bits: UInt8[Array, "*windows_and_samples bytes"]
-    labels: Int[Array, "*samples"]
-
-
 def cut(
     config: Config,
     model: nn.Module,
@@ -97,7 +89,19 @@ def cut(
         replaces: whether zeros and ones take the place of pre-activations or of activations.
 
     Raises SiteError where a path from the image to the output bypasses the site, as inside a block with a skip
-    connection: the output would not depend on the zeros and ones alone. `Retraining` has an example.
+    connection: the output would not depend on the zeros and ones alone.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech import config, taps, training
+    >>> from neuron_mech.codes import retraining
+    >>> from neuron_mech.training import datasets, models
+    >>> samples = datasets.Samples(jnp.ones((20, 4, 4, 1), jnp.uint8), jnp.arange(20) % 10, largest=1)
+    >>> model = models.MLP(neurons=8)
+    >>> variables = training.begun(model, jax.random.key(0), samples.inputs)
+    >>> site = taps.sites(model, variables, samples.inputs)["dense1"]
+    >>> at = retraining.cut(config.PRESETS["digits"], model, variables, samples.blank, site)
+    >>> sorted(retraining.initial(at).params)  # what is retrained
+    ['affine2', 'logits']
     """
     found = taps.below(model, variables, sample.inputs, site.name)
     after = [at for name, at in taps.sites(model, variables, sample.inputs).items() if name not in found]
@@ -204,7 +208,8 @@ def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = TESTED) 
 class Retraining:
     """The jitted programs of one `cut`: compiled once, used for every group of windows, which are trained together.
 
-    Called with samples that are `Binarized` at the site (see `binarizer`), it gives each window's test accuracy.
+    Called with training and test samples that are binarized at the site (`windowing.binarizer`), it gives each window's
+    test accuracy. The windows of a group share their order of samples, dropout and first parameters.
 
     >>> import jax, jax.numpy as jnp
     >>> from neuron_mech import config, taps, training
@@ -279,21 +284,3 @@ class Retraining:
                 )
             tick()
         return np.asarray(self._accuracy(state, test.bits, test.labels))
-
-
-def binarizer(source: Source, site: str) -> Callable[[Window, Samples], Binarized]:
-    """A function of (windows with a leading axis, samples) that gives the samples binarized by every window at a site.
-
-    The function owns its compiled program: reuse it while the source stays the same.
-    """
-
-    @jax.jit
-    def look(source: Source, windows: Window, part: Samples) -> jax.Array:
-        values = source(part.inputs)[site]
-        return jax.vmap(lambda window: windowing.pack(window(values)))(windows)
-
-    def binarized(windows: Window, samples: Samples) -> Binarized:
-        parts = [look(source, windows, part) for part in samples.chunks(TESTED)]
-        return Binarized(jnp.concatenate(parts, axis=1), samples.labels)
-
-    return binarized

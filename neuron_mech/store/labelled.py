@@ -130,7 +130,16 @@ def read_dataset(path: Path) -> xr.Dataset:
         The dataset, without the attribute `format`. Variables have `units` and `description` among their attributes.
 
     Raises InputError where the file is missing, damaged or links to other files, and FormatError where it is of another
-    format than FORMAT. `write_dataset` has an example.
+    format than FORMAT.
+
+    >>> import pathlib, tempfile, xarray as xr
+    >>> from neuron_mech import store
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     path = pathlib.Path(name, "train.nc")
+    ...     store.write_dataset(path, xr.Dataset({"loss": store.variable("step", [2.0, 1.5], "of each step", "nat")}))
+    ...     found = store.read_dataset(path)
+    >>> found["loss"].values.tolist(), found["loss"].attrs
+    ([2.0, 1.5], {'units': 'nat', 'description': 'of each step'})
     """
 
     def read() -> bytes:
