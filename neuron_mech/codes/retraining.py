@@ -220,7 +220,7 @@ class Retraining:
     >>> variables = training.begun(model, jax.random.key(0), samples.inputs)
     >>> site = taps.sites(model, variables, samples.inputs)["dense1"]
     >>> retrain = retraining.Retraining(retraining.cut(config.PRESETS["digits"], model, variables, samples.blank, site))
-    >>> bits = retraining.Binarized(jnp.ones((3, 20, 1), jnp.uint8), samples.labels)
+    >>> bits = retraining.Binarized(jnp.ones((3, 32, 1), jnp.uint8), jnp.arange(32) % 10)
     >>> len(set(retrain(bits, bits).tolist()))  # three windows of the same zeros and ones: one accuracy
     1
     """

@@ -37,10 +37,10 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
     >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
     >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
     >>> variables = jax.jit(model.init)(jax.random.key(0), x)
-    >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_*", recordings=100).update(variables)
+    >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_2", recordings=100).update(variables)
     >>> figure = figures.average_sign_histograms(recorder.signs())
     >>> [axes.get_title() for axes in figure.axes]
-    ['all 4 neurons of layers_0', 'all 3 neurons of layers_2']
+    ['all 3 neurons of layers_2']
     """
     names = [str(name) for name in signs.site.values]
     with style():
