@@ -219,7 +219,8 @@ class Retraining:
     >>> model = models.MLP(neurons=8)
     >>> variables = training.begun(model, jax.random.key(0), samples.inputs)
     >>> site = taps.sites(model, variables, samples.inputs)["dense1"]
-    >>> retrain = retraining.Retraining(retraining.cut(config.PRESETS["digits"], model, variables, samples.blank, site))
+    >>> short = config.Config(train=config.Train(epochs=2, batch_size=32))
+    >>> retrain = retraining.Retraining(retraining.cut(short, model, variables, samples.blank, site))
     >>> bits = retraining.Binarized(jnp.ones((3, 32, 1), jnp.uint8), jnp.arange(32) % 10)
     >>> len(set(retrain(bits, bits).tolist()))  # three windows of the same zeros and ones: one accuracy
     1
