@@ -8,18 +8,13 @@ import re
 import shlex
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_house import ORDER
 
 import neuron_mech
 from forking import run
-from neuron_mech.config import Data
-from neuron_mech.paper import figures
-from neuron_mech.training import datasets
 from places import ROOT
 from understanding import understand
 
@@ -144,14 +139,20 @@ def test_result_files_are_read_as_the_pages_say(reproduced):
 
 @pytest.mark.usefixtures("lenient")
 def test_figures_draw_a_run_as_their_docstrings_say(reproduced, tmp_path, monkeypatch):
+    known = """import neuron_mech, numpy as np
+from neuron_mech.config import Data
+from neuron_mech.paper import figures
+from neuron_mech.training import datasets
+"""
     run = neuron_mech.load(reproduced)  # once for all
     monkeypatch.setattr(neuron_mech, "load", lambda directory: run)
     monkeypatch.chdir(tmp_path)
-    names = {"neuron_mech": neuron_mech, "figures": figures, "np": np, "datasets": datasets, "Data": Data}
     for path in (ROOT / "neuron_mech" / "paper" / "figures").glob("*.py"):
-        for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+        for block in re.findall(
+            r"^    ```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
             if '"controls"' not in block:  # an experiment that a reproduced run does without
-                exec(textwrap.dedent(block), dict(names))
+                exec(known + re.sub("^    ", "", block, flags=re.MULTILINE), {})
     assert len(list(tmp_path.glob("*.png"))) == 4
 
 
