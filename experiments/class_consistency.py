@@ -20,7 +20,7 @@ from neuron_mech import runs, store, training
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
-from neuron_mech.recording import partitions, summaries
+from neuron_mech.recording import partitions, predictors, summaries
 from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.summaries import Recorded
 from neuron_mech.runs import Run, predictions
@@ -92,21 +92,21 @@ def _of_site(
     classes = run.dataset.classes
     dealt = jax.random.permutation(random_stream(run.study.config.train.seed, "dealt labels"), labels)
     category = jax.jit(partitions.categories)(at.tally.positive, at.tally.negative)
-    count = jax.jit(partitions.class_counts, static_argnames="classes")
+    count = jax.jit(predictors.class_counts, static_argnames="classes")
     counts, permuted = (count(category, by, classes=classes) for by in (labels, dealt))
-    agreement = jax.jit(partitions.agreement)
+    agreement = jax.jit(predictors.agreement)
     predicted = {
-        "the neuron's larger category": partitions.majority(counts),
-        "majority of the class, labels dealt at random": partitions.majority_by_class(permuted),
+        "the neuron's larger category": predictors.majority(counts),
+        "majority of the class, labels dealt at random": predictors.majority_by_class(permuted),
         # A weight that raises the right logit lowers the loss: the activation should rise.
         "weights to the right logit, untrained": agreement(-weights[labels][..., at.neurons], category),
-        "class sign, untrained": agreement(partitions.class_signs(weights)[labels][..., at.neurons], category),
-        "class sign, trained": agreement(partitions.class_signs(trained)[labels][..., at.neurons], category),
+        "class sign, untrained": agreement(predictors.class_signs(weights)[labels][..., at.neurons], category),
+        "class sign, trained": agreement(predictors.class_signs(trained)[labels][..., at.neurons], category),
         "first recording": agreement(first, category),
-        "majority of the class": partitions.majority_by_class(counts),
+        "majority of the class": predictors.majority_by_class(counts),
     }
     low = (first > 0).reshape(-1, len(at.neurons)).mean(0)
-    low_by_class = np.asarray(partitions.low_share(count(first, labels, classes=classes)))
+    low_by_class = np.asarray(predictors.low_share(count(first, labels, classes=classes)))
     right, alone = np.stack([predicted[name] for name in PREDICTORS]), "by the first recording alone"
     return summaries.of_classes(site, at, labels, dealt, classes).assign(
         first_low_share=variable("neuron", low, f"control: share of pairs that are low {alone}"),

@@ -20,7 +20,7 @@ from neuron_mech import store, training
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, partitions
+from neuron_mech.recording import constancies, counting, partitions, predictors
 from neuron_mech.recording.recorder import Recorder
 from neuron_mech.runs import Run
 from neuron_mech.runs.study import beside
@@ -84,14 +84,14 @@ def dataset(run: Run) -> xr.Dataset:
         recorder, params = recorded(run, kept, null)
         tallies = recorder.counts()
         accuracy.append(float(training.accuracy(study.model, {"params": params}, some)))
-        curves.append([counting.constancy_curve(t.positive, t.negative) for t in tallies.values()])
+        curves.append([constancies.constancy_curve(t.positive, t.negative) for t in tallies.values()])
         of = [counting.neuron_counts(tally) for tally in tallies.values()]
         with np.errstate(invalid="ignore"):
             constancy.append(np.concatenate([np.asarray(n.constant) / np.asarray(n.ever) for n in of]))
             low.append(np.concatenate([np.asarray(n.low) / np.asarray(n.ever) for n in of]))
         category = {site: partitions.categories(t.positive, t.negative) for site, t in tallies.items()}
         own = own or category
-        agreeing.append(np.concatenate([np.asarray(partitions.agreement(c, own[s])) for s, c in category.items()]))
+        agreeing.append(np.concatenate([np.asarray(predictors.agreement(c, own[s])) for s, c in category.items()]))
     neurons = [store.of_site(site, study.design.indices(site), {}) for site in study.sites]
     dims, levels = "null neuron", np.stack([np.stack(curve) for curve in curves])
     alike = "share of a neuron's pairs in the category that they have by the weights as they are"
@@ -104,7 +104,7 @@ def dataset(run: Run) -> xr.Dataset:
         "recordings": variable("", len(kept), "of each sample, evenly spread over the run", "recordings"),
     }
     labels = ("site", [study.label(site) for site in study.sites])
-    coords = {"null": list(NULLS), "site": list(study.sites), "label": labels, "level": np.array(counting.LEVELS)}
+    coords = {"null": list(NULLS), "site": list(study.sites), "label": labels, "level": np.array(constancies.LEVELS)}
     attributes = {"preset": config.preset, "seed": config.train.seed}
     return store.stacked(neurons).assign(found).assign_coords(coords).assign_attrs(attributes)
 

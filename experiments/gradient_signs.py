@@ -22,7 +22,7 @@ from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import explorer, figures
-from neuron_mech.recording import auditing, counting, summaries
+from neuron_mech.recording import auditing, counting, partitions, summaries
 from neuron_mech.recording.auditing import SignHealth
 from neuron_mech.recording.counting import constancy
 from neuron_mech.recording.summaries import Recorded
@@ -52,7 +52,7 @@ def dataset(run: Run) -> xr.Dataset:
         for at in tallies.values()
     ]
     disagreement = [
-        [float(counting.disagreement(kept[site].tally, t)) for site, t in at.items()] for at in tallies.values()
+        [float(partitions.disagreement(kept[site].tally, t)) for site, t in at.items()] for at in tallies.values()
     ]
     wrong, lost = ([[getattr(health[o][s], of) for s in study.sites] for o in tallies] for of in ("wrong", "zeroed"))
     by_phase = [[constancy(*counting.constant_counts(*counts)) for counts in of] for of in phases.values()]

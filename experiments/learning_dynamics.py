@@ -21,7 +21,7 @@ from neuron_mech import store, taps
 from neuron_mech.errors import InputError
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
-from neuron_mech.recording import counting, partitions, separation, summaries
+from neuron_mech.recording import counting, partitions, predictors, separation, summaries
 from neuron_mech.runs import Run, trajectories
 from neuron_mech.store import about, variable
 
@@ -91,7 +91,7 @@ def _ends(run: Run, site: str, category: np.ndarray) -> dict[str, tuple]:
     labels = np.asarray(run.dataset.train.labels)[study.recorded[: len(own)]]
     highest = partitions.finally_highest(values[-1], own)
     start, end = partitions.mean_rank(values[[0, -1]], highest)
-    by_class = partitions.of_most_of_the_class(own, labels)
+    by_class = predictors.of_most_of_the_class(own, labels)
     half, of_class = (partitions.separation(final, other).auc[0] for other in (early, by_class))
     together = "AUC at the end of the mean over positions, categories by the recordings of all positions together; "
     auc = {

@@ -22,6 +22,7 @@ from neuron_mech.codes import linear_probes, quantization, windowing
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.recording import separating
+from neuron_mech.taps.objectives import right
 from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Dataset, Samples
 
@@ -173,7 +174,7 @@ def _read(model: Network, variables: Any, samples: Samples, sites: tuple[str, ..
 def _quantized(model: Network, site: str, variables: Any, codes: quantization.TwoValues, samples: Samples) -> Array:
     def one(code: quantization.TwoValues) -> Array:
         logits = taps.edited(model, pre={site: code})(variables, samples.inputs)
-        return (logits.argmax(-1) == samples.labels).mean(dtype=jnp.float32)
+        return right(logits, samples.labels).mean(dtype=jnp.float32)
 
     return jax.lax.map(one, codes)
 
@@ -189,6 +190,6 @@ def robustness(model: Network, states: TrainState, samples: Samples, deviation: 
 def _right(model: Network, states: TrainState, inputs: Array, labels: Array) -> Array:
     def one(variables: Any) -> Array:
         logits: Any = model.apply(variables, inputs)
-        return (logits.argmax(-1) == labels).mean(dtype=jnp.float32)
+        return right(logits, labels).mean(dtype=jnp.float32)
 
     return jax.lax.map(one, states.variables)

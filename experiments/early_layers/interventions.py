@@ -14,7 +14,7 @@ from experiments.open_questions.network import Layers
 from experiments.open_questions.options import Options
 from neuron_mech import taps
 from neuron_mech.config import random_stream
-from neuron_mech.recording import partitions
+from neuron_mech.recording import predictors
 from neuron_mech.taps import Edit
 from neuron_mech.training import TrainState
 from neuron_mech.training.datasets import Dataset, Samples
@@ -42,7 +42,7 @@ def frozen_to(arm: str, categories: Mapping[str, Categories], labels: Int[np.nda
         order = np.random.default_rng(0).permutation(len(labels))
         return {site: of[:, order] for site, of in whole.items()}
     first = categories["first recording"].items()
-    return {site: np.stack([partitions.of_most_of_the_class(one, labels) for one in of]) for site, of in first}
+    return {site: np.stack([predictors.of_most_of_the_class(one, labels) for one in of]) for site, of in first}
 
 
 Turn = tuple[tuple[str, float], ...]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from neuron_mech import taps
 from neuron_mech.config import random_stream
 from neuron_mech.taps import Edit, Site
-from neuron_mech.taps.objectives import margin
+from neuron_mech.taps.objectives import margin, right
 from neuron_mech.training import TrainState, descend
 from neuron_mech.training.datasets import Samples
 
@@ -115,14 +115,10 @@ def gradients(
 
 @partial(jax.jit, static_argnames="model")
 def accuracies(model: nn.Module, states: TrainState, samples: Samples) -> Float[Array, " runs"]:
-    """Share of samples that each of several runs gets right, in evaluation mode.
+    """Share of samples that each of several runs gets right, in evaluation mode; 0 for one that diverged."""
 
-    Where outputs are no numbers nothing is right: a run that diverged has 0, and is not taken for one at chance.
-    """
-
-    def right(variables: PyTree) -> Array:
+    def share(variables: PyTree) -> Array:
         logits: Any = model.apply(variables, samples.inputs)
-        said = jnp.isfinite(logits).all(-1)
-        return (said & (logits.argmax(-1) == samples.labels)).mean(dtype=jnp.float32)
+        return right(logits, samples.labels).mean(dtype=jnp.float32)
 
-    return jax.lax.map(right, states.variables)
+    return jax.lax.map(share, states.variables)

@@ -27,8 +27,8 @@ def area_under_margin(logits: Float[np.ndarray, "epochs samples classes"], label
 def learned(
     logits: Float[np.ndarray, "*epochs samples classes"], labels: Labels
 ) -> Bool[np.ndarray, "*epochs samples"]:
-    """Whether the label has the largest logit, epoch by epoch."""
-    return logits.argmax(-1) == labels
+    """Whether the label has the largest logit, epoch by epoch; nothing is learned where that is no number."""
+    return (logits.argmax(-1) == labels) & np.isfinite(logits.max(-1))
 
 
 def forgetting_events(right: Right) -> Int[np.ndarray, " samples"]:

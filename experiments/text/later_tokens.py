@@ -27,10 +27,10 @@ from neuron_mech import store
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
 from neuron_mech.paper import figures
-from neuron_mech.recording import counting
+from neuron_mech.recording import constancies, counting
 from neuron_mech.recording.counting import Tally
 from neuron_mech.store.checkpoints import Checkpoints
-from neuron_mech.taps.objectives import margin
+from neuron_mech.taps.objectives import margin, right
 
 SITES = "*/Dense_0"
 """The first Dense of every block, whose outputs are the hidden neurons' pre-activations."""
@@ -94,11 +94,11 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
     params, recorder = transformer.train(model, initial, recorder, ids, options, saves, contexts)
     one, every = (list(recorder.counts(name).values()) for name in ("one", "whole"))
     of_one = [by_distance(tally, np.asarray(chosen)) for tally in one]
-    independent = [np.nanmean(counting.independent_constancy(tally)) for tally in one]
+    independent = [np.nanmean(constancies.independent_constancy(tally)) for tally in one]
     starts = jnp.arange(0, len(text["test"]) - context - 1, context)
     test, answers = contexts(jnp.asarray(text["test"]), starts, context)
     logits = jax.jit(model.apply)({"params": params}, test[:500])
-    right = (logits.argmax(-1) == answers[:500]).mean(dtype=jnp.float32)
+    accuracy = right(logits, answers[:500]).mean(dtype=jnp.float32)
     dims, said = ("block", "distance"), "share of |average sign| > 0.9"
     variables = {
         "one_constancy": store.variable(dims, of_one, f"{said} of one position's loss, by its distance"),
@@ -108,7 +108,7 @@ def measure(options: TextOptions, text: dict[str, np.ndarray], vocabulary: int, 
         "independent": store.variable(
             "block", independent, f"control: {said} of one position's loss, were its signs independent"
         ),
-        "accuracy": store.variable("", float(right), "share of the test set's characters predicted"),
+        "accuracy": store.variable("", float(accuracy), "share of the test set's characters predicted"),
     }
     stored = {name: value for name, value in asdict(options).items() if isinstance(value, int | float)}
     blocks = [f"block {index + 1}" for index in range(len(one))]

@@ -19,7 +19,7 @@ from experiments.text.transformer import Transformer, evaluate, some, train
 from neuron_mech.codes import linear_probes, windowing
 from neuron_mech.config import random_stream
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, partitions, summaries
+from neuron_mech.recording import constancies, counting, partitions, summaries
 from neuron_mech.store import variable
 from neuron_mech.store.checkpoints import Checkpoints
 
@@ -84,7 +84,7 @@ def signs_of(recorder: neuron_mech.Recorder, context: int) -> xr.Dataset:
             counts = counting.constant_counts(at.positive, at.negative)
             constancy[row, position] = counting.constancy(*counts)
             if position == context - 1:
-                independent[row, position] = np.nanmean(counting.independent_constancy(at))
+                independent[row, position] = np.nanmean(constancies.independent_constancy(at))
                 values, category = recorder.watched(site)[0], recorder.partition(site)[:, index]
                 auc[row] = np.nanmean(partitions.separation(values, np.asarray(category)).auc, axis=1)
     last = "of the context's last position"

@@ -19,6 +19,7 @@ from experiments.text.options import TextOptions
 from neuron_mech.config import random_stream
 from neuron_mech.errors import InputError
 from neuron_mech.store.checkpoints import Checkpoints
+from neuron_mech.taps.objectives import right
 
 SAVE_SECONDS = 30.0
 """From one checkpoint of the training to the next."""
@@ -131,4 +132,4 @@ def evaluate(model: Transformer, params: Any, contexts: Array, following: Array)
     """(accuracy, bits a character)."""
     logits = jax.lax.map(lambda one: model.apply({"params": params}, one[None])[0], contexts, batch_size=500)
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, following)
-    return (logits.argmax(-1) == following).mean(dtype=jnp.float32), nats.mean() / np.float32(np.log(2))
+    return right(logits, following).mean(dtype=jnp.float32), nats.mean() / np.float32(np.log(2))

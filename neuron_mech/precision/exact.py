@@ -37,9 +37,26 @@ def at(precision: Precision | Product, function: Callable[..., Any]) -> Callable
 
 
 def exact(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with every float32 product in it computed to float32's precision. Take derivatives inside it.
+    """`function` with every matrix product and convolution of float32 in it computed to float32's precision.
 
-    Products of other types, such as a model's own bfloat16, stay as they are.
+    By default a GPU multiplies float32 in TF32 (eleven bits) and a TPU in bfloat16 (eight), which turns the signs of
+    sums that nearly cancel. On a CPU the default is exact already. Take derivatives inside, `exact(jax.grad(f))`:
+    products that differentiation adds afterwards are not exchanged.
+
+    Arguments:
+        function: of pytrees of arrays, positional ones only. Products of other types, such as a model's own bfloat16,
+            stay as they are, and so do those inside custom calls and Pallas kernels.
+
+    Returns a pure function of the same arguments with the same results, to be jitted. On an NVIDIA GPU a product is
+    made of three shorter ones (`splitting`), on a TPU and elsewhere with JAX's precision `highest`.
+
+    >>> import jax.numpy as jnp
+    >>> from neuron_mech import precision
+    >>> product = lambda x, w: (x @ w)[0, 0]
+    >>> x, w = jnp.array([[1.0, 1.0]]), jnp.array([[1 + 2**-12], [-1.0]])
+    >>> as_on_a_gpu = precision.at(precision.imitated(precision.TF32), product)
+    >>> float(as_on_a_gpu(x, w)), float(precision.exact(product)(x, w)) == 2**-12
+    (0.0, True)
     """
 
     def highest(*args: Any) -> Any:

@@ -56,10 +56,43 @@ def sign_health(
     batched: bool = False,
     **kwargs: Any,
 ) -> dict[str, dict[str, SignHealth]]:
-    """{objective: {site: SignHealth}} of per-sample derivatives, as recorded in this precision on this device.
+    """How many signs of per-sample derivatives rounding decides, in this precision on this device.
 
-    `reference` is a loss whose derivatives truly have the signs of all `objectives`: for cross-entropy, the margin.
-    Samples are batches of one, or where `batched` batches of `chunk`. `kwargs` go to `apply`.
+    The derivatives as they are recorded are compared with the same operations in float64.
+
+    Arguments:
+        model: a Linen module.
+        variables: those that `model.apply` takes, `{"params": ...}`.
+        inputs: a few samples, such as 64: an array or a tree, with the batch first.
+        labels: what the losses are given of the same samples, with the batch first.
+        sites: where; all of `neuron_mech.sites` or some.
+        objectives: by name, per-sample losses, (outputs, labels) -> (batch,), whose derivatives are recorded.
+        reference: a loss whose true derivatives have the signs of all `objectives`. For cross-entropy it is the margin:
+            its own derivative loses the sign even in float64 where the network is sure.
+        derivative: with respect to the "activation" (at `Neurons` and bare functions) or the "pre_activation".
+        precision: of the recording, "exact" or "fast".
+        chunk: samples at a time, which bounds the memory.
+        batched: samples are batches of `chunk`, and not of one.
+        **kwargs: further arguments of `model.apply`.
+
+    Returns {objective: {site: SignHealth}}; empty without samples. Shares are NaN where they are of nothing: no true
+    derivative that is not zero, or no recorded sign. Two programs are compiled, one of them in float64.
+
+    Raises SiteError where the derivative is with respect to the activation and a site has none.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> from neuron_mech.recording import auditing
+    >>> from neuron_mech.taps.objectives import cross_entropy, margin
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.zeros(5, int)
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> variables["params"]["layers_2"]["bias"] = jnp.array([200.0, 0.0, 0.0])  # sure of class 0, the right one
+    >>> sites = {"layers_2": neuron_mech.sites(model, variables, x)["layers_2"]}
+    >>> losses = {"margin": margin, "cross_entropy": cross_entropy}
+    >>> found = auditing.sign_health(model, variables, x, labels, sites, losses, margin, "pre_activation")
+    >>> {name: (of["layers_2"].wrong, of["layers_2"].zeroed) for name, of in found.items()}
+    {'cross_entropy': (0.0, 1.0), 'margin': (0.0, 0.0)}
     """
 
     @jax.jit

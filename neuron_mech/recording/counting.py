@@ -6,7 +6,6 @@ derivatives do not count. Neither do infinite or NaN ones, but their number is k
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,8 +16,6 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
-
-from neuron_mech.lazily import stats
 
 
 class Tally(struct.PyTreeNode):
@@ -63,7 +60,19 @@ def count_type(recordings: int) -> np.dtype:
 
 
 def empty(shape: tuple[int, ...], recordings: int) -> Tally:
-    """An empty tally of this shape, (samples, positions ..., neurons), with room for `recordings` recordings."""
+    """The tally of a site before its first recording: all counts are 0.
+
+    Arguments:
+        shape: (samples, positions ..., neurons).
+        recordings: how many there will be at most. The integers are as small as that allows: int8 up to 126, int16 up
+            to 32,766, int32 up to 2,147,483,646.
+
+    Returns a Tally on JAX's default device, of 3, 6 or 12 bytes a (sample, position, neuron) and 4 bytes a sample.
+
+    >>> from neuron_mech.recording import counting
+    >>> counting.empty((500, 64), recordings=100).positive.dtype
+    dtype('int8')
+    """
     # Three arrays, not the same one thrice, since their buffers are donated.
     positive, negative, trail = (jnp.zeros(shape, count_type(recordings)) for _ in range(3))
     return Tally(positive, negative, trail, jnp.zeros(shape[0], jnp.int32))
@@ -77,7 +86,26 @@ def signs(gradient: Num[Array | np.ndarray, "*values"]) -> Int[Array, "*values"]
 
 
 def update(tally: Tally, gradient: Num[Array, " samples *values"]) -> Tally:
-    """The tally after one more recording of all its samples, from their derivatives or their signs."""
+    """The tally after one more recording of all its samples, from their derivatives or their signs.
+
+    Pure; jit it, and donate the tally where its memory matters. Zeros change nothing. An infinite or NaN derivative
+    does not either, but is counted in `not_finite`.
+
+    Arguments:
+        tally: the counts so far, such as `empty` makes. That it has room for one more is checked by recorders, and not
+            here: beyond, counts overflow.
+        gradient: derivatives of the tally's shape, (samples, positions ..., neurons), in any floating-point type; or
+            integers, which are signs as `signs` makes them, of which 2 says that a derivative was not finite. The
+            shape is not checked: one that broadcasts to the tally's is counted.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech.recording import counting
+    >>> tally, update = counting.empty((1, 3), recordings=4), jax.jit(counting.update)
+    >>> for derivatives in ([0.5, -2.0, 0.0], [0.1, 3.0, 0.0], [0.2, -1.0, jnp.nan]):
+    ...     tally = update(tally, jnp.array([derivatives]))
+    >>> tally.positive.tolist(), tally.negative.tolist(), tally.flips.tolist(), tally.not_finite.tolist()
+    ([[3, 1, 0]], [[0, 2, 0]], [[0, 2, 0]], [1])
+    """
     kind = tally.trail.dtype
     # The barrier has the bytes made once; without it each of the counts would read all floats again, at twice the time.
     seen = jax.lax.optimization_barrier(signs(gradient))
@@ -124,7 +152,22 @@ def merged(earlier: Tally, later: Tally) -> Tally:
 def average_sign(
     positive: Num[Array | np.ndarray, "*values"], negative: Num[Array | np.ndarray, "*values"]
 ) -> Float[Array, "*values"]:
-    """(positive - negative) / (positive + negative), in [-1, 1]; NaN where there is no nonzero recording."""
+    """The average sign of every pair, (positive - negative) / (positive + negative).
+
+    1 where the sample always pushed the neuron down (the loss falls when the activation does), -1 where always up.
+
+    Arguments:
+        positive: number of positive recordings of each pair.
+        negative: number of negative ones, of the same shape.
+
+    Returns float32 in [-1, 1], of that shape; NaN where both are 0, so that no sign was ever seen. It is rounded: to
+    ask whether it is above 0.9, use `constant_counts`, which is exact.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import counting
+    >>> counting.average_sign(np.array([3, 5, 0]), np.array([1, 5, 0])).tolist()
+    [0.5, 0.0, nan]
+    """
     up, down = jnp.asarray(positive, jnp.float32), jnp.asarray(negative, jnp.float32)
     # 0 / 0 is the definition of "no sign was ever seen", and stays NaN on purpose.
     return (up - down) / (up + down)
@@ -139,68 +182,28 @@ BIN_EDGES = np.linspace(-1, 1, 21)
 
 @jax.jit
 def constant_counts(positive: Pairs, negative: Pairs) -> tuple[Int[Array, " neurons"], Int[Array, " neurons"]]:
-    """Per neuron, the (sample, position) pairs with |average sign| > CONSTANT, and those with any nonzero recording.
+    """Of each neuron, the pairs with |average sign| > 0.9 (CONSTANT), and those with any nonzero recording.
 
-    Constancy is the first over the second. In integers, so that an average of exactly 0.9 is not above 0.9.
+    A pair is a (sample, position). Constancy is the first number over the second; `constancy` divides the sums over
+    neurons. In integers, so that an average of exactly 0.9 is not above 0.9.
+
+    Arguments:
+        positive: those of a tally, of shape (samples, positions ..., neurons).
+        negative: likewise.
+
+    Returns two int32 arrays of shape (neurons,); both are 0 for a neuron whose derivatives were always 0.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import counting
+    >>> up, down = np.array([[18], [20], [0]]), np.array([[2], [0], [0]])  # averages: 0.8, 1 and none
+    >>> constant, ever = counting.constant_counts(up, down)
+    >>> constant.tolist(), ever.tolist(), counting.constancy(constant, ever)
+    ([1], [2], 0.5)
     """
-    lead, recorded = _by_neuron(positive, negative)
+    lead, recorded = by_neuron(positive, negative)
     return (CONSTANT.denominator * jnp.abs(lead) > CONSTANT.numerator * recorded).sum(0, dtype=jnp.int32), (
         recorded > 0
     ).sum(0, dtype=jnp.int32)
-
-
-LEVELS = (0.9, 0.99, 1.0)
-"""Levels of |average sign| for `constancy_curve`."""
-
-
-def constancy_curve(positive: Pairs, negative: Pairs) -> Float[np.ndarray, " levels"]:
-    """Share of the pairs with any nonzero recording whose |average sign| is at least each of LEVELS, exactly.
-
-    NaN where no pair has one.
-    """
-    reached, ever = map(np.asarray, _reached(positive, negative))
-    return np.array([int(of) / int(ever) if ever else np.nan for of in reached])
-
-
-@jax.jit
-def _reached(
-    positive: Int[Array | np.ndarray, "samples *positions neurons"],
-    negative: Int[Array | np.ndarray, "samples *positions neurons"],
-) -> tuple[Int[Array, " levels"], Int[Array, ""]]:
-    """(pairs whose |average sign| is at least each of LEVELS, pairs with any nonzero recording)."""
-    lead, recorded = _by_neuron(positive, negative)
-    ever = recorded > 0
-    reached = [((100 * jnp.abs(lead) >= round(100 * level) * recorded) & ever).sum() for level in LEVELS]
-    return jnp.stack(reached), ever.sum()
-
-
-DEPTH = 50
-"""Number of nonzero recordings at which `rarefied_constancy` compares all pairs."""
-
-
-def rarefied_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
-    """Expected constancy of each neuron's pairs if DEPTH of the nonzero recordings of each pair are drawn at random.
-
-    |average sign| of few recordings is large by chance, and max pooling leaves some layers fewer nonzero ones than
-    others, so layers are compared at one depth (rarefaction, as ecologists compare samples of unequal size). A pair
-    with n >= 50 nonzero recordings, k of them positive, counts P(X <= 2 or X >= 48), X ~ Hypergeometric(n, k, 50): with
-    at most 2 of 50 signs different from the others, |average sign| is above 0.9. Pairs with fewer recordings are left
-    out; NaN for a neuron without other pairs. On the host.
-    """
-    positive, negative = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.negative))
-    recorded = positive + negative
-    most = -(-DEPTH // 20) - 1  # the largest d with DEPTH - 2 d > 0.9 DEPTH
-    deep = recorded >= DEPTH
-    # The rarer sign decides, and most pairs share a few of all (n, k): each is computed once.
-    kinds, which = np.unique(
-        recorded[deep].astype(np.int64) << 32 | np.minimum(positive, recorded - positive)[deep], return_inverse=True
-    )
-    n, k = kinds >> 32, kinds & (2**32 - 1)
-    chance = stats.hypergeom.cdf(most, n, k, DEPTH) + stats.hypergeom.sf(DEPTH - most - 1, n, k, DEPTH)
-    of_pair = np.zeros(recorded.shape)
-    of_pair[deep] = chance[which]
-    with np.errstate(invalid="ignore"):
-        return of_pair.sum(0) / deep.sum(0)
 
 
 def constancy(constant: ArrayLike, ever: ArrayLike) -> float:
@@ -225,9 +228,26 @@ class NeuronCounts(NamedTuple):
 
 
 def neuron_counts(tally: Tally) -> NeuronCounts:
-    """Counts of each neuron over all samples and positions. Pure; jit it."""
+    """What a tally says of each neuron, over all its samples and positions. Pure; jit it.
+
+    Arguments:
+        tally: the counts of one site.
+
+    Returns NeuronCounts, whose arrays have shape (neurons,): `constant / ever` is a neuron's constancy, `low / ever`
+    its share of low pairs, `flips / chances` how often its sign changes. Divisors are 0 where there was no derivative
+    but 0. `flips` and `chances` are float32, rounded above 16,777,216.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech.recording import counting
+    >>> tally, update = counting.empty((2, 1), recordings=4), jax.jit(counting.update)
+    >>> for signs in ([1, 1], [1, -1], [0, 1], [1, -1]):
+    ...     tally = update(tally, jnp.array(signs, jnp.float32)[:, None])
+    >>> of = jax.jit(counting.neuron_counts)(tally)
+    >>> {name: float(count[0]) for name, count in of._asdict().items()}
+    {'constant': 1.0, 'ever': 2.0, 'low': 1.0, 'flips': 3.0, 'chances': 5.0}
+    """
     constant, ever = constant_counts(tally.positive, tally.negative)
-    lead, recorded = _by_neuron(tally.positive, tally.negative)
+    lead, recorded = by_neuron(tally.positive, tally.negative)
     return NeuronCounts(
         constant,
         ever,
@@ -238,35 +258,9 @@ def neuron_counts(tally: Tally) -> NeuronCounts:
     )
 
 
-def independent_constancy(tally: Tally) -> Float[np.ndarray, " neurons"]:
-    """Expected constancy of each neuron if its recordings were independent, for comparison.
-
-    Each recording of a pair positive with the neuron's own share p of positive ones, a pair of n nonzero recordings is
-    constant with probability P(|2K - n| > CONSTANT n), K ~ Binomial(n, p); the mean over pairs. On the host.
-    """
-    positive, negative = (np.asarray(part).reshape(-1, part.shape[-1]) for part in (tally.positive, tally.negative))
-    recorded = positive + negative
-    neurons = recorded.shape[1]
-    with np.errstate(invalid="ignore"):
-        share = positive.sum(0, dtype=np.int64) / recorded.sum(0, dtype=np.int64)
-    expected, pairs = np.zeros(neurons), np.zeros(neurons)
-    # How many pairs of each neuron have n nonzero recordings: (neurons, n).
-    most = int(recorded.max(initial=0))
-    often = np.stack([np.bincount(of, minlength=most + 1) for of in recorded.T])
-    for n in range(1, most + 1):
-        if (many := often[:, n]).any():
-            # 2K - n > CONSTANT n and 2K - n < -CONSTANT n, as K > above and K < below, in integers.
-            above, below = math.floor((1 + CONSTANT) * n / 2), math.ceil((1 - CONSTANT) * n / 2)
-            tails = stats.binom.sf(above, n, share) + stats.binom.cdf(below - 1, n, share)
-            expected += np.where(many > 0, many * tails, 0.0)
-            pairs += many
-    with np.errstate(invalid="ignore"):
-        return expected / pairs
-
-
 def histograms(positive: Pairs, negative: Pairs) -> Int[Array, "neurons bins"]:
     """By neuron, the number of pairs with an average sign in each bin of BIN_EDGES; pairs without one are left out."""
-    lead, recorded = _by_neuron(positive, negative)
+    lead, recorded = by_neuron(positive, negative)
     ever = recorded > 0
 
     def at_least(tenths: jax.Array) -> jax.Array:
@@ -276,13 +270,7 @@ def histograms(positive: Pairs, negative: Pairs) -> Int[Array, "neurons bins"]:
     return (above[:-1] - above[1:]).at[-1].add(above[-1]).T
 
 
-def disagreement(one: Tally, other: Tally) -> Float[Array, ""]:
-    """Share of pairs whose category (the sign of the average sign, zero for none) differs between two tallies."""
-    sign = lambda t: jnp.sign(_by_neuron(t.positive, t.negative)[0])  # noqa: E731
-    return (sign(one) != sign(other)).mean(dtype=jnp.float32)
-
-
-def _by_neuron(positive: Array | np.ndarray, negative: Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+def by_neuron(positive: Array | np.ndarray, negative: Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """(positive - negative, positive + negative) as int32 of shape (pairs, neurons)."""
     neurons = positive.shape[-1]
     up, down = (jnp.asarray(a, jnp.int32).reshape(-1, neurons) for a in (positive, negative))

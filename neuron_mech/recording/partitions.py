@@ -1,4 +1,4 @@
-"""A neuron's two categories of samples: how far they come apart, and how much of them the class explains.
+"""A neuron's two categories of samples, and how far they come apart. What predicts them is in `predictors`.
 
 A pair of a sample and a neuron is *low* where its average sign is positive, since the activation should go down, and
 *high* where it is negative. Categories are arrays of +1 (low), -1 (high) and 0 (no sign, or as many of either: left out
@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
-from neuron_mech.codes import information
 from neuron_mech.lazily import stats
+from neuron_mech.recording.counting import Tally
 
 Values = Float[np.ndarray, "recordings samples neurons"]
 """Pre-activations over time."""
@@ -25,8 +24,6 @@ Category = Int[np.ndarray, "samples neurons"]
 """The category of each sample, by neuron."""
 OfPairs = Int[Array | np.ndarray, "samples *positions neurons"]
 """The category of each pair."""
-Counts = Int[Array, "neurons 2 classes"]
-"""Pairs by neuron, category (low, high) and class."""
 
 LOW, HIGH = 1, -1
 
@@ -37,8 +34,26 @@ OVERLAP_BINS = 20
 def categories(
     positive: Int[Array | np.ndarray, "*values"], negative: Int[Array | np.ndarray, "*values"]
 ) -> Int[Array, "*values"]:
-    """+1 low, -1 high, 0 none: the sign of the average sign, from the counts of a tally."""
+    """The category of every pair: the sign of its average sign, from the counts of a tally.
+
+    Arguments:
+        positive: number of positive recordings of each pair.
+        negative: number of negative ones, of the same shape.
+
+    Returns int8 of that shape: +1 low, -1 high, and 0 where there are as many of either, or none at all.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import partitions
+    >>> partitions.categories(np.array([3, 1, 2, 0]), np.array([1, 3, 2, 0])).tolist()
+    [1, -1, 0, 0]
+    """
     return jnp.asarray(positive > negative, jnp.int8) - jnp.asarray(positive < negative, jnp.int8)
+
+
+def disagreement(one: Tally, other: Tally) -> Float[Array, ""]:
+    """Share of pairs whose category, with none as a third, differs between two tallies."""
+    kinds, others = (categories(of.positive, of.negative) for of in (one, other))
+    return (kinds != others).mean(dtype=jnp.float32)
 
 
 # --- How far the categories come apart --------------------------------------------------------------------------------
@@ -61,7 +76,23 @@ class Separation(NamedTuple):
 
 
 def separation(values: Values, category: Category) -> Separation:
-    """Separation of the two categories at every recording. See `Separation`."""
+    """How far the two categories of each neuron have come apart, at every recording.
+
+    Arguments:
+        values: pre-activations of shape (recordings, samples, neurons).
+        category: +1 low, -1 high, 0 for samples that are left out; of shape (samples, neurons), one for all recordings.
+
+    Returns `Separation`, with `auc` and `overlap`, float64 of shape (recordings, neurons). Both are NaN for a neuron
+    with a category that no sample is in, and at a recording where a value is infinite or no number. Time is that of
+    sorting every neuron's values at every recording.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import partitions
+    >>> start, end = [0.0, 3.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0]  # one neuron, four samples, the first two of them low
+    >>> values, category = np.array([start, end])[..., None], np.array([1, 1, -1, -1])[:, None]
+    >>> partitions.separation(values, category).auc.tolist()
+    [[0.5], [1.0]]
+    """
     low, high = category == LOW, category == HIGH
     n_low, n_high = low.sum(0), high.sum(0)
     neurons = category.shape[1]
@@ -69,8 +100,9 @@ def separation(values: Values, category: Category) -> Separation:
     auc, overlap = np.full((2, len(values), neurons), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):  # an empty category makes NaN
         for row, found in enumerate(values):
+            finite = (np.isfinite(found) | (category == 0)).all(0)
             # Samples without a category get the last ranks, so that they do not change the others'.
-            ranks = stats.rankdata(np.where(category == 0, np.inf, found), axis=0)
+            ranks = stats.rankdata(np.where((category == 0) | ~finite, np.inf, found), axis=0)
             auc[row] = (np.where(high, ranks, 0).sum(0) - n_high * (n_high + 1) / 2) / (n_low * n_high)
             bins = np.minimum((ranks - 0.5) * OVERLAP_BINS // np.maximum(n_low + n_high, 1), OVERLAP_BINS - 1)
             cell = first_bin + bins.astype(np.int64)
@@ -80,6 +112,7 @@ def separation(values: Values, category: Category) -> Separation:
                 for which in (low, high)
             )
             overlap[row] = np.minimum(of_low, of_high).sum(1)
+            auc[row, ~finite] = overlap[row, ~finite] = np.nan
     return Separation(auc, overlap)
 
 
@@ -88,7 +121,7 @@ PARTS = ("translation", "scaling", "separation", "reordering within categories")
 
 
 def change_parts(values: Values, category: Category) -> Float[np.ndarray, "recordings parts neurons"]:
-    """Shares of the mean squared change since the first recording, in the order of PARTS; they add up to 1.
+    """How a neuron's values have changed since the first recording: by translation, scaling, separation, or reordering.
 
     With m, s the mean and standard deviation over samples and u = (z - m) / s, exactly (as forecasts are split from
     what they forecast by Murphy, 1988)
@@ -97,7 +130,20 @@ def change_parts(values: Values, category: Category) -> Float[np.ndarray, "recor
 
     the distribution moves as a whole, widens as a whole, and samples change places in it. The last term is split by the
     law of total variance: the part between the categories is what brings them apart, the rest is reordering within.
-    NaN where nothing has changed, at the first recording above all.
+
+    Arguments:
+        values: pre-activations of shape (recordings, samples, neurons).
+        category: +1 low, -1 high, of shape (samples, neurons); samples with 0 are left out of every mean.
+
+    Returns shares of the mean squared change, in the order of PARTS, which add up to 1: float64 of shape
+    (recordings, 4, neurons). NaN where nothing has changed, so always at the first recording.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import partitions
+    >>> start, category = np.array([-1.0, 1.0, -1.0, 1.0]), np.array([1, 1, -1, -1])[:, None]
+    >>> values = np.stack([start, start + 3, 2 * start, [-1.0, -1.0, 1.0, 1.0]])[..., None]
+    >>> partitions.change_parts(values, category)[1:, :, 0].tolist()
+    [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
     """
     members = [category == kind for kind in (LOW, HIGH)]
     sizes = [which.sum(0) for which in members]
@@ -130,12 +176,27 @@ VARIANCE_PARTS = ("values at the start", "category", "neither")
 
 
 def variance_parts(values: Values, category: Category) -> Float[np.ndarray, "recordings parts neurons"]:
-    """Shares of the variance over samples at each recording, in the order of VARIANCE_PARTS; they add up to 1.
+    """What explains the variance of a neuron's values over samples: their values at the start, or the category.
 
     First what a linear function of the values at the first recording explains (R^2 = r^2): all of it where the
     distribution was only translated and scaled. Then what the category explains beyond (the increment of R^2 when it
     joins the regression, as in an analysis of covariance), and what neither does. Unlike `change_parts` it does not
-    count as scaling what is new variance. NaN for a neuron whose values, at the start or now, are all the same.
+    count as scaling what is new variance.
+
+    Arguments:
+        values: pre-activations of shape (recordings, samples, neurons).
+        category: +1 low, -1 high, of shape (samples, neurons); samples with 0 are left out. Where all are in one
+            category, it explains nothing.
+
+    Returns shares of the variance at each recording, in the order of VARIANCE_PARTS, which add up to 1: float64 of
+    shape (recordings, 3, neurons). NaN for a neuron whose values, at the start or now, are all the same.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import partitions
+    >>> start, category = np.array([-1.0, 1.0, -1.0, 1.0]), np.array([1, 1, -1, -1])[:, None]
+    >>> values = np.stack([start, 2 * start + 3, [-1.0, -1.0, 1.0, 1.0]])[..., None]
+    >>> partitions.variance_parts(values, category)[:, :, 0].tolist()
+    [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
     counted = category != 0
     number = np.maximum(counted.sum(0), 1)
@@ -144,7 +205,10 @@ def variance_parts(values: Values, category: Category) -> Float[np.ndarray, "rec
         """Mean 0 and standard deviation 1 over the samples that have a category; 0 for the others."""
         found = found.astype(np.float64)
         centred = np.where(counted, found - np.where(counted, found, 0).sum(0) / number, 0)
-        return centred / np.sqrt((centred**2).sum(0) / number)
+        # The mean of equal values is rounded, and what is left of them would be divided by itself.
+        highest = np.where(counted, found, -np.inf).max(0, initial=-np.inf)
+        alike = highest == np.where(counted, found, np.inf).min(0, initial=np.inf)
+        return np.where(alike, np.nan, centred / np.sqrt((centred**2).sum(0) / number))
 
     def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return (one * other).sum(0) / number
@@ -181,77 +245,6 @@ def mean_rank(values: Values, which: Bool[np.ndarray, "samples neurons"]) -> Flo
         return np.stack(
             [100 * (np.where(which, stats.rankdata(v, axis=0) - 0.5, 0).sum(0) / number) / len(v) for v in values]
         )
-
-
-# --- What the categories follow ---------------------------------------------------------------------------------------
-
-
-def class_counts(category: OfPairs, labels: Int[Array | np.ndarray, " samples"], classes: int) -> Counts:
-    """Pairs by neuron, category (low, high) and class; positions count as pairs."""
-    neurons = category.shape[-1]
-    flat = category.reshape(len(category), -1, neurons)
-    by_sample = jnp.stack([(flat == kind).sum(1, dtype=jnp.int32) for kind in (LOW, HIGH)])
-    member = jax.nn.one_hot(labels, classes, dtype=jnp.int32)
-    return jnp.einsum("ksn,sc->nkc", by_sample, member)
-
-
-def low_share(counts: Counts) -> Float[Array, "neurons classes"]:
-    """Share of each class's pairs that are in the neuron's low category (figure 8); NaN for a class without pairs."""
-    return counts[:, 0] / counts.sum(1)
-
-
-def explained_by_class(counts: Counts) -> Float[Array, " neurons"]:
-    """Share of a neuron's partition that the class explains: I(category; class) / H(category).
-
-    Theil's uncertainty coefficient: 1 where every class is wholly in one category, 0 where all are split alike. The
-    information is corrected for bias as in `information`. NaN for a neuron with one category only.
-    """
-    p = counts.sum(2) / counts.sum((1, 2))[:, None]
-    entropy = -jnp.where(p > 0, p * jnp.log2(jnp.where(p > 0, p, 1.0)), 0.0).sum(1)
-    return information.mutual_information(counts) / jnp.where(entropy > 0, entropy, jnp.nan)
-
-
-def of_most_of_the_class(category: Category, labels: Int[np.ndarray, " samples"]) -> Category:
-    """Each sample in the category of most of its class, by neuron; 0 where as many are in either."""
-    by_class = np.stack([np.sign(category[labels == c].sum(0)) for c in range(int(labels.max(initial=0)) + 1)])
-    return by_class[labels].astype(np.int8)
-
-
-def majority_by_class(counts: Counts) -> Float[Array, " neurons"]:
-    """Share of a neuron's pairs that are in the category in which most of their class are."""
-    return counts.max(1).sum(1) / counts.sum((1, 2))
-
-
-def majority(counts: Counts) -> Float[Array, " neurons"]:
-    """Share of a neuron's pairs in its larger category: the baseline of any prediction."""
-    return counts.sum(2).max(1) / counts.sum((1, 2))
-
-
-def class_signs(
-    weights: Float[Array | np.ndarray, "classes *positions neurons"],
-) -> Float[Array, "classes *positions neurons"]:
-    """Of each class and neuron, sign(mean of its weights to the other classes' logits - that to the class's own).
-
-    Positive: what raises the neuron raises the wrong logits, on average, so the class's samples would be low.
-    """
-    several = len(weights)
-    others = (jnp.sum(weights, axis=0, keepdims=True) - weights) / (several - 1)
-    return jnp.sign(others - weights)
-
-
-def agreement(
-    predicted: Num[Array | np.ndarray, "samples *positions neurons"], category: OfPairs
-) -> Float[Array, " neurons"]:
-    """Share of a neuron's pairs whose category is the sign of `predicted`.
-
-    Pairs without a category, and those for which 0 is predicted, are left out (before max pooling, three quarters of
-    the derivatives of a recording are 0). NaN for a neuron without other pairs.
-    """
-    neurons = category.shape[-1]
-    flat = category.reshape(-1, neurons)
-    sign = jnp.sign(predicted).astype(flat.dtype).reshape(-1, neurons)
-    counted = (flat != 0) & (sign != 0)
-    return ((sign == flat) & counted).sum(0) / counted.sum(0)
 
 
 def atlas(

@@ -144,12 +144,14 @@ class Plan:
         tallies, kept = jax.eval_shape(design.empty), jax.eval_shape(design.blank_kept)
         place = partial(devices.shard_rows, mesh=design.mesh)
         places = {site: place(at, design.rows[site]) for site, at in self.places.items()} if design.keeps else {}
+        # All is where a compiled loop returns it: else the loop's second call would be compiled anew.
+        count, rows = devices.replicate((np.int32(0), self.rows.astype(np.int32)), design.mesh)
         made = Recorder(
             tallies={loss: {site: lay(site, of[site]) for site in of} for loss, of in tallies.items()},
-            count=np.zeros((), np.int32),
+            count=count,
             kept={site: lay(site, shape) for site, shape in kept.items()},
             samples=Samples(place(inputs, len(self.rows)), place(labels, len(self.rows)), places),
-            rows=self.rows,
+            rows=rows,
             design=design,
         )
         return made if state is None else made.restored(state)

@@ -131,7 +131,7 @@ class Recorder(Counted):
         # In their order here, since a checkpoint may have sorted them.
         tallies = {loss: {site: tallies[loss][site] for site in of} for loss, of in self.tallies.items()}
         kept = {site: place(site, values) for site, values in state.get("kept", {}).items()}
-        return self.replace(tallies=tallies, count=np.int32(state["count"]), kept=kept)
+        return self.replace(tallies=tallies, count=devices.replicate(np.int32(state["count"]), mesh), kept=kept)
 
     @property
     def recordings(self) -> int:

@@ -52,7 +52,27 @@ def of_separation(
 ) -> xr.Dataset:
     """How far the categories of all neurons of a site come apart, and the parts of the change of their values.
 
-    `rng` permutes the categories of the second control.
+    Arguments:
+        site: its name.
+        neurons: indices of the neurons within the site.
+        values: pre-activations of shape (recordings, samples, neurons), finite.
+        category: +1 low, -1 high, 0 for samples that are left out; of shape (samples, neurons).
+        rng: permutes each neuron's categories among the samples for the second control.
+
+    Returns a dataset along `neuron` and `wide_epoch`, the recordings: `auc` and `overlap` of `partitions.separation`,
+    by `partition` (the own categories and two controls, in the order of PARTITIONS; another neuron's are those of the
+    one before, so that a single neuron has its own again); the shares `change` and `variance` of `change_parts` and
+    `variance_parts`; and histograms of the values, of low and of high samples (`of_values`). Floats are float32.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import separation
+    >>> start, end = [0.0, 3.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0]  # one neuron, four samples, the first two of them low
+    >>> values, category = np.array([start, end])[..., None], np.array([1, 1, -1, -1])[:, None]
+    >>> rng = np.random.default_rng(0)
+    >>> found = separation.of_separation("dense1", np.array([7]), values, category, rng)
+    >>> own = separation.PARTITIONS.index("own")
+    >>> found.auc[own, :, 0].values.tolist()
+    [0.5, 1.0]
     """
     whose = {
         "own": category,
@@ -84,8 +104,27 @@ def of_watched(
 ) -> xr.Dataset:
     """Pre-activations, categories and the finally highest samples of watched neurons (figures 2, 6 and 7).
 
-    Along `close_neuron` and `close_sample`, of which there are `samples`. The last of these may not be recorded at the
-    site: their pre-activations are NaN.
+    Arguments:
+        site: its name.
+        neurons: indices of the watched neurons within the site.
+        values: pre-activations of shape (recordings, samples of the site, neurons).
+        category: +1 low, -1 high, 0 none, of shape (samples of the site, neurons).
+        samples: number of samples that are watched in all, no fewer than the site has. It has the first of them: of the
+            others pre-activations are NaN, and categories 0.
+
+    Returns a dataset along `close_epoch` (the recordings), `close_sample` and `close_neuron`: `pre_activation`,
+    `category`, `finally_highest` (whether a sample is in the tenth of high that ends highest), `highest_rank` (their
+    mean percentile rank, 0 to 100) and `watched_auc`, both by recording and neuron, NaN without a high sample.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import separation
+    >>> start, end = [0.0, 3.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0]  # one neuron, four samples, the first two of them low
+    >>> values, category = np.array([start, end])[..., None], np.array([1, 1, -1, -1])[:, None]
+    >>> found = separation.of_watched("dense1", np.array([7]), values, category, samples=6)
+    >>> found.pre_activation.dims, found.pre_activation.shape
+    (('close_epoch', 'close_sample', 'close_neuron'), (2, 6, 1))
+    >>> found.highest_rank[:, 0].values.tolist()  # of the last sample: third at the start, highest at the end
+    [62.5, 87.5]
     """
     highest: Bool[np.ndarray, "samples neurons"] = partitions.finally_highest(values[-1], category)
     rank = partitions.mean_rank(values, highest).astype(np.float32)

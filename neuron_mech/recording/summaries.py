@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from neuron_mech.lazily import xarray as xr
-from neuron_mech.recording import counting, partitions
+from neuron_mech.recording import constancies, counting, partitions, predictors
 from neuron_mech.recording.counting import NeuronCounts, Tally
 from neuron_mech.store import about, of_site, stacked, variable
 
@@ -38,17 +38,38 @@ class Recorded(NamedTuple):
 def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[str, int]) -> xr.Dataset:
     """Constancy, categories and flips by site and by neuron, and histograms of average signs (figures 1 and 5).
 
-    `recordings` is the number of recordings of each sample, `shown` the neuron of figure 1 by site.
+    Arguments:
+        recorded: by site, its tally, the indices of its neurons, and its label in figures. One site at least.
+        recordings: number of recordings of each sample.
+        shown: by site, the index of the neuron that figure 1 shows.
+
+    Returns the dataset of gradient_signs.nc. Along `site`: `constancy`, `constancy_curve` (at three levels of |average
+    sign|), `independent_constancy`, `low_share`, `flips_per_recording`, `histogram` (pairs in 20 bins of average signs)
+    and the numbers of samples and positions. Along `neuron`, the neurons of all sites in turn: `neuron_constancy`,
+    `neuron_independent_constancy`, `neuron_rarefied_constancy`, `neuron_low_share`, `neuron_flips` and
+    `neuron_histogram`. Each variable has its unit and description. Where no derivative was ever nonzero, shares are
+    NaN, but for a whole site's `low_share` and `flips_per_recording`, which are 0.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import counting, summaries
+    >>> up, down = np.array([[10, 4], [10, 0]]), np.array([[0, 6], [0, 10]])  # samples, neurons; 10 recordings
+    >>> tally = counting.Tally(up, down, trail=np.array([[1, -9], [1, -1]]))
+    >>> recorded = {"dense1": summaries.Recorded(tally, np.array([0, 7]), "dense1-relu")}
+    >>> found = summaries.of_signs(recorded, recordings=10, shown={"dense1": 7})
+    >>> found.constancy.sel(site="dense1").item()
+    0.75
+    >>> found.neuron_constancy.sel(neuron_site="dense1", neuron_index=7).item()
+    0.5
     """
     parts: list[xr.Dataset] = []
     rows: list[dict[str, float]] = []
     curves: list[np.ndarray] = []
     for site, (tally, neurons, _) in recorded.items():
         of = jax.tree.map(np.asarray, jax.jit(counting.neuron_counts)(tally))
-        independent = counting.independent_constancy(tally)
+        independent = constancies.independent_constancy(tally)
         histograms = np.asarray(jax.jit(counting.histograms)(tally.positive, tally.negative))
         alike = (
-            f"constancy of {counting.DEPTH} nonzero recordings of each pair, drawn of its own, expected, each neuron"
+            f"constancy of {constancies.DEPTH} nonzero recordings of each pair, drawn of its own, expected, each neuron"
         )
         by_chance = "control: expected constancy of independent signs, each neuron"
         variables = {
@@ -56,9 +77,9 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
                 "neuron bin", histograms, "histogram of average signs of each neuron", "pairs"
             ),
             "neuron_independent_constancy": variable("neuron", independent, by_chance),
-            "neuron_rarefied_constancy": variable("neuron", counting.rarefied_constancy(tally), alike),
+            "neuron_rarefied_constancy": variable("neuron", constancies.rarefied_constancy(tally), alike),
         }
-        curves.append(counting.constancy_curve(tally.positive, tally.negative))
+        curves.append(constancies.constancy_curve(tally.positive, tally.negative))
         parts.append(of_neurons(site, neurons, of).assign(variables))
         rows.append(
             {
@@ -76,7 +97,9 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
         "independent_constancy": about(
             "1", "control: constancy if each neuron's recordings were independent, mean over neurons"
         ),
-        "low_share": about("1", "share of pairs in the low category (positive average sign)"),
+        "low_share": about(
+            "1", "share of pairs in the low category (positive average sign), of all with a nonzero derivative"
+        ),
         "flips_per_recording": about("1", "sign changes over consecutive pairs of nonzero recordings"),
         "random_neuron": about("index", "neuron of figure 1"),
         "recorded_samples": about("samples", "training samples whose derivatives are recorded at the site"),
@@ -94,7 +117,7 @@ def of_signs(recorded: Mapping[str, Recorded], recordings: int, shown: Mapping[s
         .assign_coords(
             site=list(recorded),
             label=("site", [at.label for at in recorded.values()]),
-            level=np.array(counting.LEVELS),
+            level=np.array(constancies.LEVELS),
             bin=variable("bin", (counting.BIN_EDGES[:-1] + counting.BIN_EDGES[1:]) / 2, "average sign, its middle"),
         )
     )
@@ -105,7 +128,7 @@ def of_neurons(site: str, neurons: Int[np.ndarray, " neurons"], of: NeuronCounts
     with np.errstate(invalid="ignore"):
         found = {
             "constancy": (of.constant / of.ever, "share of |average sign| > 0.9, each neuron"),
-            "low_share": (of.low / of.ever, "share of pairs in the low category, each neuron"),
+            "low_share": (of.low / of.ever, "share of pairs in the low category, of all with a nonzero derivative"),
             "flips": (of.flips / of.chances, "sign changes over consecutive pairs of nonzero recordings, each neuron"),
         }
     return of_site(site, neurons, {f"neuron_{n}": variable("neuron", v, said) for n, (v, said) in found.items()})
@@ -125,9 +148,26 @@ def of_average_signs(
     counted together, so that it is the mean over positions of the counts, not of one position. NaN, in the file -128,
     where no derivative was ever nonzero and where the site does not record the sample.
 
-    Where there are more than `largest`, equal shares of samples (the first, whose order is random) and of each site's
-    neurons (chosen with `rng`) are kept; the attribute `holds` says how many. `ids` and `labels` are of the recorded
-    samples, of which a site's tally has the first.
+    Arguments:
+        recorded: by site, its tally, the indices of its neurons, and its label.
+        ids: of all recorded samples, one at least; a site's tally has the first of them.
+        labels: their classes.
+        rng: chooses the neurons that are kept where there are too many average signs.
+        largest: number of average signs that are kept at most. Where there are more, equal shares of samples (the
+            first) and of each site's neurons are kept; the attribute `holds` says how many.
+
+    Returns the dataset of average_signs.nc: `average_sign`, float32 along `sample` (its id) and `neuron`, and `label`.
+
+    >>> import numpy as np
+    >>> from neuron_mech.recording import counting, summaries
+    >>> up, down = np.array([[10, 4], [10, 0]]), np.array([[0, 6], [0, 10]])  # samples, neurons
+    >>> tally = counting.Tally(up, down, trail=np.array([[1, -9], [1, -1]]))
+    >>> recorded = {"dense1": summaries.Recorded(tally, np.array([0, 7]), "dense1-relu")}
+    >>> ids, labels, rng = np.array([12, 40]), np.array([3, 1]), np.random.default_rng(0)
+    >>> found = summaries.of_average_signs(recorded, ids, labels, rng)
+    >>> at = found.average_sign.sel(neuron_site="dense1", neuron_index=7)
+    >>> at.sel(sample=40).item(), at.sample[at < -0.9].values.tolist()
+    (-1.0, [40])
     """
     neurons = sum(len(at.neurons) for at in recorded.values())
     share = min(1.0, (largest / (len(ids) * neurons)) ** 0.5)
@@ -174,20 +214,40 @@ def of_classes(
 ) -> xr.Dataset:
     """Figure 8 for a site: each neuron's low share of each class, and the share of its partition that classes explain.
 
-    `labels` are those of the tally's rows; `dealt` are the same permuted, as a control. `with_sites` joins several
-    sites.
+    Arguments:
+        site: its name.
+        at: its tally, the indices of its neurons, and its label.
+        labels: the classes of the tally's rows, integers from 0 to classes - 1.
+        dealt: the same in a random order, as a control.
+        classes: how many there are.
+
+    Returns a dataset with `low_share` (neuron, label), NaN for a class without pairs; `explained_by_class` (neuron),
+    NaN for a neuron with one category only (see `predictors`); and both from the labels `dealt`, named `permuted_...`.
+    `with_sites` joins those of several sites to class_consistency.nc.
+
+    >>> import jax.numpy as jnp, numpy as np
+    >>> from neuron_mech.recording import counting, summaries
+    >>> up = np.array([[10], [9], [0], [1]])  # one neuron; of ten signs of four samples, those that are positive
+    >>> tally = counting.Tally(up, 10 - up, trail=np.array([[1], [2], [-1], [-2]]))
+    >>> at = summaries.Recorded(tally, np.array([7]), "dense1-relu")
+    >>> labels, dealt = jnp.array([0, 0, 1, 1]), jnp.array([0, 1, 0, 1])
+    >>> found = summaries.of_classes("dense1", at, labels, dealt, classes=2)
+    >>> found.low_share.values.tolist(), found.permuted_low_share.values.tolist()
+    ([[1.0, 0.0]], [[0.5, 0.5]])
     """
     category = jax.jit(partitions.categories)(at.tally.positive, at.tally.negative)
-    count = jax.jit(partitions.class_counts, static_argnames="classes")
+    count = jax.jit(predictors.class_counts, static_argnames="classes")
     counts, permuted = (count(category, by, classes=classes) for by in (labels, dealt))
     low, explained = (
         [np.asarray(measure(of)) for of in (counts, permuted)]
-        for measure in (jax.jit(partitions.low_share), partitions.explained_by_class)
+        for measure in (jax.jit(predictors.low_share), predictors.explained_by_class)
     )
     dims, said = "neuron label", "share of the partition explained by the class: I(category; class) / H"
     control = "control: the same with labels dealt at random among the samples"
     found = {
-        "low_share": variable(dims, low[0], "share of the class's samples in the neuron's low category"),
+        "low_share": variable(
+            dims, low[0], "share of the class in the neuron's low category, of its samples in either"
+        ),
         "permuted_low_share": variable(dims, low[1], control),
         "explained_by_class": variable("neuron", explained[0], said),
         "permuted_explained_by_class": variable("neuron", explained[1], f"control: {said}, labels dealt at random"),

@@ -113,11 +113,7 @@ def recorder(study: Study, state: Mapping[str, Any] | None = None) -> Recorder |
     if study.config.record.mode == "none":
         return None
     if study.config.record.mode != "online":
-        made = study.plan.recorder(state)
-        if study.design.stepwise:
-            return made
-        # On the devices as a compiled segment returns them: else the second segment would be compiled anew.
-        return made.replace(**devices.replicate({"count": made.count, "rows": made.rows}, study.design.mesh))
+        return study.plan.recorder(state)
     online = _online(study)
     if state is not None:
         online = online.restored({**state, "chosen": online.chosen})

@@ -60,8 +60,12 @@ def margin(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Floa
 
 
 def right(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Bool[Array, "*b"]:
-    """Whether the label's logit is the largest; of equal ones the first counts."""
-    return jnp.argmax(logits, axis=-1) == labels
+    """Whether the label's logit is the largest; of equal ones the first counts.
+
+    Where the largest is no number (NaN) or infinite nothing is right: a network that diverged has accuracy 0, and is
+    not taken for one at chance.
+    """
+    return (jnp.argmax(logits, axis=-1) == labels) & jnp.isfinite(logits.max(-1))
 
 
 def cross_entropy(logits: Float[Array, "*b classes"], labels: Int[Array, "*b"]) -> Float[Array, "*b"]:

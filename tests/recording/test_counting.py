@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import oracles
-from neuron_mech.recording import counting
+from neuron_mech.recording import constancies, counting
 from neuron_mech.recording.counting import Tally
 
 histories = arrays(
@@ -115,18 +115,11 @@ def test_an_average_of_exactly_nine_tenths_is_not_constant():
     assert int(constant[0]) == 1
 
 
-def test_disagreement_is_the_share_of_pairs_in_another_category():
-    one = Tally(jnp.asarray([[3, 0], [1, 2]]), jnp.asarray([[0, 3], [0, 2]]), jnp.zeros((2, 2), jnp.int32))
-    other = Tally(jnp.asarray([[3, 3], [1, 0]]), jnp.asarray([[0, 0], [0, 1]]), jnp.zeros((2, 2), jnp.int32))
-    assert float(counting.disagreement(one, one)) == 0.0
-    assert float(counting.disagreement(one, other)) == 0.5
-
-
 @given(histories)
 @settings(max_examples=20, deadline=None)
 def test_the_constancy_of_independent_signs_is_the_binomial_distribution_s(history):
     tally = tallied(history)
-    found = counting.independent_constancy(tally)
+    found = constancies.independent_constancy(tally)
     positive, negative = (np.asarray(a, int).reshape(-1, a.shape[-1]) for a in (tally.positive, tally.negative))
     for neuron in range(3):
         up, many = positive[:, neuron], (positive + negative)[:, neuron]
@@ -155,8 +148,8 @@ def test_the_curve_counts_what_reaches_each_level():
     by_hand = [
         np.mean([abs(Fraction(p - n, p + n)) >= Fraction(level) for p, n in pairs]) for level in ("9/10", "99/100", "1")
     ]
-    np.testing.assert_allclose(counting.constancy_curve(positive, negative), by_hand)
-    assert np.isnan(counting.constancy_curve(np.zeros((2, 1), int), np.zeros((2, 1), int))).all()
+    np.testing.assert_allclose(constancies.constancy_curve(positive, negative), by_hand)
+    assert np.isnan(constancies.constancy_curve(np.zeros((2, 1), int), np.zeros((2, 1), int))).all()
 
 
 def test_rarefied_constancy_is_that_of_recordings_drawn_from_each_pair_s_own():
@@ -165,7 +158,7 @@ def test_rarefied_constancy_is_that_of_recordings_drawn_from_each_pair_s_own():
     recorded = rng.integers(45, 130, (12, 3))
     positive = rng.binomial(recorded, np.where(rng.random((12, 3)) < 0.5, 0.97, 0.5))
     tally = Tally(*(jnp.asarray(a, jnp.int16) for a in (positive, recorded - positive, np.zeros_like(positive))))
-    found = counting.rarefied_constancy(tally)
+    found = constancies.rarefied_constancy(tally)
 
     def exactly(n: int, k: int) -> float:
         ways = sum(math.comb(k, x) * math.comb(n - k, 50 - x) for x in (0, 1, 2, 48, 49, 50))
@@ -179,6 +172,6 @@ def test_rarefied_constancy_is_that_of_recordings_drawn_from_each_pair_s_own():
     one = Tally(*(jnp.full((1, 1), v, jnp.int16) for v in (k, n - k, 0)))
     signs = np.array([1] * k + [-1] * (n - k))
     drawn = [abs(rng.permutation(signs)[:50].mean()) > 0.9 for _ in range(4000)]
-    assert counting.rarefied_constancy(one)[0] == pytest.approx(np.mean(drawn), abs=0.03)
+    assert constancies.rarefied_constancy(one)[0] == pytest.approx(np.mean(drawn), abs=0.03)
     shallow = Tally(*(jnp.full((1, 1), v, jnp.int16) for v in (49, 0, 49)))
-    assert np.isnan(counting.rarefied_constancy(shallow)[0])
+    assert np.isnan(constancies.rarefied_constancy(shallow)[0])

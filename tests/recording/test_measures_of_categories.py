@@ -8,9 +8,9 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from experiments import equal_displacement
-from neuron_mech.recording import partitions
+from neuron_mech.recording import partitions, predictors
 
-class_signs = jax.jit(partitions.class_signs)
+class_signs = jax.jit(predictors.class_signs)
 displaced = jax.jit(equal_displacement.displaced, static_argnames="biases")
 
 
@@ -39,7 +39,7 @@ def test_the_class_sign_is_the_derivative_s_where_every_wrong_class_is_as_likely
 def test_most_of_the_class_is_counted():
     rng = np.random.default_rng(2)
     labels, category = rng.integers(0, 3, 40), rng.integers(-1, 2, (40, 5)).astype(np.int8)
-    found = partitions.of_most_of_the_class(category, labels)
+    found = predictors.of_most_of_the_class(category, labels)
     for sample in range(40):
         for neuron in range(5):
             of = [int(category[s, neuron]) for s in range(40) if labels[s] == labels[sample]]

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 from sklearn.metrics import mutual_info_score, roc_auc_score
 
-from neuron_mech.recording import partitions
+from neuron_mech.recording import partitions, predictors
+from neuron_mech.recording.counting import Tally
 from neuron_mech.recording.partitions import HIGH, LOW
 
-explained = jax.jit(partitions.explained_by_class)
+explained = jax.jit(predictors.explained_by_class)
 
 
 @st.composite
@@ -30,6 +31,13 @@ def test_categories_are_the_sign_of_the_average_sign():
     np.testing.assert_array_equal(partitions.categories(positive, negative), [LOW, HIGH, 0, 0])
 
 
+def test_disagreement_is_the_share_of_pairs_in_another_category():
+    one = Tally(jnp.asarray([[3, 0], [1, 2]]), jnp.asarray([[0, 3], [0, 2]]), jnp.zeros((2, 2), jnp.int32))
+    other = Tally(jnp.asarray([[3, 3], [1, 0]]), jnp.asarray([[0, 0], [0, 1]]), jnp.zeros((2, 2), jnp.int32))
+    assert float(partitions.disagreement(one, one)) == 0.0
+    assert float(partitions.disagreement(one, other)) == 0.5
+
+
 @given(followed())
 @settings(max_examples=60, deadline=None)
 def test_separation_is_scikit_learn_s_area_under_the_curve(case):
@@ -44,6 +52,18 @@ def test_separation_is_scikit_learn_s_area_under_the_curve(case):
                 continue
             expected = roc_auc_score(of[of != 0] == HIGH, values[row, of != 0, neuron])
             assert found.auc[row, neuron] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_where_a_value_is_no_finite_number_there_is_no_separation(value):
+    values = np.random.default_rng(0).normal(size=(3, 8, 3))
+    category = np.array([[LOW, HIGH] * 4, [0, LOW, HIGH, LOW, HIGH, LOW, HIGH, HIGH], [LOW, HIGH] * 4], np.int8).T
+    whole, broken = partitions.separation(values, category), values.copy()
+    broken[1, 0] = value  # of neuron 1, a sample that has no category
+    for one, other in zip(partitions.separation(broken, category), whole, strict=True):
+        assert np.isnan(one[1, [0, 2]]).all()
+        other[1, [0, 2]] = np.nan
+        np.testing.assert_array_equal(one, other)
 
 
 @given(followed())
@@ -131,6 +151,17 @@ def test_parts_of_a_variance_are_those_of_two_regressions(case):
             np.testing.assert_allclose(found[row, :, neuron], [1 - alone, alone - both, both], atol=1e-6)
 
 
+def test_values_that_are_all_the_same_have_no_parts_of_their_variance():
+    category = np.array([LOW, LOW, LOW, HIGH, HIGH, HIGH, 0], np.int8)[:, None]
+    alike, differing = np.full((7, 1), 0.1), np.arange(7.0)[:, None]
+    alike[6] = 7.0  # without a category
+    assert alike[:6].sum(0) / 6 != 0.1  # so that what is left of them is not 0
+    found = partitions.variance_parts(np.stack([differing, alike]), category)
+    assert found[0, :, 0].tolist() == [1, 0, 0]
+    assert np.isnan(found[1]).all()
+    assert np.isnan(partitions.variance_parts(np.stack([alike, differing]), category)).all()
+
+
 def test_pure_changes_are_told_apart():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(200, 1)).astype(np.float32)
@@ -193,9 +224,9 @@ def pairs(category, labels, neuron):
 
 def test_classes_are_counted_and_shared_out(labelled):
     category, labels = labelled
-    counts = jax.jit(partitions.class_counts, static_argnums=2)(category, labels, 4)
+    counts = jax.jit(predictors.class_counts, static_argnums=2)(category, labels, 4)
     share, by_class, whole = jax.jit(
-        lambda c: [of(c) for of in (partitions.low_share, partitions.majority_by_class, partitions.majority)]
+        lambda c: [of(c) for of in (predictors.low_share, predictors.majority_by_class, predictors.majority)]
     )(counts)
     for neuron in range(5):
         kinds, classes = pairs(category, labels, neuron)
@@ -210,7 +241,7 @@ def test_classes_are_counted_and_shared_out(labelled):
 
 def test_what_the_class_explains_is_scikit_learn_s_mutual_information(labelled):
     category, labels = labelled
-    counts = jax.jit(partitions.class_counts, static_argnums=2)(category, labels, 4)
+    counts = jax.jit(predictors.class_counts, static_argnums=2)(category, labels, 4)
     found = explained(counts)
     for neuron in range(4):
         kinds, classes = pairs(category, labels, neuron)
@@ -226,7 +257,7 @@ def test_a_class_that_decides_everything_explains_everything_and_random_labels_n
     labels = rng.integers(0, 10, 5000)
     category = np.where(labels < 5, LOW, HIGH)[:, None].astype(np.int8)
     shares = [
-        float(explained(jax.jit(partitions.class_counts, static_argnums=2)(category, by, 10))[0])
+        float(explained(jax.jit(predictors.class_counts, static_argnums=2)(category, by, 10))[0])
         for by in (labels, rng.permutation(labels))
     ]
     assert shares == pytest.approx([1, 0], abs=2e-3)
@@ -236,7 +267,7 @@ def test_agreement_counts_pairs_of_the_predicted_sign(labelled):
     category, _ = labelled
     rng = np.random.default_rng(2)
     predicted = rng.normal(size=category.shape) * (rng.random(category.shape) < 0.8)
-    found = jax.jit(partitions.agreement)(predicted, category)
+    found = jax.jit(predictors.agreement)(predicted, category)
     for neuron in range(5):
         kinds, signs = category[..., neuron].ravel(), np.sign(predicted[..., neuron]).ravel()
         expected = np.mean([sign == kind for sign, kind in zip(signs, kinds, strict=True) if kind and sign])

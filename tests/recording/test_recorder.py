@@ -139,15 +139,23 @@ def test_under_jit_and_scan_and_from_a_checkpoint_it_counts_the_same(data, tmp_p
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *path)
     scanned, _ = jax.jit(lambda r, vs: jax.lax.scan(lambda r, v: (r.update(v), None), r, vs))(new(), stacked)
     leaves_equal(plain.counts(), scanned.counts())
+    traced = []
+
+    @jax.jit
+    def update(recorder, variables):
+        traced.append(recorder)
+        return recorder.update(variables)
+
     half = new()
     for now in path[:3]:
-        half = half.update(now)
+        half = update(half, now)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "half", half.state)
         checkpointer.wait_until_finished()
         again = new().restored(checkpointer.restore(tmp_path / "half", half.state))
     for now in path[3:]:
-        again = again.update(now)
+        again = update(again, now)
+    assert len(traced) == 2  # a recorder is once compiled for, new or restored
     leaves_equal(plain.counts(), again.counts())
     np.testing.assert_array_equal(plain.watched("Dense_1")[0], again.watched("Dense_1")[0])
 

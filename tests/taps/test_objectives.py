@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax
 
 import oracles
-from neuron_mech.taps.objectives import OBJECTIVES, cross_entropy, keras2017, margin
+from neuron_mech.taps.objectives import OBJECTIVES, cross_entropy, keras2017, margin, right
 
 logits = arrays(np.float32, (5, 10), elements=st.floats(-30, 30, width=32))
 labels = arrays(np.int32, 5, elements=st.integers(0, 9))
@@ -55,3 +55,12 @@ def test_keras2017_has_no_derivative_beyond_its_clipping(confidence):
 def test_one_value_a_sample(name):
     logits, labels = jax.ShapeDtypeStruct((7, 10), jnp.float32), jax.ShapeDtypeStruct((7,), jnp.int32)
     assert jax.eval_shape(OBJECTIVES[name], logits, labels).shape == (7,)
+
+
+def test_what_is_right_where_outputs_are_equal_infinite_or_no_numbers():
+    nan, inf = np.nan, np.inf
+    rows = [[0, 2, 1], [2, 2, 1], [1, 2, 2], [nan, 1, 0], [1, nan, 0], [nan] * 3, [inf, 0, 1], [-inf, 1, -inf]]
+    by_label = jax.vmap(right, (None, 0))(np.array(rows, np.float32), np.repeat(np.arange(3)[:, None], 8, 1))
+    expected = [[False, True, False, False, False, False, False, False]]
+    expected += [[True, False, True, False, False, False, False, True], [False] * 8]
+    assert by_label.tolist() == expected
