@@ -143,8 +143,8 @@ def fit(
 
     Arguments:
         counts: features of shape (samples, neurons), of any real type. A constant one becomes 0, and so do its weights.
-        labels: class indices of shape (samples,), from 0 to classes - 1. Others are not noticed here, and the probe is
-            good for nothing.
+        labels: class indices of shape (samples,), from 0 to classes - 1. Others are not refused: with a label of
+            `classes` or more the search does not converge, and samples of a negative one are left out.
         classes: number of classes.
         penalty: 0 or more; at 0 there is no minimum where the classes can be told apart without error.
         evaluations: largest number of evaluations of the objective.

@@ -54,7 +54,8 @@ def at_centers(values: Float[Array | np.ndarray, "values neurons"], centers: Seq
     """A window around every center rank, from center - width / 2 to center + width / 2, of each neuron's own values.
 
     Inside is what is at least the lower edge and below the upper one. A window that reaches rank 0 is open below, one
-    that reaches 100 is open above; so windows side by side have every value once, also values that these do not span.
+    that reaches 100 is open above; so of windows side by side each value is in exactly one, also a value of the test
+    set that is smaller or larger than all of these.
 
     Arguments:
         values: pre-activations of shape (values, neurons), whose percentiles are the edges. Of a neuron with a NaN

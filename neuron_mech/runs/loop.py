@@ -70,7 +70,7 @@ def run(
     """Run `config` to its end in `directory` (locked by `store.opened`), starting from its newest checkpoint.
 
     A run that was stopped anywhere ends in the same bits as one left alone, on the same machine; one that is finished
-    is only read. Sizes and the time that is left are said before work starts.
+    is only read. What it takes in memory and on disk is said before work starts.
 
     Arguments:
         config: what to train and to record.
@@ -88,6 +88,10 @@ def run(
     a loss that is not finite or a state that cannot be saved.
 
     ```python
+    from pathlib import Path
+    from neuron_mech import runs, store
+    from neuron_mech.config import PRESETS
+
     config, directory = PRESETS["digits"], Path("runs/mine")
     with store.opened(directory, config):
         done = runs.run(config, directory)

@@ -141,6 +141,13 @@ def subject(
     what `runs.run` raises.
 
     ```python
+    from pathlib import Path
+    import numpy as np
+    from neuron_mech import store
+    from neuron_mech.config import PRESETS
+    from neuron_mech.runs import subjects
+
+    config, directory = PRESETS["digits"], Path("runs/mine")
     with store.opened(directory, config):
         found = subjects.subject(config, directory)
     values = found.source("trained")(found.dataset.test.rows(np.arange(100)).inputs)["dense1"]  # (100, neurons)
