@@ -97,7 +97,7 @@ def retrained(subject: Subject, options: Reading, missing: Missing) -> Iterator[
             tqdm.write(f"{subject.label(site)}: {_said(how, cut.convolutional)}")
             retrain = retraining.Retraining(replace(cut, form=how.form))
             for kind in (kind for kind, at in missing if at == site):
-                look = retraining.binarizer(subject.source(kind), site)
+                look = windowing.binarizer(subject.source(kind), site)
                 for start in range(0, len(missing[kind, site]), how.together):
                     group = missing[kind, site][start : start + how.together]
                     bar.set_postfix_str(f"{site} {kind} {', '.join(f'{options.centers[i]:g}' for i in group)}")

@@ -12,7 +12,8 @@ from experiments.benchmark.ours import Ours
 from experiments.benchmark.rounds import Options, compilation, first_times, line, rounds
 from neuron_mech import taps
 from neuron_mech.codes import retraining, sources, windowing
-from neuron_mech.codes.retraining import Binarized, Form
+from neuron_mech.codes.retraining import Form
+from neuron_mech.codes.windowing import Binarized
 from neuron_mech.taps import Site
 
 WINDOWS = 10
@@ -35,7 +36,7 @@ def mlp_contenders(ours: Ours, torch: bool) -> dict[str, Callable[[], object]]:
     source, key = sources.network(study.model, variables, study.sites), jax.random.key(0)
     values = sources.chosen_values(source, train, key, {"dense1": key})["dense1"].values
     windows = windowing.at_centers(values, range(5, 100, 10), 10)
-    look = retraining.binarizer(source, "dense1")
+    look = windowing.binarizer(source, "dense1")
     seen, few = look(windows, train), look(windows, train.rows(np.arange(100)))
     cut = retraining.cut(config, study.model, variables, train.rows(np.arange(1)), study.sites["dense1"])
     retrain = retraining.Retraining(cut)

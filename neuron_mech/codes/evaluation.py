@@ -32,14 +32,28 @@ Replaced = Literal["pre_activation", "activation"]
 @partial(jax.tree_util.register_dataclass, data_fields=["codes", "key"], meta_fields=["site", "code", "replace"])
 @dataclass(frozen=True)
 class Trial:
-    """Several codes of one kind at a site: a function, and the numbers of each code along a leading axis."""
+    """Several codes of one kind at a site: a function, and the numbers of each code along a leading axis.
+
+    The codes of `quantization` are `quantized`, `noisy` and `permuted`; any function of (one code, pre-activations,
+    random key) that keeps the pre-activations' shape and type is another. The trial is a pytree.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech.codes.evaluation import Trial
+    >>> def scaled(factor, pre_activation, key):
+    ...     return factor * pre_activation
+    >>> trial = Trial("dense1", scaled, jnp.array([0.0, 0.5, 1.0]), jax.random.key(0))
+    >>> jax.vmap(lambda code: trial.code(code, jnp.ones(4), trial.key))(trial.codes)[:, 0].tolist()
+    [0.0, 0.5, 1.0]
+    """
 
     site: str
+    """Name of the site, as `taps.sites` has it."""
     code: Code
     """A module-level function, so that it is compiled only once."""
     codes: PyTree
+    """Arrays with the codes, one at least, along their first axis."""
     key: Array
-    """Random key, folded with the start of each chunk."""
+    """Random key, folded with the start of each chunk; the same for every code."""
     replace: Replaced = "pre_activation"
     """Whether the code replaces pre-activations or activations."""
 
@@ -101,9 +115,38 @@ def accuracies(
 ) -> dict[K, Float[np.ndarray, " codes"]]:
     """Accuracy of the network on `samples` under each code of every trial; every sample counts once.
 
-    A sample is right where its label is among the `top` largest outputs. The number of samples of each class is added
-    to the array `labels`. A chunk has `rows` samples divided by the number of codes of the largest trial, or fewer
-    (`taps.fitting`): its arrays then fit a CPU's cache, which halves the time of eleven codes.
+    The network runs in evaluation mode: what precedes a trial's site once a chunk, what follows it once for each code.
+
+    Arguments:
+        model: the network; its call gives logits of shape (samples, classes).
+        variables: what `model.apply` takes.
+        sites: shapes by site (`taps.sites`), by which chunks are made to fit in memory.
+        trials: by any names, one at least; all are asked in one pass. A trial of `unchanged` is the network as it is.
+        samples: one at least.
+        top: a sample is right where its label is among the `top` largest outputs; never where its output is NaN.
+        rows: samples in a chunk times the codes of the largest trial, or fewer (`taps.fitting`). With 4,000 a chunk's
+            arrays fit a CPU's cache, which halves the time of eleven codes.
+        labels: an array of integers, to which the number of samples of each class is added; None to count none.
+
+    Returns:
+        {name: float64 of shape (codes,)}, shares from 0 to 1. With several processes each reads its share of the
+        chunks, and all have the whole result.
+
+    Raises SiteError for a trial's site that the model does not have.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech import taps, training
+    >>> from neuron_mech.codes import evaluation, quantization
+    >>> from neuron_mech.training import models
+    >>> from neuron_mech.training.datasets import Samples
+    >>> samples = Samples(jnp.ones((20, 4, 4, 1), jnp.uint8), jnp.arange(20) % 10, largest=1)
+    >>> model = models.MLP(neurons=8)
+    >>> variables = training.begun(model, jax.random.key(0), samples.inputs)
+    >>> sites = taps.sites(model, variables, samples.inputs)
+    >>> codes = quantization.at_ranks(taps.read(model, variables, samples.inputs, ("dense1",))[1]["dense1"], [20, 50])
+    >>> trial = evaluation.Trial("dense1", quantization.quantized, codes, jax.random.key(1))
+    >>> evaluation.accuracies(model, variables, sites, {"two values": trial}, samples)["two values"].tolist()
+    [0.1, 0.1]
     """
     most = max(jax.tree.leaves(trial.codes)[0].shape[0] for trial in trials.values())
     names = tuple(dict.fromkeys(trial.site for trial in trials.values()))

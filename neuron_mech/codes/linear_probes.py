@@ -55,10 +55,36 @@ def count(
     labels: Path,
     chunk: int = 1000,
 ) -> None:
-    """Write, for every name in `windows`, the number of each sample's positions in each window, by neuron.
+    """Write the number of each sample's positions that each window lets through, by neuron: a probe's features.
 
-    `files[name]` becomes a .npy array of `count_type` and shape (windows, samples, neurons); `labels` holds the labels.
-    They are whole or absent. `windows` have a leading axis; `source` gives pre-activations by the same names.
+    One pass over the samples serves all windows and sites. Files are on disk, since there may be more than memory
+    holds: `nbytes` says how many bytes beforehand.
+
+    Arguments:
+        source: a function, and pytree, of inputs that gives pre-activations by name (`sources`).
+        windows: by these names, each with a leading axis (`windowing.at_centers`).
+        sites: their shapes, by these names. Without positions a count is 0 or 1.
+        samples: of which corrupt images of a stream may be left out: rows behind the last stay 0.
+        files: by these names, the .npy file of `count_type` and shape (windows, samples, neurons) to be written.
+        labels: the .npy file for the labels of the samples that were read.
+        chunk: samples in one forward pass.
+
+    The counts are written whole or not at all, and the labels after them. Raises InputError where the disk has no room
+    for the counts, RunError where a file cannot be written.
+
+    >>> import jax, jax.numpy as jnp, numpy as np, pathlib, tempfile
+    >>> from neuron_mech.codes import linear_probes, windowing
+    >>> from neuron_mech.taps import Site
+    >>> from neuron_mech.training.datasets import Samples
+    >>> image = Samples(jnp.array([[[[0], [200]], [[255], [255]]]], jnp.uint8), jnp.array([7]), largest=255)
+    >>> bright = windowing.Window(lower=jnp.array([[0.5]]), upper=jnp.array([[jnp.inf]]))
+    >>> source = jax.tree_util.Partial(lambda inputs: {"pixels": inputs})
+    >>> sites = {"pixels": Site("pixels", "image", (2, 2, 1), jnp.float32)}
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     to, labels = pathlib.Path(name, "counts.npy"), pathlib.Path(name, "labels.npy")
+    ...     linear_probes.count(source, {"pixels": bright}, sites, image, {"pixels": to}, labels)
+    ...     np.load(to).tolist(), np.load(labels).tolist()
+    ([[[3]]], [7])
     """
 
     @jax.jit
@@ -111,9 +137,27 @@ def fit(
 ) -> Probe:
     """The probe that minimises mean cross-entropy (nats) + penalty / 2 x the sum of squared weights (without bias).
 
-    Features are standardised by their training mean and standard deviation; a constant one becomes 0. Minimised by
-    scipy's L-BFGS from zeros, with at most `evaluations` of the objective; the gradient over all samples is summed in
-    blocks of ROWS, always in the same order. In scikit-learn, C is 1 / (penalty x samples).
+    Features are standardised by their training mean and standard deviation. Minimised by scipy's L-BFGS from zeros; the
+    gradient over all samples is summed in blocks of ROWS, always in the same order. In scikit-learn, C is
+    1 / (penalty x samples).
+
+    Arguments:
+        counts: features of shape (samples, neurons), of any real type. A constant one becomes 0, and so do its weights.
+        labels: class indices of shape (samples,), from 0 to classes - 1. Others are not refused: with a label of
+            `classes` or more the search does not converge, and samples of a negative one are left out.
+        classes: number of classes.
+        penalty: 0 or more; at 0 there is no minimum where the classes can be told apart without error.
+        evaluations: largest number of evaluations of the objective.
+
+    Returns:
+        A `Probe`; ask it whether it has `converged`, and `accuracy` how well it does.
+
+    >>> import numpy as np
+    >>> from neuron_mech.codes import linear_probes
+    >>> counts, labels = np.array([[0, 3], [1, 3], [4, 3], [5, 3]]), np.array([0, 0, 1, 1])
+    >>> probe = linear_probes.fit(counts, labels, classes=2, penalty=0.01)
+    >>> probe.converged, linear_probes.accuracy(probe, counts, labels), probe.weights[1].tolist()
+    (True, 1.0, [0.0, 0.0])
     """
     samples, neurons = counts.shape
     deviation = counts.std(axis=0, dtype=np.float64)
@@ -177,7 +221,18 @@ def _right(weights: Array, bias: Array, counts: Array, labels: Array, mean: Arra
 def accuracy(
     probe: Probe, counts: Shaped[np.ndarray, "samples neurons"], labels: Int[np.ndarray, " samples"], top: int = 1
 ) -> float:
-    """Share of samples whose label is among the probe's `top` largest logits."""
+    """Share of samples, 0 to 1, whose label is among the probe's `top` largest logits.
+
+    `counts` of shape (samples, neurons) are features as those that it was fitted to, and `labels` their class indices,
+    one at least. Of equal logits the first counts as larger.
+
+    >>> import numpy as np
+    >>> from neuron_mech.codes import linear_probes
+    >>> counts, labels = np.array([[0, 3], [1, 3], [4, 3], [5, 3]]), np.array([0, 0, 1, 1])
+    >>> probe = linear_probes.fit(counts, labels, classes=2, penalty=0.01)
+    >>> linear_probes.accuracy(probe, counts, np.array([0, 1, 1, 1]))
+    0.75
+    """
     hits = 0
     for start in range(0, len(labels), ROWS):
         part, names = (jnp.asarray(array[start : start + ROWS]) for array in (counts, labels))

@@ -28,7 +28,30 @@ class TwoValues(struct.PyTreeNode):
 
 
 def at_ranks(values: Float[Array, "values neurons"], ranks: Sequence[float]) -> TwoValues:
-    """A code for every percentile rank: thresholds and means of each neuron's own values. Shapes (ranks, neurons)."""
+    """A two-value code for every percentile rank: each neuron's threshold at that rank, and its means on either side.
+
+    Of all pairs of values the two means have the least squared error (see `squared_error`). Apply one code to
+    pre-activations by calling it, several by `jax.vmap`; `evaluation.accuracies` does so inside of a network.
+
+    Arguments:
+        values: pre-activations of shape (values, neurons), from which thresholds and means are taken. Of a neuron with
+            a NaN among them, all three numbers are NaN.
+        ranks: percentile ranks from 0 to 100. At rank 100 no value lies above, so that every value becomes their mean;
+            at rank 0 only the smallest are on the lower side.
+
+    Returns:
+        `TwoValues` whose `threshold`, `low` and `high` are float32 of shape (ranks, neurons).
+
+    Raises InputError as `percentiles.percentiles` does. One code is made after another, so that memory holds a few
+    copies of the values, whatever the number of ranks.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech.codes import quantization
+    >>> values = jnp.array([[0.0], [1.0], [2.0], [9.0]])
+    >>> codes = quantization.at_ranks(values, [50, 100])
+    >>> jax.vmap(lambda code: code(values))(codes)[..., 0].tolist()
+    [[0.5, 0.5, 5.5, 5.5], [3.0, 3.0, 3.0, 3.0]]
+    """
     return _at_thresholds(values, jnp.asarray(percentiles(values, ranks)))
 
 
@@ -39,7 +62,26 @@ def _at_thresholds(values: Float[Array, "values neurons"], thresholds: Float[Arr
 
 
 def at_threshold(values: Float[Array, "values neurons"], threshold: Float[Array, " neurons"]) -> TwoValues:
-    """The code with these thresholds and the means of the values on either side."""
+    """The two-value code with these thresholds, and the means of the values on either side.
+
+    With a threshold of 0 it transmits the one bit that decides whether a ReLU lets a value through.
+
+    Arguments:
+        values: pre-activations of shape (values, neurons).
+        threshold: of shape (neurons,), in the values' unit. A value at the threshold is on the lower side.
+
+    Returns:
+        `TwoValues` of shape (neurons,). Where one side is empty, `low` and `high` are both the mean of all values. Of a
+        neuron with a NaN among its values both are NaN.
+
+    >>> import jax.numpy as jnp
+    >>> from neuron_mech.codes.quantization import at_threshold
+    >>> code = at_threshold(jnp.array([[-3.0, 1.0], [-1.0, 2.0], [4.0, 3.0]]), jnp.zeros(2))
+    >>> code.low.tolist(), code.high.tolist()
+    ([-2.0, 2.0], [4.0, 2.0])
+    >>> code(jnp.array([[0.0, 7.0], [0.1, 7.0]])).tolist()
+    [[-2.0, 2.0], [4.0, 2.0]]
+    """
     over = values > threshold[None]
     many = over.sum(axis=0, dtype=jnp.float32)
     few = values.shape[0] - many

@@ -13,14 +13,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct, traverse_util
+from flax import traverse_util
 from flax.core import DenyList
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PyTree
 
 from neuron_mech import taps, training
 from neuron_mech.codes import windowing
-from neuron_mech.codes.sources import Source
-from neuron_mech.codes.windowing import Window
+from neuron_mech.codes.windowing import Binarized
 from neuron_mech.config import Config, Derivative, random_stream
 from neuron_mech.errors import RunError
 from neuron_mech.precision import Product, rewritten, shifted, unfolded
@@ -40,7 +39,7 @@ patches: as one matrix product of all places (`precision.unfolded`), which copie
 _PRODUCTS: Mapping[Form, Product] = {"products": shifted, "patches": unfolded}
 
 TESTED = 1000
-"""Samples binarized or evaluated at a time: of each window, or of all windows together where convolutions follow."""
+"""Samples evaluated at a time: of each window, or of all windows together where convolutions follow."""
 
 _STATISTICS = DenyList(("params", "intermediates"))
 """The collections that a training step changes; those of layers before the site are dropped afterwards."""
@@ -71,13 +70,6 @@ class Cut:
         return training.stepwise(self.convolutional and self.form == "convolutions")
 
 
-class Binarized(struct.PyTreeNode):
-    """Samples as zeros and ones at a site, packed as bits, with their labels."""
-
-    bits: UInt8[Array, "*windows_and_samples bytes"]
-    labels: Int[Array, "*samples"]
-
-
 def cut(
     config: Config,
     model: nn.Module,
@@ -86,10 +78,30 @@ def cut(
     site: Site,
     replaces: Derivative = "pre_activation",
 ) -> Cut:
-    """Cut `model` at a site. `sample` holds one sample.
+    """Cut `model` at a site, so that `Retraining` can train what follows it on zeros and ones in the site's place.
+
+    Arguments:
+        config: of its sections, `train` is what is retrained by: step size, epochs, batch size and seed.
+        model: the network, retrained in its training mode from new parameters.
+        variables: its variables, of which only shapes count.
+        sample: one sample, such as `samples.blank`.
+        site: one of `taps.sites`, in a module that is used once.
+        replaces: whether zeros and ones take the place of pre-activations or of activations.
 
     Raises SiteError where a path from the image to the output bypasses the site, as inside a block with a skip
     connection: the output would not depend on the zeros and ones alone.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech import config, taps, training
+    >>> from neuron_mech.codes import retraining
+    >>> from neuron_mech.training import datasets, models
+    >>> samples = datasets.Samples(jnp.ones((20, 4, 4, 1), jnp.uint8), jnp.arange(20) % 10, largest=1)
+    >>> model = models.MLP(neurons=8)
+    >>> variables = training.begun(model, jax.random.key(0), samples.inputs)
+    >>> site = taps.sites(model, variables, samples.inputs)["dense1"]
+    >>> at = retraining.cut(config.PRESETS["digits"], model, variables, samples.blank, site)
+    >>> sorted(retraining.initial(at).params)  # what is retrained
+    ['affine2', 'logits']
     """
     found = taps.below(model, variables, sample.inputs, site.name)
     after = [at for name, at in taps.sites(model, variables, sample.inputs).items() if name not in found]
@@ -194,9 +206,24 @@ def accuracy(cut: Cut, state: TrainState, test: Binarized, chunk: int = TESTED) 
 
 
 class Retraining:
-    """The jitted programs of one cut: compiled once, used for every group of windows.
+    """The jitted programs of one `cut`: compiled once, used for every group of windows, which are trained together.
 
-    The windows of a group are trained together in one program, by `vmap`.
+    Called with training and test samples that are binarized at the site (`windowing.binarizer`), it gives each window's
+    test accuracy. The windows of a group share their order of samples, dropout and first parameters.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech import config, taps, training
+    >>> from neuron_mech.codes import retraining
+    >>> from neuron_mech.training import datasets, models
+    >>> samples = datasets.Samples(jnp.ones((20, 4, 4, 1), jnp.uint8), jnp.arange(20) % 10, largest=1)
+    >>> model = models.MLP(neurons=8)
+    >>> variables = training.begun(model, jax.random.key(0), samples.inputs)
+    >>> site = taps.sites(model, variables, samples.inputs)["dense1"]
+    >>> short = config.Config(train=config.Train(epochs=2, batch_size=32))
+    >>> retrain = retraining.Retraining(retraining.cut(short, model, variables, samples.blank, site))
+    >>> bits = retraining.Binarized(jnp.ones((3, 32, 1), jnp.uint8), jnp.arange(32) % 10)
+    >>> len(set(retrain(bits, bits).tolist()))  # three windows of the same zeros and ones: one accuracy
+    1
     """
 
     def __init__(self, cut: Cut):
@@ -244,7 +271,7 @@ class Retraining:
     def __call__(
         self, train: Binarized, test: Binarized, tick: Callable[[], Any] = lambda: None
     ) -> Float[np.ndarray, " windows"]:
-        """Test accuracy after retraining through each window; bits have shape (windows, samples, bytes).
+        """Test accuracy, 0 to 1, after retraining through each window; bits have shape (windows, samples, bytes).
 
         `tick` is called after every epoch. Raises RunError for a loss that is not finite.
         """
@@ -258,21 +285,3 @@ class Retraining:
                 )
             tick()
         return np.asarray(self._accuracy(state, test.bits, test.labels))
-
-
-def binarizer(source: Source, site: str) -> Callable[[Window, Samples], Binarized]:
-    """A function of (windows with a leading axis, samples) that gives the samples binarized by every window at a site.
-
-    The function owns its compiled program: reuse it while the source stays the same.
-    """
-
-    @jax.jit
-    def look(source: Source, windows: Window, part: Samples) -> jax.Array:
-        values = source(part.inputs)[site]
-        return jax.vmap(lambda window: windowing.pack(window(values)))(windows)
-
-    def binarized(windows: Window, samples: Samples) -> Binarized:
-        parts = [look(source, windows, part) for part in samples.chunks(TESTED)]
-        return Binarized(jnp.concatenate(parts, axis=1), samples.labels)
-
-    return binarized

@@ -45,7 +45,22 @@ class Network(struct.PyTreeNode):
 
 
 def network(model: nn.Module, variables: Mapping[str, Any], sites: Mapping[str, Site]) -> Source:
-    """`model` with `variables` as a source."""
+    """The network as a source: the pre-activations of all `sites`, in evaluation mode, from one forward pass.
+
+    `sites` are names of the model's sites, such as a part of `taps.sites`: with parameters from before training it is
+    the control of untrained neurons. Called with inputs (batch first) it gives {site: (batch, positions ..., neurons)}.
+    Raises SiteError, when it is called, for a site that the model does not have.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> from neuron_mech.codes import sources
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x = jnp.ones((5, 2))
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> source = sources.network(model, variables, neuron_mech.sites(model, variables, x))
+    >>> {site: values.shape for site, values in source(x).items()}
+    {'layers_0': (5, 4), 'layers_2': (5, 3)}
+    """
     return Network(variables, model, tuple(sites))
 
 
@@ -73,10 +88,30 @@ def check_projection(image: tuple[int, int, int], sites: Mapping[str, Site]) -> 
 
 
 def projection(keys: Mapping[str, Array], image: tuple[int, int, int], sites: Mapping[str, Site]) -> Source:
-    """A random projection of images to as many neurons as each site has, with weights drawn by the site's key.
+    """A random projection of images to as many neurons as each site has: a control of neurons that learned nothing.
 
     At each position of a site, the same weights apply to the position's own block of the image; at a site without
-    positions, to the whole image. Raises InputError where the image cannot be divided into such blocks.
+    positions, to the whole image. A value is the sum of weight x (pixel - 1/2), as there are no biases.
+
+    Arguments:
+        keys: by site, the random key of its weights, which are normal with variance 1.
+        image: (height, width, channels) of the images.
+        sites: of which only shapes count: neurons last, before them rows and columns, or no positions.
+
+    Returns:
+        A source: called with images in [0, 1], (batch, height, width, channels), it gives {site: (batch, rows, columns,
+            neurons)}, or (batch, neurons) for a site without positions.
+
+    Raises InputError where the image cannot be divided into such blocks. The weights take 4 bytes x the pixels of a
+    block x the neurons of each site.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech.codes import sources
+    >>> from neuron_mech.taps import Site
+    >>> sites = {"map": Site("map", "Conv", (2, 2, 3), jnp.float32)}
+    >>> source = sources.projection({"map": jax.random.key(0)}, (8, 8, 1), sites)
+    >>> source(jnp.ones((9, 8, 8, 1)))["map"].shape
+    (9, 2, 2, 3)
     """
     height, width, channels = image
     check_projection(image, sites)
@@ -115,11 +150,27 @@ def chosen_values(
     limit: int = LIMIT,
     chunk: int = 1000,
 ) -> dict[Any, Values]:
-    """At most `limit` values of each neuron at every site in `places`; positions count as values.
+    """At most `limit` values of each neuron at every site in `places`: what codes and windows are made of.
 
-    If there are more than `limit` samples, `limit` of them are chosen with the key `pick`, the same for all sites. Of
-    each sample as many positions are taken as the limit allows, chosen at random with the site's key in `places`. Reads
-    the samples once, `chunk` at a time.
+    Arguments:
+        source: such as a `network`.
+        samples: read once; one at least.
+        pick: a random key. Where there are more than `limit` samples, `limit` of them are chosen with it, the same for
+            all sites.
+        places: {site: random key}. Of each sample as many positions are taken as the limit allows, chosen with it.
+        limit: largest number of values of a neuron.
+        chunk: samples in one forward pass.
+
+    Returns:
+        {site: `Values`}: `values` of shape (values, neurons), on the host, and `labels`, each value's sample's.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from neuron_mech.codes import sources
+    >>> from neuron_mech.training.datasets import Samples
+    >>> samples = Samples(jnp.ones((9, 2, 2, 1), jnp.uint8), jnp.arange(9), largest=1)
+    >>> pixels, key = jax.tree_util.Partial(lambda inputs: {"pixels": inputs}), jax.random.key(0)
+    >>> sources.chosen_values(pixels, samples, key, {"pixels": key}, limit=18)["pixels"].labels.tolist()
+    [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8]
     """
     ids = np.arange(len(samples))
     if len(ids) > limit:

@@ -158,7 +158,18 @@ class Watch:
 
 @dataclass(frozen=True)
 class Config:
-    """The configuration of a run. Raises InputError for values that are not possible."""
+    """The configuration of a run: sections of fields, all with defaults, frozen and compared by value.
+
+    Raises InputError, when it is made, for a value of a wrong type, outside of its field's limits (LIMITS), or that
+    does not go with another's. What only data or network can tell, such as names of sites, is checked by a run.
+
+    >>> from neuron_mech.config import Config, Train, differences
+    >>> differences(Config(), Config(train=Train(epochs=5)))
+    ['train.epochs: 50 / 5']
+    >>> Config(train=Train(epochs=0))
+    Traceback (most recent call last):
+    neuron_mech.errors.InputError: train.epochs is 0: give a whole number of at least 1
+    """
 
     preset: str = "digits"
     """Name of the preset that this config is based on."""

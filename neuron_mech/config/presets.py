@@ -1,4 +1,16 @@
-"""The named configurations, each one network and data set of the paper's, and the embedded digits."""
+"""The named configurations, each one network and data set of the paper's, and the embedded digits.
+
+A preset is a `Config`, to be taken as it is or changed by `dataclasses.replace`; its `preset` keeps the name.
+
+>>> from dataclasses import replace
+>>> from neuron_mech.config import PRESETS
+>>> [name for name in PRESETS if name.startswith("mnist")]
+['mnist-relu', 'mnist-sigmoid']
+>>> digits = PRESETS["digits"]
+>>> shorter = replace(digits, train=replace(digits.train, epochs=5))
+>>> shorter.train.epochs, shorter.train.batch_size, digits.train.epochs
+(5, 32, 50)
+"""
 
 from dataclasses import replace
 
@@ -64,3 +76,4 @@ PRESETS: dict[str, Config] = {
         record=Record(mode="none", sites=("conv1", "3d", "5c")),
     ),
 }
+"""{name: `Config`} of every preset: the names that the experiments take, and that a run's config.json may have."""

@@ -69,17 +69,34 @@ def run(
 ) -> Run:
     """Run `config` to its end in `directory` (locked by `store.opened`), starting from its newest checkpoint.
 
+    A run that was stopped anywhere ends in the same bits as one left alone, on the same machine; one that is finished
+    is only read. What it takes in memory and on disk is said before work starts.
+
     Arguments:
         config: what to train and to record.
         directory: the run's directory.
         data_dir: where TensorFlow Datasets keeps prepared data; None for its default.
-        save_seconds: seconds between checkpoints. One is also saved at the end, and on a signal of STOPPING, after
-            which Interrupted is raised.
+        save_seconds: seconds between checkpoints; 0 saves after every segment. One is also saved at the end, and on a
+            signal of STOPPING, after which Interrupted is raised.
         say: called with each line of text about the run.
         live: a directory for a `LiveView`, written at the end of every epoch; None for none.
 
+    Returns:
+        The finished `Run`: its `state.train.variables` are the network, its `tallies` the counts.
+
     Raises InputError before work starts, also for other data or settings than the run was begun with, and RunError for
     a loss that is not finite or a state that cannot be saved.
+
+    ```python
+    from pathlib import Path
+    from neuron_mech import runs, store
+    from neuron_mech.config import PRESETS
+
+    config, directory = PRESETS["digits"], Path("runs/mine")
+    with store.opened(directory, config):
+        done = runs.run(config, directory)
+    pushed_down = done.tallies["margin"]["dense2"].positive / done.study.recordings  # share of recordings, by pair
+    ```
     """
     check_trained_here(config.model)
     if parameters.exported(directory):

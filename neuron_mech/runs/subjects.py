@@ -121,8 +121,37 @@ def subject(
 ) -> Subject:
     """The network of `config`, trained to its end in `directory` (see `runs.run`), or with the given `model.weights`.
 
-    `workers` processes read a streamed data set; the other arguments are those of `runs.run`. Raises InputError where
-    weights or data are missing, or are not those that `directory` was used with before.
+    What quantization and binarization are asked of: a model, variables, sites and data, wherever they come from. A
+    finished run is only read; where the directory is an unpacked export, its parameters are.
+
+    Arguments:
+        config: the network, its data, and how it is trained.
+        directory: the run's directory, locked by `store.opened`.
+        data_dir: where TensorFlow Datasets keeps prepared data, and beside it Keras's weights; None for its default.
+        save_seconds: seconds between checkpoints, where it has to be trained.
+        workers: processes that read a streamed data set; None for one a core, at most 16. A network that is trained
+            here has its data in memory.
+        live: a directory for a `LiveView` of its training; None for none.
+
+    Returns:
+        A `Subject`: `model`, `variables`, `sites` (those of `record.sites`), `dataset`; `source` for its
+            pre-activations, or those of its controls.
+
+    Raises InputError where weights or data are missing, or are not those that `directory` was used with before, and
+    what `runs.run` raises.
+
+    ```python
+    from pathlib import Path
+    import numpy as np
+    from neuron_mech import store
+    from neuron_mech.config import PRESETS
+    from neuron_mech.runs import subjects
+
+    config, directory = PRESETS["digits"], Path("runs/mine")
+    with store.opened(directory, config):
+        found = subjects.subject(config, directory)
+    values = found.source("trained")(found.dataset.test.rows(np.arange(100)).inputs)["dense1"]  # (100, neurons)
+    ```
     """
     if config.model.weights is None:
         if parameters.exported(directory):

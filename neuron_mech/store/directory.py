@@ -62,8 +62,26 @@ def _holder(path: Path) -> str:
 def opened(directory: Path, config: Config) -> Iterator[Path]:
     """Lock the directory for a run of this config, and write config.json. Only process 0 does so.
 
-    Raises InputError where it cannot be locked, or belongs to another config. If the block fails before a checkpoint
-    was saved, the new files are removed, so that a corrected command can use the directory.
+    `runs.run` and the result files expect it: hold it open as long as anything is written. If the block fails before a
+    checkpoint was saved, the new files are removed, so that a corrected command can use the directory.
+
+    Arguments:
+        directory: the run's directory, created with its parents where it does not exist.
+        config: the run's; where the directory has a config.json, it must be the same in every field.
+
+    Yields:
+        `directory`. When the block ends, the lock is released; it is released too when the process dies.
+
+    Raises InputError where the directory cannot be written, holds a link, is locked by another process, or belongs to a
+    run of another config.
+
+    >>> import pathlib, tempfile
+    >>> from neuron_mech import store
+    >>> from neuron_mech.config import PRESETS
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     with store.opened(pathlib.Path(name, "run"), PRESETS["digits"]) as directory:
+    ...         store.read_config(directory) == PRESETS["digits"]
+    True
     """
     if not processes.first():
         yield directory

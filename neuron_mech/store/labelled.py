@@ -93,17 +93,53 @@ def selectable(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
-    """Write a labelled dataset as a NetCDF-4 result file. The same values give the same bytes."""
+    """Write a labelled dataset as a NetCDF-4 result file, whole or not at all. The same values give the same bytes.
+
+    Arguments:
+        path: the file, replaced where it exists. In a run's directory its checksum is noted in checksums.json.
+        dataset: with dimensions of neurons as `of_site` and `stacked` make them, or with none. Attributes are to be
+            text or numbers; the attribute `format` becomes FORMAT.
+
+    Only process 0 writes. Raises RunError where it cannot, as on a full disk; the old file then stays.
+
+    >>> import pathlib, tempfile
+    >>> from neuron_mech import store
+    >>> values = {"mean": store.variable("neuron", [0.5, 2.0], "mean pre-activation")}
+    >>> dataset = store.stacked([store.of_site("dense1", [3, 7], values)])
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     store.write_dataset(pathlib.Path(name, "means.nc"), dataset)
+    ...     found = store.read_dataset(pathlib.Path(name, "means.nc"))
+    >>> found["mean"].sel(neuron_site="dense1", neuron_index=7).item()
+    2.0
+    """
     plain = dataset.reset_index([dim for dim in dataset.dims if f"{dim}_site" in dataset.indexes])
     plain = plain.assign_attrs(format=FORMAT)
     checksums.write_result(path, lambda part: plain.to_netcdf(part, engine="h5netcdf"))
 
 
 def read_dataset(path: Path) -> xr.Dataset:
-    """The dataset in a result file, in memory, in every process; its neurons are selected by site and index.
+    """The dataset in a result file, read whole into memory; its neurons are selected by site and index.
+
+    Process 0 reads the file, and every process has the dataset. Nothing in it is trusted: its size, its links and its
+    text are checked, and its checksum where one was noted. `load` reads all files of a run's directory.
+
+    Arguments:
+        path: a file of `write_dataset`.
+
+    Returns:
+        The dataset, without the attribute `format`. Variables have `units` and `description` among their attributes.
 
     Raises InputError where the file is missing, damaged or links to other files, and FormatError where it is of another
     format than FORMAT.
+
+    >>> import pathlib, tempfile, xarray as xr
+    >>> from neuron_mech import store
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     path = pathlib.Path(name, "train.nc")
+    ...     store.write_dataset(path, xr.Dataset({"loss": store.variable("step", [2.0, 1.5], "of each step", "nat")}))
+    ...     found = store.read_dataset(path)
+    >>> found["loss"].values.tolist(), found["loss"].attrs
+    ([2.0, 1.5], {'units': 'nat', 'description': 'of each step'})
     """
 
     def read() -> bytes:

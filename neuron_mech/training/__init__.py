@@ -105,10 +105,36 @@ def train_step(
     perturbations: Mapping[str, jax.Array],
     derivative: Derivative = "activation",
 ) -> tuple[TrainState, Float[Array, ""], dict[str, jax.Array]]:
-    """One step on the batch's mean cross-entropy, `softplus(margin)`: (state, loss in nats, {site: d loss / da}).
+    """One step on the batch's mean cross-entropy, `softplus(margin)`, in training mode. Pure: jit it.
 
-    `perturbations` are `taps.zeros` for this batch at the sites to record, `{}` for none; their gradients come out of
-    the same backward pass as the parameters'. They are derivatives of the *mean* loss: 1/batch of each sample's own.
+    Arguments:
+        model: one whose call takes `train`, as those of `models` do.
+        optimizer: such as `training.optimizer(config, samples)`.
+        state: as `training.init` makes it; its `step` says which dropout is drawn.
+        batch: of at least one sample. Its images are stored integers, which become floats in here.
+        perturbations: `taps.zeros` for this batch at the sites to record, `{}` for none. Their gradients come out of
+            the same backward pass as the parameters'.
+        derivative: with respect to what these are: activations or pre-activations.
+
+    Returns:
+        (the state after the step, the loss before it in nats, {site: d loss / da of the values' shape}). The last are
+            derivatives of the *mean* loss: 1/batch of each sample's own, where samples do not mix.
+
+    Raises SiteError, while tracing, for a perturbation at no site or of another shape than its values.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from functools import partial
+    >>> from neuron_mech import taps, training
+    >>> from neuron_mech.config import PRESETS
+    >>> from neuron_mech.training import datasets, models
+    >>> config, model = PRESETS["digits"], models.MLP(neurons=8)
+    >>> batch = datasets.Samples(jnp.ones((20, 4, 4, 1), jnp.uint8), jnp.arange(20) % 10, largest=1)
+    >>> state = training.init(config, model, batch)
+    >>> zeros = taps.zeros({"dense2": taps.sites(model, state.variables, batch.inputs)["dense2"]}, len(batch))
+    >>> step = jax.jit(partial(training.train_step, model, training.optimizer(config, samples=20)))
+    >>> state, loss, gradients = step(state, batch, zeros)
+    >>> int(state.step), loss.shape, gradients["dense2"].shape
+    (1, (), (20, 8))
     """
 
     def mean_loss(params: PyTree, perturbations: Mapping[str, jax.Array]) -> tuple[jax.Array, PyTree]:

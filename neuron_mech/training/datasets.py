@@ -27,9 +27,30 @@ __all__ = ["Dataset", "Samples", "Stream", "builder", "directory", "load", "walk
 def load(data: Data, data_dir: Path | None = None, workers: int | None = None) -> Dataset:
     """Load a data set into memory, with a progress bar, or open it as a stream.
 
-    `data_dir` is where TensorFlow Datasets keeps prepared data; None means its own default, TFDS_DATA_DIR or
-    ~/tensorflow_datasets. `workers` is the number of processes that decode a stream; None means one a core, at most 16.
-    Raises InputError where the data set is not prepared there or cannot be read.
+    Arguments:
+        data: a config's section `data`. Its `name` is digits, which come with scikit-learn, or an image data set of
+            TensorFlow Datasets, prepared by `experiments.prepare_data`. Where `train_images` or `test_images` says how
+            many, the others are not read.
+        data_dir: where TensorFlow Datasets keeps prepared data; None means its own default, TFDS_DATA_DIR or
+            ~/tensorflow_datasets.
+        workers: number of processes that decode a stream; None means one a core, at most 16; 0 means this process.
+
+    Returns:
+        A `Dataset` whose `train` and `test` are `Samples`, with their images as stored, bytes mostly, on the device
+            (`nbytes` in all), or where `data.stream` says so, or images differ in size, `Stream`s on the disk. `inputs`
+            of a few of them are what a network takes: float32 of shape (samples, height, width, channels) in [0, 1].
+
+    Raises InputError where the data set is not known, not prepared there, cannot be read, has fewer images than are
+    asked for, or is no set of images with classes.
+
+    >>> import numpy as np
+    >>> from neuron_mech.config import Data
+    >>> from neuron_mech.training import datasets
+    >>> digits = datasets.load(Data("digits", train_images=100))
+    >>> digits.train.images.shape, len(digits.test), digits.classes
+    ((100, 8, 8, 1), 360, 10)
+    >>> digits.train.rows(np.array([7, 3])).inputs.shape, float(digits.train.inputs.max())
+    ((2, 8, 8, 1), 1.0)
     """
     if data.name == "digits":
         if data.stream:

@@ -36,7 +36,7 @@ def test_a_cut_knows_what_follows_the_site(studied, digits):
 def windows_at(study, variables, digits, site, centers=(5, 45)):
     source = sources.network(study.model, variables, study.sites)
     windows = windowing.at_centers(values_at(study, variables, digits, site), centers, 10.0)
-    look = retraining.binarizer(source, site)
+    look = windowing.binarizer(source, site)
     return look(windows, digits.train), look(windows, digits.test), windows, source
 
 

@@ -57,7 +57,21 @@ UNFIT = (KeyError, AttributeError, IndexError, TypeError, ValueError, Arithmetic
 
 
 def claims(found: Findings) -> list[Claim]:
-    """All eleven claims judged on these findings. A claim whose files lack data that it needs is not tested."""
+    """All eleven claims of the paper, judged on these findings.
+
+    Arguments:
+        found: as `findings` reads them from a run directory. A claim whose files are missing, or lack data that it
+            needs, is not tested: its `untested` says why.
+
+    Returns:
+        The claims in the paper's order, each with its `verdict`, its mark `beats_null`, the reason `because`, and what
+            would decide it, `decided_by`. Nothing is raised for files that are of another version.
+
+    >>> from neuron_mech.paper import claims
+    >>> judged = claims.claims(claims.Findings("digits"))
+    >>> judged[-1].id, judged[-1].verdict, judged[-1].because
+    (11, 'not tested', 'quantization.nc is missing')
+    """
     return [_judged(claim, found).judged() for claim in CLAIMS]
 
 
@@ -127,7 +141,19 @@ def write(directory: Path, found: Sequence[Claim]) -> Path:
 
 
 def table(found: Sequence[Claim]) -> str:
-    """The verdicts, a claim a paragraph, for a terminal."""
+    """The verdicts, a claim a paragraph, for a terminal: "" for no claims.
+
+    The first sign is the verdict's (MARKS), the second says whether the value beats the claim's null (BEATS). What
+    would decide is said where something is undecided.
+
+    >>> from neuron_mech.paper import claims
+    >>> from neuron_mech.paper.claims.claim import condition
+    >>> most = condition("constancy", "dense2", [0.71, 0.72, 0.73], ">", 0.5)  # of three seeds
+    >>> claim = claims.Claim("mine", "fig. 5", "Most signs are constant", "a half", "none", "mine.nc", (most,))
+    >>> print(claims.table([claim.judged()]))
+    mine ✓ · Most signs are constant (fig. 5): supported; beats its null: not tested
+         dense2: constancy 72.0 % (69.5 to 74.5 %), above 50.0 %
+    """
     said = []
     for claim in found:
         marks = f"{MARKS[claim.verdict]} {BEATS[claim.beats_null]}"
@@ -138,7 +164,22 @@ def table(found: Sequence[Claim]) -> str:
 
 
 def comparison(one: Sequence[Claim], other: Sequence[Claim], names: tuple[str, str]) -> str:
-    """Two runs' verdicts side by side, each with its deciding value."""
+    """Two runs' verdicts side by side, each with its deciding value and its interval, for a terminal.
+
+    Arguments:
+        one: claims of one run, as `claims` gives them.
+        other: the same claims of another, in the same order; ValueError where they are more or fewer.
+        names: what the two are called.
+
+    >>> from neuron_mech.paper import claims
+    >>> nothing = claims.claims(claims.Findings("digits"))
+    >>> print(claims.comparison(nothing[1:2], nothing[1:2], ("runs/digits", "runs/mine")))
+    one: runs/digits
+    other: runs/mine
+     2 About half of the samples are low and half high, per neuron: same verdict
+         one: not tested
+         other: not tested
+    """
 
     def cell(claim: Claim) -> str:
         deciding = claim.deciding

@@ -69,10 +69,29 @@ class Findings:
 
 
 def findings(directory: Path) -> Findings:
-    """The findings in a run directory; a damaged file counts as missing.
+    """The result files of a run directory that claims are judged by, with those of its repetitions with other seeds.
+
+    Of a ReLU network those of the linear one are read too, and the reverse, where they lie in the directory beside it
+    of the same name but for the function: runs/cifar10-relu and runs/cifar10-linear. All are read into memory.
+
+    Arguments:
+        directory: of a run, finished or not. A file that is damaged counts as missing; `damaged` says why.
+
+    Returns:
+        `Findings`: a dataset, or None, for each file of all seeds; for each file that every seed has, a list with one
+            a seed, the directory's own first. `missing` names the files that are not there.
 
     Raises InputError where there is no run, and FormatError where a result file of the run is of another format: such a
     file is whole, so verdicts based on it must not be overwritten.
+
+    >>> import pathlib, tempfile
+    >>> from neuron_mech import config, store
+    >>> from neuron_mech.paper import claims
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     with store.opened(pathlib.Path(name), config.PRESETS["digits"]) as directory:
+    ...         found = claims.findings(directory)
+    >>> found.preset, found.missing[:2], found.signs
+    ('digits', ['quantization.nc', 'binarization.nc'], [])
     """
     config = store.read_config(directory)
     damaged: list[str] = []

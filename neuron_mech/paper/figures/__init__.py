@@ -1,5 +1,14 @@
 """The paper's figures, and those it lacks: a labelled dataset in, a matplotlib Figure out. No files are touched.
 
+The datasets are those in a run's result files (`load`), and some are made by a recorder of one's own training
+(`Recorder.signs`, `classes` and `dynamics`). Each function says which variables and dimensions it needs, beside what
+most of them have: the coordinates `site` and `label(site)`, what a site is called, and along a dimension `neuron`, the
+neurons of all sites in turn, `neuron_site` and `neuron_index`. What is missing is a KeyError or AttributeError that
+names it.
+
+Only `write_figure` and `write_sheet` write files. `savefig` of the Figure does too, anywhere; inside of `style` for the
+same look.
+
 matplotlib takes long to import: each figure's module is imported when the figure is first asked for.
 """
 

@@ -23,9 +23,17 @@ from neuron_mech.paper.figures.styles import (
 
 
 def class_consistency(found: xr.Dataset) -> Figure:
-    """Figure 8: for every (neuron, class), the share of the class's samples in the neuron's low category.
+    """Figure 8: for every (neuron, class), the share of the class's samples in the neuron's low category, in percent.
 
-    `found` is class_consistency.nc. The line is the control, with labels dealt at random among the samples.
+    A panel a site: near 0 and 100 a class is wholly in one of the neuron's categories. The line is the control, with
+    labels dealt at random among the samples.
+
+    `found` is class_consistency.nc, or a recorder's `classes(...)`: `low_share` and `permuted_low_share(neuron,
+    label)`, shares, `wholly(site)`, the share of those below 5 or above 95 %, and the coordinate `site_label(site)`.
+
+    ```python
+    figures.class_consistency(neuron_mech.load("runs/digits")["class_consistency"].to_dataset())
+    ```
     """
     bins = np.linspace(0, 100, 41).tolist()
     with style():
@@ -46,7 +54,15 @@ def class_consistency(found: xr.Dataset) -> Figure:
 def predictions(found: xr.Dataset) -> Figure:
     """How well the final category is predicted, by site: from the class, from the first recording, from the weights.
 
-    `found` is class_consistency.nc. Bars are means over neurons, whiskers their quartiles.
+    Bars are means over neurons, lines their quartiles; neurons without a number (NaN) are left out. The dotted line is
+    one half, that of guessing.
+
+    `found` is class_consistency.nc: `agreement(predictor, neuron)`, the share of pairs predicted right, of at most
+    seven predictors, and the coordinate `site_label(site)`.
+
+    ```python
+    figures.predictions(neuron_mech.load("runs/digits")["class_consistency"].to_dataset())
+    ```
     """
     names = [str(name) for name in found.site.values]
     kinds = [str(kind) for kind in found.predictor.values]
@@ -77,9 +93,22 @@ def predictions(found: xr.Dataset) -> Figure:
 def atlas(found: xr.Dataset, which: int, images: UInt[np.ndarray, "sheets places height width channels"]) -> Figure:
     """The partition of one neuron, as images and by class.
 
-    `found` is class_consistency.nc, `which` the number of one of its atlas neurons, and `images` are the images of its
-    `atlas_sample`: a sheet of the most constant low samples, one of the most constant high ones, and one of those whose
-    signs flip most. Places without a sample stay white.
+    Above: a sheet of the most constantly low samples, one of the most constantly high ones, and one of those whose
+    signs flip most. Below: low and high pairs of each class, and sign flips per recording in percent.
+
+    Arguments:
+        found: class_consistency.nc: along `atlas_neuron`, `atlas_sample(sheet, place)`, ids or -1 for none,
+            `atlas_class_counts(category, label)`, `atlas_class_flips(label)`, `atlas_constancy`, `atlas_positions` and
+            `atlas_label`.
+        which: number of one of its atlas neurons, from 0.
+        images: those of its `atlas_sample`, unsigned integers of 1, 3 or 4 channels. Places of no sample stay white.
+
+    ```python
+    found = neuron_mech.load("runs/digits")["class_consistency"].to_dataset()
+    ids = found.atlas_sample.isel(atlas_neuron=0).values
+    images = datasets.load(Data("digits")).train.images[np.maximum(ids, 0)]
+    figures.atlas(found, 0, np.asarray(images))
+    ```
     """
     at = found.isel(atlas_neuron=which)
     classes = found.sizes["label"]

@@ -11,7 +11,12 @@ from neuron_mech.paper.figures.styles import CONTROLS, MEASURED, NEUTRAL, legend
 
 
 def accuracy_name(top: int) -> str:
-    """What accuracy is called where a label among the `top` largest outputs counts: test accuracy, or top-5 ..."""
+    """What accuracy is called where a label among the `top` largest outputs counts.
+
+    >>> from neuron_mech.paper import figures
+    >>> figures.accuracy_name(1), figures.accuracy_name(5)
+    ('test accuracy', 'top-5 test accuracy')
+    """
     return "test accuracy" if top == 1 else f"top-{top} test accuracy"
 
 
@@ -31,7 +36,16 @@ def _draw(axes: Axes, curves: Mapping[str, xr.DataArray], x: str) -> None:
 def quantization(found: xr.Dataset) -> Figure:
     """Figure 3: accuracy with two values a neuron, by the threshold's percentile rank, and controls in lighter lines.
 
-    `found` is quantization.nc. Bands are the range over seeds. The vertical line marks the mean rank of 0.
+    A panel a site. Lines are means over seeds, bands their range. The dashed line is the network as it is; the vertical
+    one marks the mean rank of 0, the diamond two values cut at 0.
+
+    `found` is quantization.nc: `accuracy_by_seed`, `noise_accuracy_by_seed` and `permuted_accuracy_by_seed(seed, site,
+    percentile_rank)`, `zero_rank_mean(site)`, a rank, `zero_threshold_accuracy(site)`, and the number
+    `original_accuracy`. The attribute `top` says which accuracy it is, 1 where there is none.
+
+    ```python
+    figures.quantization(neuron_mech.load("runs/digits")["quantization"].to_dataset()).savefig("figure3.png")
+    ```
     """
     return _by_site(found, quantization_panel)
 
@@ -69,7 +83,15 @@ def _frame(axes: Axes, at: xr.Dataset, xlabel: str) -> None:
 def binarization(found: xr.Dataset) -> Figure:
     """Figure 4: accuracy through one window of each neuron's range, by its center; controls lighter.
 
-    `found` is binarization.nc; cells that are not finished are left out. Bands are the range over seeds.
+    A panel a site. Lines are means over seeds, bands their range. Dashed: the network as it is; dotted: chance.
+
+    `found` is binarization.nc: `accuracy_by_seed(source, seed, site, window_center)`, NaN where not finished and left
+    out, of the sources trained, untrained and projection; the numbers `original_accuracy` and `chance`; and the
+    attribute `top` as in `quantization`.
+
+    ```python
+    figures.binarization(neuron_mech.load("runs/digits")["binarization"].to_dataset()).savefig("figure4.png")
+    ```
     """
     return _by_site(found, binarization_panel)
 
@@ -88,7 +110,14 @@ def binarization_panel(axes: Axes, found: xr.Dataset, name: str) -> None:
 def information(found: xr.Dataset) -> Figure:
     """Every neuron's best threshold, and the information about the label in its one bit and in its whole value.
 
-    `found` is quantization.nc. Above: share of samples below the threshold with most information. Below: bits.
+    A column a site. Above: share of samples below the threshold with most information, in percent. Below: bits.
+
+    `found` is quantization.nc: `best_rank_by_seed`, a percentile rank, `code_information_by_seed` and
+    `value_information_by_seed(seed, neuron)`, in bits. The neurons of all seeds are counted together.
+
+    ```python
+    figures.information(neuron_mech.load("runs/digits")["quantization"].to_dataset())
+    ```
     """
     with style():
         names = [str(name) for name in found.site.values]

@@ -30,9 +30,17 @@ COMPOSITES = {
 
 
 def composite(kind: str, networks: Mapping[str, xr.Dataset]) -> Figure:
-    """Figure 1, 3, 4 or 5 (`kind`, of COMPOSITES) of several networks: `networks` holds their datasets, by name.
+    """Figure 1, 3, 4 or 5 of several networks: a row a network, its columns the sites from the input to the output.
 
-    Each row is a network, its columns the sites from the input to the output. Rows with fewer sites end early.
+    Arguments:
+        kind: of COMPOSITES, figure1, figure3, figure4 or figure5; anything else is a KeyError.
+        networks: {name: its dataset}, one at least, as `average_sign_histograms`, `quantization` or `binarization`
+            takes it. Rows with fewer sites than others end early.
+
+    ```python
+    runs = {name: neuron_mech.load(f"runs/{name}") for name in ("mnist-relu", "mnist-sigmoid")}
+    figures.composite("figure5", {name: run["gradient_signs"].to_dataset() for name, run in runs.items()})
+    ```
     """
     columns = max(dataset.sizes["site"] for dataset in networks.values())
     with style():

@@ -22,7 +22,19 @@ METADATA: dict[str, dict[str, None]] = {
 
 
 def write_figure(directory: Path, name: str, figure: Figure) -> list[Path]:
-    """Write a figure as `figures/NAME.png`, `.svg` and `.pdf` in a run's directory. The same figure, the same bytes."""
+    """Write a figure as `figures/NAME.png`, `.svg` and `.pdf` in a run's directory. The same figure, the same bytes.
+
+    The figure is laid out in here, and its layout engine taken away. Only process 0 writes; every process is told the
+    paths. Raises RunError where a file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> from matplotlib.figure import Figure
+    >>> from neuron_mech.paper import figures
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     paths = figures.write_figure(pathlib.Path(name), "mine", Figure(figsize=(1, 1)))
+    ...     [path.relative_to(name).as_posix() for path in paths if path.exists()]
+    ['figures/mine.png', 'figures/mine.svg', 'figures/mine.pdf']
+    """
     paths = [directory / "figures" / f"{name}{suffix}" for suffix in METADATA]
     if processes.first():
         with style(), mpl.rc_context({"figure.constrained_layout.use": False}):
@@ -58,7 +70,20 @@ def contact_sheet(
 def write_sheet(
     directory: Path, name: str, images: UInt[np.ndarray, "images height width channels"], largest: int
 ) -> None:
-    """Write `figures/NAME.png` in a run's directory: the images in their order, COLUMNS in a row."""
+    """Write `figures/NAME.png` in a run's directory: the images in their order, COLUMNS in a row.
+
+    `images` are unsigned integers of 1, 3 or 4 channels, of which a fourth, transparency, is left out; `largest` is the
+    value of white. Places behind the last image are black. Raises RunError where the file cannot be written.
+
+    >>> import numpy as np, pathlib, tempfile
+    >>> from PIL import Image
+    >>> from neuron_mech.paper import figures
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     figures.write_sheet(pathlib.Path(name), "digits", np.zeros((60, 8, 8, 1), np.uint8), largest=16)
+    ...     with Image.open(pathlib.Path(name, "figures", "digits.png")) as sheet:
+    ...         sheet.size
+    (400, 16)
+    """
     if processes.first():
         sheet = contact_sheet(images, largest)
         picture = Image.fromarray(sheet[..., 0] if sheet.shape[-1] == 1 else sheet)

@@ -23,7 +23,24 @@ from neuron_mech.paper.figures.styles import (
 def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figure:
     """Figure 5: histograms of average signs over all neurons of each site; or figure 1, of one random neuron each.
 
-    `signs` is gradient_signs.nc. Bars left of 0 are high, right of 0 low; a dotted line marks |average sign| = 0.9.
+    A panel a site, three in a row. Bars left of 0 are high (the activation should rise), right of 0 low; dotted lines
+    mark |average sign| = 0.9, beyond which a pair counts as constant, and the share that does is written above.
+
+    Arguments:
+        signs: gradient_signs.nc, or a recorder's `signs()`: `neuron_histogram(neuron, bin)` in pairs, `constancy` and
+            `positions(site)`; for figure 1 also `random_neuron(site)`, its index, and `neuron_constancy(neuron)`.
+        one_neuron: whether to draw figure 1.
+
+    >>> import flax.linen as nn, jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> from neuron_mech.paper import figures
+    >>> model = nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(3)])
+    >>> x, labels = jnp.ones((5, 2)), jnp.arange(5) % 3
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> recorder = neuron_mech.recorder(model, variables, x, labels, "layers_2", recordings=100).update(variables)
+    >>> figure = figures.average_sign_histograms(recorder.signs())
+    >>> [axes.get_title() for axes in figure.axes]
+    ['all 3 neurons of layers_2']
     """
     names = [str(name) for name in signs.site.values]
     with style():
@@ -40,8 +57,16 @@ def average_sign_histograms(signs: xr.Dataset, one_neuron: bool = False) -> Figu
 def average_signs_by_phase(signs: xr.Dataset) -> Figure:
     """Figure 5 of the recordings before training accuracy saturated, and of those after it, side by side by site.
 
-    `signs` is gradient_signs.nc. Peaks at ±1/2 can come from the time spent after saturation. The title says where a
-    phase did not happen.
+    Peaks at ±1/2 can come from the time spent after saturation. Heights are shares of the phase's pairs; the title says
+    where a phase did not happen.
+
+    `signs` is gradient_signs.nc: `phase_histogram(site, phase, bin)` in pairs and `constancy_by_phase(site, phase)`,
+    NaN for no recordings, with phases before and after.
+
+    ```python
+    run = neuron_mech.load("runs/digits")
+    figures.average_signs_by_phase(run["gradient_signs"].to_dataset()).savefig("by_phase.png")
+    ```
     """
     names = [str(name) for name in signs.site.values]
     with style():
@@ -106,6 +131,13 @@ def constancy_over_training(signs: xr.Dataset) -> Figure:
     The dashed line marks the epoch in which training accuracy reached saturation. Markers right of the axes give the
     constancy of the recordings before it and after it, each by themselves: constancy also grows by recording longer
     after convergence.
+
+    `signs` is gradient_signs.nc: `constancy_so_far(site, epoch)`, `constancy_by_phase(site, phase)`, `train_accuracy`
+    and `test_accuracy(epoch)`, the number `saturation_epoch`, -1 for never, and the attribute `saturation`, a share.
+
+    ```python
+    figures.constancy_over_training(neuron_mech.load("runs/digits")["gradient_signs"].to_dataset())
+    ```
     """
     with style():
         figure = Figure(figsize=(6.4, 4.4))
@@ -147,7 +179,15 @@ def constancy_over_training(signs: xr.Dataset) -> Figure:
 
 
 def objectives(signs: xr.Dataset) -> Figure:
-    """Constancy by recorded objective and site, with the share of derivatives that were exactly zero."""
+    """Constancy by recorded objective and site, and on the right the share of derivatives that were exactly zero.
+
+    `signs` is gradient_signs.nc of a run with `record.compare_objectives`: `objective_constancy(objective, site)` and
+    `zero_share(objective, site)`, of one to seven objectives.
+
+    ```python
+    figures.objectives(neuron_mech.load("runs/mnist-relu")["gradient_signs"].to_dataset())
+    ```
+    """
     with style():
         figure = Figure(figsize=(6.4, 2.8))
         left, right = figure.subplots(1, 2)
@@ -174,7 +214,15 @@ def objectives(signs: xr.Dataset) -> Figure:
 def controls(found: xr.Dataset) -> Figure:
     """Constancy of the run and of its controls, by site; hatched where random labels were not fitted.
 
-    `found` is controls.nc. Diamonds give the constancy of the recordings after training accuracy saturated.
+    Diamonds give the constancy of the recordings after training accuracy saturated.
+
+    `found` is controls.nc: `constancy(control, site)`, `constancy_by_phase(control, site, phase)` and, by control,
+    whether labels were `fitted`. The controls are some of as-it-is, random-labels, true-labels, train-mode, online,
+    cross_entropy and keras2017.
+
+    ```python
+    figures.controls(neuron_mech.load("runs/digits")["controls"].to_dataset())
+    ```
     """
     names = [str(name) for name in found.control.values]
     sites = [str(label) for label in found.label.values]
@@ -212,7 +260,15 @@ _CONTROLS = {
 
 
 def training_curves(train: xr.Dataset) -> Figure:
-    """Loss by step and accuracy by epoch. `train` is train.nc."""
+    """Loss by step, with its mean by epoch, and accuracy by epoch.
+
+    `train` is train.nc: `loss(step)` in nats, above 0 since its axis is logarithmic, `train_accuracy` and
+    `test_accuracy(epoch)`, and the attribute `batches_per_epoch`.
+
+    ```python
+    figures.training_curves(neuron_mech.load("runs/digits")["train"].to_dataset())
+    ```
+    """
     with style():
         figure = Figure(figsize=(6.4, 2.6))
         left, right = figure.subplots(1, 2)

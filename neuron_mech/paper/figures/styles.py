@@ -38,7 +38,14 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The project's matplotlib settings, for notebooks that add figures of their own."""
+    """The project's matplotlib settings, for the time of a `with` block: for figures of one's own beside these.
+
+    >>> import matplotlib
+    >>> from neuron_mech.paper import figures
+    >>> with figures.style():
+    ...     matplotlib.rcParams["font.size"], matplotlib.rcParams["axes.spines.top"]
+    (9.0, False)
+    """
     with mpl.rc_context(cast(Any, _STYLE)):
         yield
 

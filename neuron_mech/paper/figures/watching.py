@@ -98,8 +98,20 @@ def samples_of(at: xr.Dataset, index: int) -> Categories:
 def dynamics(found: xr.Dataset, rows: list[tuple[str, int]]) -> Figure:
     """Figures 2, 6 and 7: a row for each neuron of `rows`, a column for each moment of training.
 
-    `found` is learning_dynamics.nc; a row is (site, number among the site's watched neurons). The categories and the
+    A panel holds histograms of the neuron's pre-activations, of its low and its high samples. The categories and the
     samples in yellow are those at the end of training, the same samples in every column.
+
+    Arguments:
+        found: learning_dynamics.nc, or a recorder's `dynamics()`: `pre_activation(close_epoch, close_sample,
+            close_neuron)`, NaN where not recorded, `category` (1 low, -1 high, 0 none) and
+            `finally_highest(close_sample, close_neuron)`, `watched_auc` and `highest_rank(close_epoch, close_neuron)`,
+            and the attribute `epochs`.
+        rows: of (site, number among the site's watched neurons, from 0), one at least.
+
+    ```python
+    found = neuron_mech.load("runs/digits")["learning_dynamics"].to_dataset()
+    figures.dynamics(found, [("dense1", 0), ("dense2", 0)]).savefig("figure2.png")
+    ```
     """
     epochs = found.close_epoch.values
     wanted = found.attrs["epochs"] * np.array(MOMENTS)
@@ -138,7 +150,15 @@ def _time(found: xr.Dataset) -> str:
 def separation(found: xr.Dataset) -> Figure:
     """All neurons of each site: separation and overlap of the categories over training, and parts of the change.
 
-    `found` is learning_dynamics.nc. Lines are medians over neurons, bands their quartiles, parts means over neurons.
+    A column a site, at most SIDE_BY_SIDE in a row. Lines are medians over neurons, bands their quartiles, parts means.
+
+    `found` is learning_dynamics.nc, or a recorder's `dynamics()`: `auc` and `overlap(partition, wide_epoch, neuron)`,
+    `change(wide_epoch, part, neuron)` and `variance(wide_epoch, variance_part, neuron)`, shares, and the attribute
+    `epochs`, where time ends. Partitions are own, another neuron's, and dealt at random.
+
+    ```python
+    figures.separation(neuron_mech.load("runs/digits")["learning_dynamics"].to_dataset())
+    ```
     """
     with style():
         names = [str(name) for name in found.site.values]
@@ -189,7 +209,15 @@ _WHOSE = {
 def all_neurons(found: xr.Dataset, site: str) -> Figure:
     """Histograms over all neurons of a site: low share, constancy, flips, and separation of the categories.
 
-    `found` is learning_dynamics.nc. Lines mark medians.
+    Lines mark medians; neurons without a number (NaN) are left out. The separation is that of the first and of the last
+    recording kept.
+
+    `found` is learning_dynamics.nc, or a recorder's `dynamics()`: `neuron_low_share`, `neuron_constancy` and
+    `neuron_flips(neuron)`, shares, and `auc(partition, wide_epoch, neuron)` with the partition own.
+
+    ```python
+    figures.all_neurons(neuron_mech.load("runs/digits")["learning_dynamics"].to_dataset(), "dense2")
+    ```
     """
     at = found.sel(site=site, neuron_site=site)
     auc = at.auc.sel(partition="own")

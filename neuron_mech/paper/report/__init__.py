@@ -48,7 +48,29 @@ class Shown:
 
 
 def html(directory: Path, found: Findings, claims: Sequence[Claim]) -> str:
-    """The report of a run directory as HTML; the page lists missing files. Raises InputError where there is no run."""
+    """The report of a run directory as one HTML page, with its pictures and videos inside of it.
+
+    Arguments:
+        directory: of a run, finished or not: its figures, videos, settings and provenance are shown, but none that is
+            damaged. What is missing is listed.
+        found: `claims.findings` of this directory, whose numbers are told.
+        claims: `claims.claims` of these findings, or others; each is shown at its section.
+
+    Returns:
+        The page's text. It takes 4/3 of its pictures' and videos' bytes, each of which has to be below 64 MiB.
+
+    Raises InputError where there is no run.
+
+    >>> import pathlib, tempfile
+    >>> from neuron_mech import config, store
+    >>> from neuron_mech.paper import claims, report
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     with store.opened(pathlib.Path(name), config.PRESETS["digits"]) as directory:
+    ...         found = claims.findings(directory)
+    ...         page = report.html(directory, found, claims.claims(found))
+    >>> "Nothing has been measured yet." in page
+    True
+    """
     config = store.read_config(directory)
     shown = [_shown(section, directory, found, claims) for section in SECTIONS]
     films = [

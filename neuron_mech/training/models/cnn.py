@@ -14,13 +14,26 @@ class CNN(nn.Module):
     L is a 3x3 convolution that keeps the map's size, the activation function, and batch normalisation, in this order;
     MP is 2x2 max pooling, GP the average over all positions. `neurons` are those of a layer in each stage, `depth` is
     the number of a stage's layers, the 3 above. Kernels are Glorot-uniform, biases zero, batch normalisation's
-    momentum 0.99 and epsilon 1e-3: Keras's defaults of 2017.
+    momentum 0.99 and epsilon 1e-3: Keras's defaults of 2017. Height and width halve from stage to stage, rounded down:
+    images have to be 8 x 8 at least, since smaller ones give logits of NaN.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> from neuron_mech.training.models import CNN
+    >>> model, images = CNN(depth=1, neurons=(2, 4, 8, 16)), jnp.ones((5, 8, 8, 3))
+    >>> shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    >>> {name: site.shape for name, site in neuron_mech.sites(model, shapes, images).items() if name[-1].isdigit()}
+    {'stage0layer0': (8, 8, 2), 'stage1layer0': (4, 4, 4), 'stage2layer0': (2, 2, 8), 'stage3layer0': (1, 1, 16)}
     """
 
     activation: str = "relu"
+    """relu, sigmoid or linear, which is no function."""
     depth: int = 3
+    """Layers of each stage."""
     neurons: tuple[int, ...] = (64, 128, 256, 512)
+    """Neurons of a layer in each stage: as many stages as there are numbers."""
     classes: int = 10
+    """Number of logits."""
 
     @nn.compact
     def __call__(

@@ -12,14 +12,27 @@ from neuron_mech.taps.neurons import ACTIVATIONS, Neurons
 class MLP(nn.Module):
     """[Dense - activation - dropout] x depth - Dense; sites `dense1`, `dense2` ...
 
-    Kernels are Glorot-uniform and biases zero, Keras's defaults of 2017.
+    Kernels are Glorot-uniform and biases zero, Keras's defaults of 2017. Images of any shape are made rows of pixels.
+
+    >>> import jax, jax.numpy as jnp
+    >>> import neuron_mech
+    >>> from neuron_mech.training.models import MLP
+    >>> model, images = MLP(depth=3, neurons=8), jnp.ones((5, 4, 4, 1))
+    >>> shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    >>> [name for name in neuron_mech.sites(model, shapes, images) if name.startswith("dense")]
+    ['dense1', 'dense2', 'dense3']
     """
 
     activation: str = "relu"
+    """relu, sigmoid or linear, which is no function."""
     depth: int = 2
+    """Hidden layers."""
     neurons: int = 512
+    """Neurons of each hidden layer."""
     dropout: float = 0.5
+    """Share of activations that are set to zero in training."""
     classes: int = 10
+    """Number of logits."""
 
     @nn.compact
     def __call__(self, images: Float[Array, "batch ..."], train: bool = False) -> Float[Array, "batch classes"]:
