@@ -24,6 +24,7 @@ from neuron_mech.codes.windowing import Window
 from neuron_mech.lazily import optimize
 from neuron_mech.store.files import write
 from neuron_mech.taps import Site
+from neuron_mech.taps.objectives import check_labels
 from neuron_mech.training.datasets import Samples, Stream, walk
 
 TRAINING_IMAGES = 100_000
@@ -143,14 +144,15 @@ def fit(
 
     Arguments:
         counts: features of shape (samples, neurons), of any real type. A constant one becomes 0, and so do its weights.
-        labels: class indices of shape (samples,), from 0 to classes - 1. Others are not refused: with a label of
-            `classes` or more the search does not converge, and samples of a negative one are left out.
+        labels: class indices of shape (samples,), from 0 to classes - 1.
         classes: number of classes.
         penalty: 0 or more; at 0 there is no minimum where the classes can be told apart without error.
         evaluations: largest number of evaluations of the objective.
 
     Returns:
         A `Probe`; ask it whether it has `converged`, and `accuracy` how well it does.
+
+    Raises InputError for labels that are no classes.
 
     >>> import numpy as np
     >>> from neuron_mech.codes import linear_probes
@@ -160,6 +162,7 @@ def fit(
     (True, 1.0, [0.0, 0.0])
     """
     samples, neurons = counts.shape
+    check_labels(labels, classes, "labels")
     deviation = counts.std(axis=0, dtype=np.float64)
     mean = counts.mean(axis=0, dtype=np.float64).astype(np.float32)
     scale = np.where(deviation > 0, 1 / np.where(deviation > 0, deviation, 1), 0).astype(np.float32)

@@ -17,7 +17,7 @@ from neuron_mech.recording import auditing
 from neuron_mech.recording.design import Design
 from neuron_mech.recording.labelling import check_labels_fit
 from neuron_mech.recording.reading import SignHealthWarning
-from neuron_mech.taps import PerSampleLoss, sample_mixing
+from neuron_mech.taps import PerSampleLoss, Site, sample_mixing
 from neuron_mech.taps.objectives import margin
 from neuron_mech.taps.programs import explained
 from neuron_mech.taps.random_keys import on_host
@@ -40,8 +40,10 @@ def check_keywords(of: str, function: Callable[..., Any], given: Mapping[str, An
             )
 
 
-def check_recordings(recordings: int) -> None:
-    """Raise InputError where there would be none."""
+def check_asked(sites: Mapping[str, Site], recordings: int) -> None:
+    """Raise InputError where no site or no recording is asked for."""
+    if not sites:
+        raise InputError("names is empty: name a site at least; neuron_mech.sites lists them")
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
 

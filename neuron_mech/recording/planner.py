@@ -22,12 +22,12 @@ from neuron_mech.recording.checks import (
     LOOKED_AT,
     Mixing,
     check_apply,
+    check_asked,
     check_different,
     check_keywords,
     check_loss,
     check_mixing,
     check_prepare,
-    check_recordings,
     warn_of_signs,
 )
 from neuron_mech.recording.choices import Choice, chosen, chosen_neurons, chosen_positions, chosen_rows
@@ -124,7 +124,7 @@ def plan(
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
         check_labels_fit(each, labels, check_loss(model, variables, seen, some[1], each, **apply))
-    check_recordings(recordings)
+    check_asked(sites, recordings)
     if keep == 1 or keep < 0:
         raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
     rows = chosen(samples, "samples", size, seed)
@@ -243,9 +243,9 @@ def online(
     >>> {site: zeros.shape for site, zeros in recorder.perturbations(batch=32).items()}  # see Online for the loop
     {'layers_0': (32, 4), 'layers_2': (32, 3)}
     """
-    check_recordings(recordings)
     apply = taps.bound(apply)
     sites = selected(model, variables, inputs, names, **apply)
+    check_asked(sites, recordings)
     if mixing != "batch":
         check_different(inputs)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **apply)):

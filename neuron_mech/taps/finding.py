@@ -177,7 +177,7 @@ def trouble(name: str, place: Place) -> str:
 
 
 def batch_size(tree: PyTree) -> int:
-    """The first axis that all arrays of `tree` share. Raises SiteError where they do not."""
+    """The first axis that all arrays of `tree` share. Raises SiteError where they do not, and where it is empty."""
     leaves = jax.tree.leaves(tree)
     same = "what is the same for all samples is no input, but apply={...}"
     if others := [type(leaf).__name__ for leaf in leaves if not hasattr(leaf, "shape")]:
@@ -187,6 +187,8 @@ def batch_size(tree: PyTree) -> int:
     sizes = {leaf.shape[:1] for leaf in leaves}
     if len(sizes) != 1 or not (size := sizes.pop()):
         raise SiteError(f"inputs and labels need the batch as first axis of every array, not {sorted(sizes)}; {same}")
+    if not size[0]:
+        raise SiteError("inputs and labels hold no sample: give one at least")
     return size[0]
 
 

@@ -106,6 +106,12 @@ def test_a_probe_is_scikit_learn_s(digits, penalty, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_that_are_no_classes_are_refused(label):
+    with pytest.raises(InputError, match=rf"labels: {label} is none of 2 classes, .* first in row 1"):
+        linear_probes.fit(np.eye(3), np.array([0, label, 1]), 2, 1.0)
+
+
 def test_blocks_change_nothing_and_padding_counts_for_nothing(digits, monkeypatch):
     images, labels = np.asarray(digits.train.images).reshape(-1, 64), np.asarray(digits.train.labels)
     whole = linear_probes.fit(images, labels, 10, 1e-2)

@@ -60,7 +60,7 @@ def test_one_value_a_sample(name):
 def test_what_is_right_where_outputs_are_equal_infinite_or_no_numbers():
     nan, inf = np.nan, np.inf
     rows = [[0, 2, 1], [2, 2, 1], [1, 2, 2], [nan, 1, 0], [1, nan, 0], [nan] * 3, [inf, 0, 1], [-inf, 1, -inf]]
-    by_label = jax.vmap(right, (None, 0))(np.array(rows, np.float32), np.repeat(np.arange(3)[:, None], 8, 1))
+    by_label = jax.jit(right)(np.array([rows] * 3, np.float32), np.repeat(np.arange(3)[:, None], 8, 1))
     expected = [[False, True, False, False, False, False, False, False]]
     expected += [[True, False, True, False, False, False, False, True], [False] * 8]
     assert by_label.tolist() == expected

@@ -17,9 +17,10 @@ import oracles
 import small_cnn
 from neuron_mech import taps, training
 from neuron_mech.config import PRESETS
+from neuron_mech.errors import InputError
 from neuron_mech.taps.objectives import margin
 from neuron_mech.training import models
-from neuron_mech.training.models.cnn import max_pool
+from neuron_mech.training.models.cnn import CNN, max_pool
 from small_cnn import SMALL
 
 TWELVE = [f"stage{stage}layer{layer}" for stage in range(4) for layer in range(3)]
@@ -101,6 +102,14 @@ def test_its_pre_activations_and_logits_are_those_by_hand(data, activation):
         np.testing.assert_allclose(logits[i], expected, rtol=1e-3, atol=1e-4)
         for name in TWELVE:
             np.testing.assert_allclose(values[name][i], by_hand[name], rtol=1e-3, atol=1e-4)
+
+
+def test_images_that_pooling_leaves_nothing_of_are_refused():
+    """Their mean over no position would be no number."""
+    network = CNN(depth=1, neurons=(2, 2, 2, 2))
+    assert jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 9, 1)))
+    with pytest.raises(InputError, match="images of 9 x 7 pixels vanish in the pooling between 4 stages: give 8 x 8"):
+        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 9, 7, 1)))
 
 
 def test_training_normalises_by_the_batch_and_moves_running_statistics_by_a_hundredth(studied, data):

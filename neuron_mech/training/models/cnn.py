@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from neuron_mech.errors import InputError
 from neuron_mech.taps.neurons import ACTIVATIONS, Neurons
 
 
@@ -15,7 +16,7 @@ class CNN(nn.Module):
     MP is 2x2 max pooling, GP the average over all positions. `neurons` are those of a layer in each stage, `depth` is
     the number of a stage's layers, the 3 above. Kernels are Glorot-uniform, biases zero, batch normalisation's
     momentum 0.99 and epsilon 1e-3: Keras's defaults of 2017. Height and width halve from stage to stage, rounded down:
-    images have to be 8 x 8 at least, since smaller ones give logits of NaN.
+    images have to be 8 x 8 at least. Raises InputError for smaller ones.
 
     >>> import jax, jax.numpy as jnp
     >>> import neuron_mech
@@ -40,7 +41,13 @@ class CNN(nn.Module):
         self, images: Float[Array, "batch height width channels"], train: bool = False
     ) -> Float[Array, "batch classes"]:
         """Logits. With `train`, normalised by the batch's own statistics, and `batch_stats` must be mutable."""
-        x = images
+        x, least = images, 2 ** (len(self.neurons) - 1)
+        if min(images.shape[1:3]) < least:
+            height, width = images.shape[1:3]
+            raise InputError(
+                f"images of {height} x {width} pixels vanish in the pooling between {len(self.neurons)} stages: give "
+                f"{least} x {least} at least"
+            )
         for stage, neurons in enumerate(self.neurons):
             x = max_pool(x) if stage else x
             for layer in range(self.depth):
