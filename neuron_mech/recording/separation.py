@@ -28,22 +28,26 @@ def of_values(values: Values, category: Category) -> dict[str, tuple]:
     """Histograms of every neuron's values at each recording kept, of low and of high samples.
 
     VALUE_BINS equal bins from the 0.1th to the 99.9th percentile of the neuron's values over all recordings; values
-    beyond are counted in the outermost bins.
+    beyond are counted in the outermost bins, and values that are all the same in the first. A neuron with a value that
+    is infinite or no number has counts of 0 and a range of NaN.
     """
+    finite = np.isfinite(values).all((0, 1))
+    values = np.where(finite, values, 0)
     lowest = np.quantile(values, 0.001, axis=1).min(0)
     highest = np.maximum(np.quantile(values, 0.999, axis=1).max(0), lowest + 1e-9)
-    place = np.clip(VALUE_BINS * (values - lowest) / (highest - lowest), 0, VALUE_BINS - 1).astype(np.int16)
+    width = np.where(highest > lowest, highest - lowest, 1)
+    place = np.clip(VALUE_BINS * (values - lowest) / width, 0, VALUE_BINS - 1).astype(np.int16)
     counts = np.zeros((len(values), 2, VALUE_BINS, values.shape[2]), np.int32)
     for index, sign in enumerate((1, -1)):
-        member = category == sign
+        member = (category == sign) & finite
         for k in range(VALUE_BINS):
             counts[:, index, k] = ((place == k) & member).sum(1)
-    dims, ends = "wide_epoch value_category value_bin neuron", np.stack([lowest, highest]).astype(np.float32)
+    dims, ends = "wide_epoch value_category value_bin neuron", np.where(finite, np.stack([lowest, highest]), np.nan)
     said = "histogram of pre-activations, of the samples that end low and of those that end high"
     edges = "lower edge of the first and upper edge of the last bin of value_histogram, which hold all beyond"
     return {
         "value_histogram": variable(dims, counts, said, "samples"),
-        "value_range": variable("value_end neuron", ends, edges),
+        "value_range": variable("value_end neuron", ends.astype(np.float32), edges),
     }
 
 

@@ -80,6 +80,14 @@ def test_histograms_of_values_count_every_sample_once():
     edges = np.linspace(low[2], high[2], separation.VALUE_BINS + 1)
     inside = np.clip(values[1, category[:, 2] == 1, 2], edges[0], edges[-1])
     assert np.abs(np.histogram(inside, edges)[0] - counts[1, 0, :, 2]).sum() <= 2  # a value on an edge, in float32
+    odd = values.copy()
+    odd[..., 1], odd[2, 7, 3] = 1.5, np.nan  # always the same; once no number
+    found = separation.of_values(odd, category)
+    same = found["value_histogram"][1]
+    np.testing.assert_array_equal(same[..., [0, 2]], counts[..., [0, 2]])
+    np.testing.assert_array_equal(same[:, :, 0, 1], counts[..., 1].sum(2))
+    assert not same[..., 3].any()
+    assert np.isnan(found["value_range"][1][:, 3]).all()
 
 
 def test_a_contact_sheet_holds_every_image_in_its_place():
