@@ -163,6 +163,10 @@ def test_the_whole_program_for_one_s_own_model_runs(tmp_path):
 @pytest.mark.parametrize("example", ["class ViT", "class LanguageModel"])
 def test_a_transformer_is_recorded_in_its_own_loop(example, tmp_path):
     (program,) = (block for block in blocks(ROOT / "docs" / "any_model.md", "python") if example in block)
+    # As many recordings, closer together: a step of theirs takes long where programs are compiled fast.
+    for said, instead in (("range(200)", "range(60)"), ("step % 10", "step % 3")):
+        assert said in program
+        program = program.replace(said, instead)
     strict = "import warnings; warnings.simplefilter('error', UserWarning)\n"
     done = run("-c", strict + program, cwd=tmp_path)
     assert done.returncode == 0, done.err[-2000:]
