@@ -41,6 +41,11 @@ mpl.use("Agg")
 videos.FRAMES = FEW_FRAMES
 
 
+def pytest_sessionfinish() -> None:
+    """What is left goes with the process: to look through it for garbage six times takes ten seconds."""
+    gc.freeze()
+
+
 @pytest.fixture
 def lenient():
     """As JAX is by default: Keras, Optax and Flax's own layers promote ranks and types in silence."""
