@@ -41,6 +41,14 @@ mpl.use("Agg")
 videos.FRAMES = FEW_FRAMES
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What a long file has compiled is forgotten at its end: kept, it grows to 5 GB in each process."""
+    if item.get_closest_marker("long") and (nextitem is None or nextitem.path != item.path):
+        jax.clear_caches()
+        gc.collect()
+
+
 def pytest_sessionfinish() -> None:
     """What is left goes with the process: to look through it for garbage six times takes ten seconds."""
     gc.freeze()
