@@ -7,6 +7,7 @@ import importlib
 import os
 import shutil
 import sys
+from collections import Counter
 
 # Imported before the checks are: while these read a module, Python finds no compiled form of what that module imports.
 for name in ("flax.linen", "flax.nnx", "h5netcdf", "matplotlib.pyplot", "orbax.checkpoint", "xarray"):
@@ -39,14 +40,18 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_platforms", "cpu")
 mpl.use("Agg")
 videos.FRAMES = FEW_FRAMES
+compiled: Counter[str] = Counter()
+"""How often each of JAX's events has come since programs were last forgotten."""
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: compiled.update([event]))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """What a long file has compiled is forgotten at its end: kept, it grows to 5 GB in each process."""
-    if item.get_closest_marker("long") and (nextitem is None or nextitem.path != item.path):
+    """Programs are forgotten at the end of a file, where they are many: kept, they grow to 5 GB in each process."""
+    if compiled["/jax/core/compile/backend_compile_duration"] > 300 and (not nextitem or nextitem.path != item.path):
         jax.clear_caches()
         gc.collect()
+        compiled.clear()
 
 
 def pytest_sessionfinish() -> None:
