@@ -48,7 +48,7 @@ jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: com
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Programs are forgotten at the end of a file, where they are many: kept, they grow to 5 GB in each process."""
-    if compiled["/jax/core/compile/backend_compile_duration"] > 600 and (not nextitem or nextitem.path != item.path):
+    if compiled["/jax/core/compile/backend_compile_duration"] > 1000 and (not nextitem or nextitem.path != item.path):
         jax.clear_caches()
         gc.collect()
         compiled.clear()
