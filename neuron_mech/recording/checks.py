@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from neuron_mech import taps
+from neuron_mech.config import Derivative
 from neuron_mech.errors import InputError, first_line, nearest
 from neuron_mech.recording import auditing
 from neuron_mech.recording.design import Design
@@ -40,10 +41,15 @@ def check_keywords(of: str, function: Callable[..., Any], given: Mapping[str, An
             )
 
 
-def check_asked(sites: Mapping[str, Site], recordings: int) -> None:
-    """Raise InputError where no site or no recording is asked for."""
+def check_asked(sites: Mapping[str, Site], derivative: Derivative | None, recordings: int) -> None:
+    """Raise InputError where no site or no recording is asked for, or an activation of a site that has none."""
     if not sites:
         raise InputError("names is empty: name a site at least; neuron_mech.sites lists them")
+    if derivative == "activation" and (without := [name for name, site in sites.items() if not site.activation]):
+        raise InputError(
+            f"derivative='activation', but {without[0]!r} is no activation function: leave derivative out, or name the "
+            "function that follows, such as ':relu', or Neurons"
+        )
     if recordings < 1:
         raise InputError(f"recordings={recordings}: say how many recordings there will be, at least one")
 

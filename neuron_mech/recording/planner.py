@@ -124,7 +124,7 @@ def plan(
     losses = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
     for each in losses.values():
         check_labels_fit(each, labels, check_loss(model, variables, seen, some[1], each, **apply))
-    check_asked(sites, recordings)
+    check_asked(sites, derivative, recordings)
     if keep == 1 or keep < 0:
         raise InputError(f"keep={keep}: a change needs at least two recordings, the first and the last; 0 keeps none")
     rows = chosen(samples, "samples", size, seed)
@@ -245,7 +245,7 @@ def online(
     """
     apply = taps.bound(apply)
     sites = selected(model, variables, inputs, names, **apply)
-    check_asked(sites, recordings)
+    check_asked(sites, derivative, recordings)
     if mixing != "batch":
         check_different(inputs)
     if mixing != "batch" and (layers := sample_mixing.mixing_layers(model, variables, inputs, **apply)):

@@ -89,8 +89,8 @@ WRONG = {
     "none of them": (lambda d: record(d, samples=[]), "at least one"),
     "no recordings": (lambda d: record(d, recordings=0), "recordings=0"),
     "an activation that is out of reach": (
-        lambda d: record(d, derivative="activation", mixing="refuse"),
-        "only its pre-activation can be reached",
+        lambda d: record(d, derivative="activation"),
+        "derivative='activation', but 'Dense_1' is no activation function: leave derivative out",
     ),
     "another network's variables": (
         lambda d: record(d).update(started(Plain(8), 0, d[1][:1])),
