@@ -55,7 +55,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def pytest_sessionfinish() -> None:
-    """What is left goes with the process: to look through it for garbage six times takes ten seconds."""
+    """What is left goes with the process: to look through it for garbage six times takes seconds."""
     gc.freeze()
 
 

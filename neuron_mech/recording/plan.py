@@ -164,7 +164,7 @@ class Plan:
         place = partial(devices.shard_rows, mesh=design.mesh)
         places = {site: place(at, design.rows[site]) for site, at in self.places.items()} if design.keeps else {}
         # All is where a compiled loop returns it: else the loop's second call would be compiled anew.
-        count, rows = devices.replicate((np.int32(0), self.rows.astype(np.int32)), design.mesh)
+        count, rows = devices.replicate((np.int32(0), self.rows), design.mesh)
         made = Recorder(
             tallies={loss: {site: lay(site, of[site]) for site in of} for loss, of in tallies.items()},
             count=count,
